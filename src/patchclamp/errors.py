@@ -1,0 +1,36 @@
+"""The one exception a user of patchclamp has to know, and the helper that writes its suggestions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PatchclampError(ValueError):
+    """Bad input: the message names the thing, the value and the way out.
+
+    Raised before work begins wherever that is possible. The command line prints it as one line and exits with 2.
+    """
+
+
+def near(name: str, options: Iterable[str], n: int = 3) -> list[str]:
+    """Return up to `n` of `options` that look like `name`, best first.
+
+    Examples
+    --------
+    >>> near("mlp_akt", ["mlp_act", "resid_pre"])
+    ['mlp_act']
+    """
+    return difflib.get_close_matches(name, list(options), n=n, cutoff=0.6)
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return ``"; did you mean a, b?"``, or an empty string where nothing is near.
+
+    Examples
+    --------
+    >>> did_you_mean("mlp_akt", ["mlp_act", "resid_pre"])
+    '; did you mean mlp_act?'
+    """
+    found = near(name, options)
+    return f"; did you mean {', '.join(found)}?" if found else ""
