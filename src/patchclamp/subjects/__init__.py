@@ -1,0 +1,78 @@
+"""Subjects: what can be recorded and, when it is live, perturbed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects.base import SiteInfo, Subject
+from patchclamp.subjects.batch import Batch, Edit, Pair, Run
+from patchclamp.subjects.language import LanguageModel
+from patchclamp.subjects.module import TensorTask, TorchModule
+from patchclamp.subjects.vision import VisionModel
+
+
+def open_subject(
+    source: str | nn.Module,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    tokenizer: Any = None,
+    bos: bool | None = None,
+    example: Tensor | None = None,
+    trust_remote_code: bool = False,
+) -> Subject:
+    """Put a network under the instrument.
+
+    Parameters
+    ----------
+    source
+        ``"smollm2"`` (the embedded model), a Hugging Face id, a folder, a GGUF file, or a module object, which is
+        used as it is and never changed.
+    device, dtype
+        Where and in what precision to run; ``"auto"`` takes a GPU where there is one, and the precision of the
+        weights. Ignored for a module object, which stays where it is.
+    tokenizer
+        For a language model given as an object.
+    bos
+        Whether texts begin with a BOS token; None follows the tokenizer.
+    example
+        For a module without a known anatomy: one input, from which its sites are learnt.
+    trust_remote_code
+        Run code that a hub repository brings; off unless asked for.
+
+    Examples
+    --------
+    >>> subject = open_subject(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), example=__import__("torch").zeros(1, 4))
+    >>> [str(site) for site in subject.known_sites()]
+    ['0.out', '1.out']
+    """
+    from patchclamp.subjects.loading import load_model
+
+    if example is not None and isinstance(source, nn.Module):
+        return TorchModule(source, example, type(source).__name__)
+    if isinstance(source, nn.Module) and not hasattr(source, "config"):
+        raise PatchclampError(
+            f"{type(source).__name__} is not a transformers model; pass example=<one input> to open it as a plain module"
+        )
+    model, found, name, fingerprint = load_model(source, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+        return VisionModel(model, name, fingerprint)
+    return LanguageModel(model, tokenizer or found, name, fingerprint, bos)
+
+
+__all__ = [
+    "Batch",
+    "Edit",
+    "LanguageModel",
+    "Pair",
+    "Run",
+    "SiteInfo",
+    "Subject",
+    "TensorTask",
+    "TorchModule",
+    "VisionModel",
+    "open_subject",
+]

@@ -1,0 +1,150 @@
+"""Language models: tokens in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects.batch import Batch, Pair, right_pad
+from patchclamp.subjects.transformer import Transformer
+from patchclamp.task import METRICS, EncodedTask, Task
+
+
+class LanguageModel(Transformer):
+    """A transformer over tokens, with its tokenizer.
+
+    Parameters
+    ----------
+    model
+        A Hugging Face model object, used as it is.
+    tokenizer
+        Its tokenizer; None leaves only passes over token ids.
+    name, fingerprint
+        As `open_subject` gives them.
+    bos
+        Whether a beginning-of-sequence token is put before every text; None follows the tokenizer.
+
+    Examples
+    --------
+    >>> from patchclamp import open_subject
+    >>> lm = open_subject("smollm2")                                    # doctest: +SKIP
+    >>> run = lm.run(lm.batch(lm.encode(["The capital of France is"])), read=lm.resolve("mlp_act.15"))
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any = None, name: str = "model", fingerprint: str = "", bos: bool | None = None
+    ) -> None:
+        super().__init__(model, name, fingerprint)
+        self.tokenizer = tokenizer
+        self.bos = bos
+        if bos and getattr(tokenizer, "bos_token_id", None) is None:
+            raise PatchclampError(f"{name}: bos=True, but its tokenizer has no such token; leave bos to None")
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 0) or 10**9)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts under the subject's BOS policy, without padding.
+
+        Raises
+        ------
+        PatchclampError
+            For a text without tokens or longer than the context, naming it.
+        """
+        if self.tokenizer is None:
+            raise PatchclampError(f"{self.name}: this subject has no tokenizer; pass one to open_subject(..., tokenizer=)")
+        ids: list[list[int]] = [list(row) for row in self.tokenizer(list(texts), add_special_tokens=self.bos is not False)["input_ids"]]
+        first = getattr(self.tokenizer, "bos_token_id", None)
+        for number, row in enumerate(ids):
+            if self.bos and (not row or row[0] != first):
+                ids[number] = row = [first, *row]
+            if not row:
+                raise PatchclampError(f"text {number} is empty ({texts[number]!r}): it has no token to run on; leave it out")
+            if len(row) > self.max_length:
+                raise PatchclampError(
+                    f"text {number} has {len(row)} tokens, and {self.name} reads {self.max_length}; split it first"
+                )
+        return ids
+
+    def batch(self, sequences: list[list[int]], rows: list[int] | None = None) -> Batch:
+        """Pad token lists on the right to a batch."""
+        pad = getattr(self.tokenizer, "pad_token_id", None) or 0
+        return right_pad(sequences, rows, pad if pad < self._vocabulary else 0)
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.config.vocab_size)
+
+    def content_mask(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
+        """Tokens that enter statistics: no padding, no special token, and in a causal model not position 0,
+        where attention sinks sit whether or not the model has a BOS token."""
+        assert batch.tokens is not None
+        content = batch.mask.clone()
+        special = torch.tensor(sorted(getattr(self.tokenizer, "all_special_ids", [])), dtype=torch.int64)
+        content &= ~torch.isin(batch.tokens, special.to(batch.tokens.device))
+        if self.causal:
+            first = batch.mask & (batch.mask.cumsum(1) == 1)
+            content &= ~first
+        return content
+
+    def dummy(self) -> Batch:
+        """Two tokens."""
+        return right_pad([[1, 2]])
+
+    def _forward(self, batch: Batch, logits: str | Tensor | None) -> Tensor | None:
+        assert batch.tokens is not None
+        inputs: dict[str, Any] = {"input_ids": batch.tokens, **batch.tensors}
+        accepted = self._accepted
+        plain = batch.unpadded or (self.causal and batch.right_padded)
+        if not plain:
+            inputs["attention_mask"] = batch.mask.long()
+        if "position_ids" in accepted:
+            inputs["position_ids"] = _positions(batch, plain)
+        if "use_cache" in accepted and "past_key_values" not in inputs:
+            inputs["use_cache"] = False
+        if logits is None or logits == "all":
+            if logits is None and "logits_to_keep" in accepted:
+                inputs["logits_to_keep"] = 1
+            out = self.model(**inputs)
+            return None if logits is None else out.logits
+        at = batch.last if isinstance(logits, str) else logits.to(batch.tokens.device)
+        if isinstance(logits, str) and logits != "last":
+            raise PatchclampError(f"logits={logits!r}: give 'last', 'all', a tensor of positions or None")
+        rows = torch.arange(len(batch), device=at.device)
+        if "logits_to_keep" not in accepted:
+            return self.model(**inputs).logits[rows, at]
+        kept, column = at.unique(return_inverse=True)
+        return self.model(**inputs, logits_to_keep=kept).logits[rows, column]
+
+    def pairs(self, task: Task, batch_size: int = 32) -> Iterator[Pair]:
+        """Batches of a task's items, sorted by length, clean beside corrupted, with the metric per item.
+
+        `rows` are the items' places in the task, so that results can be put back in order.
+        """
+        metric = METRICS[task.metric] if isinstance(task.metric, str) else task.metric
+        for part in task.encode(self.tokenizer, bos=self.bos).batches(batch_size):
+            yield _pair(part.to(self.device), metric)
+
+
+def _positions(batch: Batch, plain: bool) -> Tensor:
+    if plain:
+        # Counting on through the padding: repeated ids would be read as the start of another packed sequence.
+        steps = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+        return steps.expand(batch.mask.shape[0], -1)
+    return (batch.mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+def _pair(part: EncodedTask, metric: Any) -> Pair:
+    def score(logits: Tensor, reference: Tensor | None = None) -> Tensor:
+        return metric(logits, part, reference)
+
+    clean = Batch(part.clean, part.mask, part.rows)
+    corrupted = None if part.corrupted is None else Batch(part.corrupted, part.mask, part.rows)
+    return Pair(clean, corrupted, score, part.last, part.roles, tuple(part.templates), tuple(part.groups))

@@ -1,0 +1,197 @@
+"""Any PyTorch module as a subject; its sites are the dotted paths of its modules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects.base import Subject, refuse_site
+from patchclamp.subjects.batch import Batch, Pair
+from patchclamp.subjects.hooks import Place
+from patchclamp.units import Site
+
+
+@dataclass(frozen=True)
+class TensorTask:
+    """A behaviour of a network that takes tensors: clean inputs, their contrast, a metric.
+
+    Parameters
+    ----------
+    name
+        Printed in tables and claims.
+    clean, corrupted
+        (item, ...) inputs of equal shape.
+    metric
+        Function of the network's output (item, ...) to one number an item.
+
+    Examples
+    --------
+    >>> TensorTask("or", torch.ones(1, 2), torch.zeros(1, 2), lambda out: out[:, 0]).n
+    1
+    """
+
+    name: str
+    clean: Float[Tensor, "item ..."]
+    corrupted: Float[Tensor, "item ..."] | None
+    metric: Callable[[Tensor], Float[Tensor, " item"]]
+    groups: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.corrupted is not None and self.corrupted.shape != self.clean.shape:
+            raise PatchclampError(
+                f"{self.name}: clean inputs have shape {tuple(self.clean.shape)} and corrupted "
+                f"{tuple(self.corrupted.shape)}; they must be equal"
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of items."""
+        return len(self.clean)
+
+    def __len__(self) -> int:
+        return self.n
+
+
+def tensor_pairs(
+    task: TensorTask, batch_size: int, wrap: Callable[[Tensor, Tensor], Batch], device: torch.device
+) -> Iterator[Pair]:
+    """Cut a `TensorTask` into pairs of batches."""
+    for first in range(0, task.n, batch_size):
+        rows = torch.arange(first, min(first + batch_size, task.n))
+        clean = wrap(task.clean[rows], rows).to(device)
+        corrupted = None if task.corrupted is None else wrap(task.corrupted[rows], rows).to(device)
+        end = torch.zeros(len(rows), dtype=torch.int64, device=device)
+        groups = tuple(task.groups[int(r)] for r in rows) if task.groups else ()
+        yield Pair(clean, corrupted, _metric(task.metric), end, {"end": end}, ("",) * len(rows), groups)
+
+
+def _metric(metric: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+    return lambda logits, reference=None: metric(logits)
+
+
+class TorchModule(Subject):
+    """Any `torch.nn.Module` that takes one tensor.
+
+    A site is a module's dotted path with ``.in`` or ``.out``. Activity is (batch, pos, units): a (batch, units)
+    tensor has one position, an image (batch, channel, height, width) has a position for each pixel and a unit for
+    each channel.
+
+    Parameters
+    ----------
+    model
+        Used as it is.
+    example
+        An input of one item, from which widths are learnt.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1))
+    >>> subject = TorchModule(net, torch.zeros(1, 4))
+    >>> [str(s) for s in subject.known_sites()]
+    ['0.out', '1.out', '2.out']
+    >>> subject.width(subject.resolve("1.out")[0])
+    3
+    """
+
+    tokenizer = None
+
+    def __init__(self, model: nn.Module, example: Tensor, name: str = "module", fingerprint: str = "") -> None:
+        super().__init__(model, name, fingerprint)
+        self.example = example[:1]
+
+    @cached_property
+    def _modules(self) -> dict[str, nn.Module]:
+        return dict(self.model.named_modules())
+
+    @cached_property
+    def _calls(self) -> Counter[str]:
+        """How often each module runs in a pass, in the order in which they finish."""
+        calls: Counter[str] = Counter()
+        handles = []
+        try:
+            for name, module in self._modules.items():
+                handles.append(
+                    module.register_forward_hook(
+                        lambda m, a, out, name=name: calls.update([name]) if isinstance(out, Tensor) else None
+                    )
+                )
+            with torch.no_grad():
+                self.model(self.example.to(self.device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return calls
+
+    @cached_property
+    def _known(self) -> list[Site]:
+        return [Site(name, io="out") for name, count in self._calls.items() if count == 1 and name]
+
+    def known_sites(self) -> list[Site]:
+        """Outputs of all modules that run once in a pass, in the order in which they finish."""
+        return self._known
+
+    def place(self, site: Site) -> Place:
+        """The module's input or output, viewed as (batch, pos, units)."""
+        if not site.is_module:
+            options = ", ".join(str(s) for s in self._known[:8])
+            raise refuse_site(site, f"this model has no named points; its sites are module paths: {options} ...")
+        if site.point not in self._modules:
+            raise refuse_site(site, "this model has no such module", (str(s) for s in self._known))
+        if self._calls[site.point] > 1:
+            raise refuse_site(site, f"its module runs {self._calls[site.point]} times in a pass, so it is ambiguous")
+        return Place(self._modules[site.point], "in" if site.io == "in" else "out", 0, _to_units, _from_units)
+
+    def batch(self, inputs: Tensor, rows: Tensor | None = None) -> Batch:
+        """Wrap inputs (item, ...) in a batch."""
+        index = torch.arange(len(inputs)) if rows is None else rows
+        return Batch(None, torch.ones(len(inputs), 1, dtype=torch.bool), index, {"input": inputs})
+
+    def content_mask(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
+        """Everything counts."""
+        return batch.mask
+
+    def dummy(self) -> Batch:
+        """The example given."""
+        return self.batch(self.example)
+
+    def _forward(self, batch: Batch, logits: Any) -> Tensor | None:
+        out = self.model(batch.tensors["input"])
+        return None if logits is None else out
+
+    def _root(self) -> tuple[Place, ...]:
+        return (Place(self.model, "in"),)
+
+    def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
+        """Batches of a `TensorTask`."""
+        if not isinstance(task, TensorTask):
+            raise PatchclampError(f"{self.name}: this subject takes a TensorTask, not a {type(task).__name__}")
+        return tensor_pairs(task, batch_size, self.batch, self.device)
+
+    def output_norms(self, site: Site) -> Float[Tensor, " units"]:
+        """Ones: nothing is known of what a unit writes."""
+        return torch.ones(self.width(site))
+
+
+def _to_units(tensor: Tensor) -> Tensor:
+    if tensor.ndim == 2:
+        return tensor[:, None, :]
+    if tensor.ndim == 4:
+        return tensor.flatten(2).transpose(1, 2)
+    return tensor if tensor.ndim == 3 else tensor.reshape(len(tensor), 1, -1)
+
+
+def _from_units(units: Tensor, like: Tensor) -> Tensor:
+    if like.ndim == 4:
+        return units.transpose(1, 2).reshape(like.shape)
+    return units.reshape(like.shape)
+
+
+__all__: Sequence[str] = ["TensorTask", "TorchModule", "tensor_pairs"]

@@ -1,0 +1,280 @@
+"""Transformers with a known anatomy: what language and vision models have in common."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects.anatomy import Row, Tap, row_for
+from patchclamp.subjects.base import Subject, refuse_site
+from patchclamp.subjects.batch import Batch, Edit
+from patchclamp.subjects.hooks import Place
+from patchclamp.units import FIXED_POINTS, LAYER_POINTS, Site
+
+
+class Transformer(Subject):
+    """A Hugging Face transformer whose family has a row in the anatomy table; see `LanguageModel`."""
+
+    def __init__(self, model: nn.Module, name: str, fingerprint: str = "") -> None:
+        super().__init__(model, name, fingerprint)
+        self.row: Row = row_for(model)
+        self._places: dict[Site, Place] = {}
+        self._modules = dict(model.named_modules())
+        self._block_form: int | None = None
+
+    # ---- facts
+
+    @property
+    def family(self) -> str:
+        """Name of the row in the anatomy table."""
+        return self.row.family
+
+    @property
+    def causal(self) -> bool:
+        """Whether a position sees only itself and what is before it."""
+        return self.row.causal
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration of the (text) transformer."""
+        config = self.model.config
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    @cached_property
+    def layers(self) -> Sequence[nn.Module]:
+        """The blocks."""
+        blocks = self._modules[self.row.layers]
+        assert isinstance(blocks, nn.ModuleList)
+        return list(blocks)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return len(self.layers)
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads."""
+        return int(self.config.num_attention_heads)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.config.hidden_size)
+
+    # ---- places
+
+    @cached_property
+    def _known(self) -> list[Site]:
+        sites = [Site(point) for point in self.row.fixed if point in FIXED_POINTS]
+        for layer in range(self.n_layers):
+            for point in LAYER_POINTS:
+                if self._tap_module(Site(point, layer)) is not None:
+                    sites.append(Site(point, layer))
+        return sorted(sites)
+
+    def known_sites(self) -> list[Site]:
+        """All named sites of this model, in the order of the forward pass."""
+        return self._known
+
+    def _tap(self, site: Site) -> Tap | None:
+        point = "z" if site.point == "head" else site.point
+        return self.row.fixed.get(point) if site.layer is None else self.row.taps.get(point)
+
+    def _tap_module(self, site: Site) -> nn.Module | None:
+        tap = self._tap(site)
+        if tap is None:
+            return None
+        if site.layer is None:
+            return self._modules.get(tap.module)
+        path = f"{self.row.layers}.{site.layer}"
+        return self._modules.get(f"{path}.{tap.module}" if tap.module else path)
+
+    def place(self, site: Site) -> Place:
+        """Where a site's tensor lives.
+
+        Raises
+        ------
+        PatchclampError
+            For a site that this model does not have, with the reason or the near names.
+        """
+        if site not in self._places:
+            self._places[site] = self._find(site)
+        return self._places[site]
+
+    def _find(self, site: Site) -> Place:
+        if site.dictionary is not None:
+            raise refuse_site(site, f"no dictionary named {site.dictionary} is attached to this model")
+        if site.is_module:
+            if site.point not in self._modules:
+                raise refuse_site(site, "this model has no such module", self._modules)
+            return Place(self._modules[site.point], "in" if site.io == "in" else "out")
+        if site.layer is not None and site.layer >= self.n_layers:
+            near = f"; did you mean {site.point}.{str(site.layer)[0]}?" if self.n_layers > 9 else ""
+            raise PatchclampError(f"{site}: this model has layers 0..{self.n_layers - 1}{near}")
+        if site.point in self.row.missing:
+            raise PatchclampError(f"{site}: {self.row.family} has no {site.point}: {self.row.missing[site.point]}")
+        tap, module = self._tap(site), self._tap_module(site)
+        if tap is None or module is None:
+            here = [str(s) for s in self._known if s.layer == site.layer]
+            raise PatchclampError(f"{site}: this block of {self.row.family} has none; it has {', '.join(here)}")
+        if site.point == "head":
+            return Place(module, tap.io, tap.index, self._split_heads, _merge_heads)
+        return Place(module, tap.io, tap.index)
+
+    def _split_heads(self, z: Tensor) -> Tensor:
+        return z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
+
+    # ---- passes
+
+    def _prepare(
+        self, batch: Batch, read: Sequence[Site], write: Sequence[Edit]
+    ) -> tuple[list[tuple[Place, Callable[..., Tensor]]], Any]:
+        writes: list[tuple[Place, Callable[..., Tensor]]] = []
+        for edit in write:
+            if edit.site.point == "resid_mid" and not self.row.post_norm:
+                writes += self._write_resid_mid(edit)
+            elif edit.site.point == "attn_probs":
+                raise PatchclampError(
+                    f"{edit.site}: the value read here is a copy that the model does not use further; "
+                    "edit z or head instead"
+                )
+            else:
+                writes.append((self.place(edit.site), edit.fn))
+        eager = any(site.point == "attn_probs" for site in read)
+        return writes, self._attention("eager") if eager else ExitStack()
+
+    def _write_resid_mid(self, edit: Edit) -> list[tuple[Place, Callable[..., Tensor]]]:
+        """A norm reads a copy of the stream, so the stream is moved through what attention adds to it."""
+        self.place(edit.site)
+        entering: list[Tensor] = []
+
+        def remember(stream: Tensor, batch: Batch) -> Tensor:
+            entering[:] = [stream]
+            return stream
+
+        def move(added: Tensor, batch: Batch) -> Tensor:
+            old = entering.pop() + added
+            new = edit.fn(old, batch)
+            return added if new is old else added + (new - old)
+
+        layer = edit.site.layer
+        return [(self.place(Site("resid_pre", layer)), remember), (self.place(Site("attn_out_post", layer)), move)]
+
+    @contextmanager
+    def _attention(self, implementation: str) -> Iterator[None]:
+        configs = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
+        before = {key: config._attn_implementation for key, config in configs.items()}
+        try:
+            for config in configs.values():
+                config._attn_implementation = implementation
+            yield
+        finally:
+            for key, config in configs.items():
+                config._attn_implementation = before[key]
+
+    def _root(self) -> tuple[Place, ...]:
+        return (self.place(Site("embeddings")),)
+
+    @contextmanager
+    def _resumed(self, start: tuple[int, Tensor] | None, write: Sequence[Edit]) -> Iterator[None]:
+        if start is None:
+            yield
+            return
+        layer, stream = start
+        early = [e.site for e in write if e.site.point == "embeddings" or (e.site.layer or layer) < layer]
+        if early:
+            raise PatchclampError(f"{early[0]}: the pass starts at layer {layer}, so this edit would do nothing")
+        form = self._form_of_blocks()
+
+        def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            return stream if not form else (stream, *[None] * (form - 1))
+
+        skipped = self.layers[:layer]
+        try:
+            for block in skipped:
+                block.forward = skip
+            yield
+        finally:
+            for block in skipped:
+                block.__dict__.pop("forward", None)
+
+    def _form_of_blocks(self) -> int:
+        """Length of the tuple that a block returns; 0 where it returns a tensor."""
+        if self._block_form is None:
+            found: list[int] = []
+            handle = self.layers[0].register_forward_hook(
+                lambda module, args, out: found.append(len(out) if isinstance(out, tuple) else 0)
+            )
+            try:
+                self.run(self.dummy(), read=[Site("resid_post", 0)])
+            finally:
+                handle.remove()
+            self._block_form = found[0] if found else 0
+        return self._block_form
+
+    @cached_property
+    def _accepted(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.model.forward).parameters)
+
+    # ---- weights that methods need
+
+    def layer_module(self, layer: int, path: str) -> nn.Module:
+        """A module of a block by its path in the block."""
+        return self._modules[f"{self.row.layers}.{layer}.{path}" if path else f"{self.row.layers}.{layer}"]
+
+    def head_output_matrix(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
+        """The output projection cut by head: contribution of head h = z[h] @ W[h]."""
+        weight = input_by_output(self.layer_module(layer, self.row.head_proj))
+        return weight.unflatten(0, (self.n_heads, -1))
+
+    def output_matrix(self, site: Site) -> Float[Tensor, "units d_model"]:
+        """What each unit of a neuron site writes into the stream, one row a unit."""
+        if site.point != "mlp_act" or self.row.mlp_proj is None:
+            raise PatchclampError(f"{site}: only mlp_act has an output matrix of its own")
+        return input_by_output(self.layer_module(site.layer or 0, self.row.mlp_proj))
+
+    def output_norms(self, site: Site) -> Float[Tensor, " units"]:
+        """Norm of what one unit of activity writes into the stream: |column of the down projection|.
+
+        Ones for sites whose units are the stream's own coordinates; for heads the Frobenius norm of their
+        output matrix over sqrt(d_head).
+        """
+        if site.point == "mlp_act" and self.row.mlp_proj is not None:
+            return self.output_matrix(site).float().norm(dim=1)
+        if site.point == "head":
+            weight = self.head_output_matrix(site.layer or 0).float()
+            return weight.flatten(1).norm(dim=1) / weight.shape[1] ** 0.5
+        return torch.ones(self.width(site))
+
+    def unembed(self) -> tuple[Float[Tensor, "vocabulary d_model"], Float[Tensor, " d_model"]]:
+        """The output embedding and the gain of the final norm (Gemma's one-plus-weight included)."""
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise PatchclampError(f"{self.name}: this model has no output embedding")
+        norm = self._modules[self.row.fixed["final_norm"].module]
+        if isinstance(norm, nn.LayerNorm):
+            gain = norm.weight
+        else:
+            with torch.no_grad():
+                gain = norm(torch.full((self.d_model,), 1e3, device=self.device, dtype=self.dtype))
+        return head.weight.detach(), gain.detach()
+
+
+def input_by_output(module: nn.Module) -> Float[Tensor, "inputs outputs"]:
+    """The weight of a linear module with inputs first, whatever its own orientation."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight.detach() if type(module).__name__ == "Conv1D" else weight.detach().T
+
+
+def _merge_heads(units: Tensor, like: Tensor) -> Tensor:
+    return units.reshape(like.shape)

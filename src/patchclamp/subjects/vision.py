@@ -1,0 +1,72 @@
+"""Vision transformers: pixels in, class logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects.batch import Batch, Pair
+from patchclamp.subjects.module import TensorTask, tensor_pairs
+from patchclamp.subjects.transformer import Transformer
+
+
+class VisionModel(Transformer):
+    """A Hugging Face image classifier (ViT); positions are patches, the class token first.
+
+    Examples
+    --------
+    >>> from transformers import ViTConfig, ViTForImageClassification
+    >>> config = ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    ...                    image_size=32, patch_size=8)
+    >>> subject = VisionModel(ViTForImageClassification(config).eval())
+    >>> run = subject.run(subject.batch(torch.rand(2, 3, 32, 32)), read=subject.resolve("mlp_act.1"))
+    >>> run.activity[subject.resolve("mlp_act.1")[0]].shape
+    torch.Size([2, 17, 64])
+    """
+
+    tokenizer = None
+
+    def __init__(self, model: nn.Module, name: str = "model", fingerprint: str = "") -> None:
+        super().__init__(model, name, fingerprint)
+
+    def batch(self, pixels: Float[Tensor, "batch channel height width"]) -> Batch:
+        """Wrap images, prepared as the model wants them, in a batch."""
+        if pixels.ndim != 4:
+            raise PatchclampError(f"pixels have shape {tuple(pixels.shape)}; four dimensions are wanted: batch, channel, height, width")
+        return _pixels(pixels)
+
+    def content_mask(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
+        """Every position counts in a vision model."""
+        return batch.mask
+
+    def dummy(self) -> Batch:
+        """One black image."""
+        size = self.config.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return _pixels(torch.zeros(1, self.config.num_channels, height, width))
+
+    def _forward(self, batch: Batch, logits: str | Tensor | None) -> Tensor | None:
+        pixels = batch.tensors["pixel_values"].to(self.dtype)
+        out = self.model(pixel_values=pixels)
+        if logits is None:
+            return None
+        if not hasattr(out, "logits"):
+            raise PatchclampError(f"{self.name}: this vision model has no classifier, so it gives no logits")
+        return out.logits
+
+    def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
+        """Batches of a `TensorTask`."""
+        if not isinstance(task, TensorTask):
+            raise PatchclampError(f"{self.name}: a vision model takes a TensorTask, not a {type(task).__name__}")
+        return tensor_pairs(task, batch_size, _pixels, self.device)
+
+
+def _pixels(pixels: Tensor, rows: Tensor | None = None) -> Batch:
+    n = len(pixels)
+    index = torch.arange(n) if rows is None else rows
+    return Batch(None, torch.ones(n, 1, dtype=torch.bool), index, {"pixel_values": pixels})
