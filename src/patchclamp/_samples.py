@@ -1,0 +1,111 @@
+"""The sample axis: which document, position and token each row of activity belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchclamp.errors import PatchclampError
+
+COLUMNS: tuple[str, ...] = ("doc", "position", "token", "content", "label", "group")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labels of `n` samples (rows of activity), one 1-D tensor of length `n` a column.
+
+    Parameters
+    ----------
+    doc
+        int64, index of the text (document, session, image) in the source.
+    position
+        int64, index of the token (or time bin) within its text.
+    token
+        int64, token id; -1 where there are no tokens.
+    content
+        bool, False for BOS, other special tokens and position 0 (the attention sink).
+    label
+        int64, the text's label; -1 = none.
+    group
+        int64, the unit of dependence, which splits never cut; the document itself where none is given.
+
+    Examples
+    --------
+    >>> s = Samples.of(doc=torch.tensor([0, 0, 1]), position=torch.tensor([0, 1, 0]))
+    >>> len(s), s[s.doc == 0].position.tolist(), s.group.tolist()
+    (3, [0, 1], [0, 0, 1])
+    """
+
+    doc: Tensor
+    position: Tensor
+    token: Tensor
+    content: Tensor
+    label: Tensor
+    group: Tensor
+
+    def __post_init__(self) -> None:
+        for name in COLUMNS:
+            column, wanted = getattr(self, name), torch.bool if name == "content" else torch.int64
+            if column.ndim != 1 or len(column) != len(self.doc) or column.dtype != wanted:
+                raise PatchclampError(
+                    f"samples.{name}: shape {tuple(column.shape)} of {column.dtype}; "
+                    f"wanted ({len(self.doc)},) of {wanted}"
+                )
+
+    @classmethod
+    def of(
+        cls,
+        doc: Tensor,
+        position: Tensor,
+        token: Tensor | None = None,
+        content: Tensor | None = None,
+        label: Tensor | None = None,
+        group: Tensor | None = None,
+    ) -> Samples:
+        """Build samples with defaults: token -1, content True, label -1, group = doc."""
+        none = torch.full_like(doc, -1)
+        return cls(
+            doc=doc.long(),
+            position=position.long(),
+            token=none.long() if token is None else token.long(),
+            content=torch.ones_like(doc, dtype=torch.bool) if content is None else content.bool(),
+            label=none.long() if label is None else label.long(),
+            group=doc.long() if group is None else group.long(),
+        )
+
+    @classmethod
+    def concat(cls, parts: Iterable[Samples]) -> Samples:
+        """Put samples one after another."""
+        pieces = list(parts)
+        if not pieces:
+            return cls.of(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+        return cls(**{name: torch.cat([getattr(piece, name) for piece in pieces]) for name in COLUMNS})
+
+    @classmethod
+    def from_numpy(cls, columns: Mapping[str, np.ndarray]) -> Samples:
+        """Build samples from a mapping with every column."""
+        return cls(**{name: torch.from_numpy(np.ascontiguousarray(columns[name])) for name in COLUMNS})
+
+    def columns(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor), one a column."""
+        for field in fields(self):
+            yield field.name, getattr(self, field.name)
+
+    def to(self, device: torch.device | str) -> Samples:
+        """Return the samples with every column on `device`."""
+        return Samples(**{name: column.to(device) for name, column in self.columns()})
+
+    def numpy(self) -> dict[str, np.ndarray]:
+        """Return the columns as NumPy arrays."""
+        return {name: column.cpu().numpy() for name, column in self.columns()}
+
+    def __getitem__(self, index: Tensor | slice) -> Samples:
+        """Select rows by a boolean mask, a long tensor or a slice."""
+        return Samples(**{name: column[index] for name, column in self.columns()})
+
+    def __len__(self) -> int:
+        return len(self.doc)
