@@ -1,0 +1,6 @@
+"""The rows of the anatomy table, by kind of model."""
+
+from patchclamp.subjects.families import decoders, encoders, experts
+from patchclamp.subjects.families.row import Row
+
+TABLE: tuple[Row, ...] = (*decoders.ROWS, *experts.ROWS, *encoders.ROWS)
