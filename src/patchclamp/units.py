@@ -64,8 +64,7 @@ _ALIASES: tuple[tuple[str, str], ...] = (
 _REFUSED: tuple[tuple[str, str], ...] = (
     (
         r".*ln\w*\.hook_normalized",
-        "it is the norm before its gain, which no module of the model outputs; use "
-        "resid_pre.L / resid_mid.L, or the norm module's path with .out for the value after the gain",
+        "it is the norm before its gain, which no module outputs; record resid_pre.L / resid_mid.L instead",
     ),
     (r".*hook_scale", "the norm's scale is not a unit of the model; record the norm's input and compute it"),
     (r"blocks\.\d+\.hook_mlp_in", "it is the stream before the norm, ours is resid_mid.L"),
@@ -168,8 +167,6 @@ class Unit:
         return f"Unit({str(self)!r})"
 
 
-
-
 class Units(Mapping[Site, "tuple[int, ...] | None"]):
     """A frozen, ordered selection of units: for each site its indices, or None for the whole site.
 
@@ -186,7 +183,7 @@ class Units(Mapping[Site, "tuple[int, ...] | None"]):
         cleaned: dict[Site, tuple[int, ...] | None] = {}
         for site in sorted(members):
             indices = members[site]
-            cleaned[site] = None if indices is None else tuple(sorted(set(int(i) for i in indices)))
+            cleaned[site] = None if indices is None else tuple(sorted({int(i) for i in indices}))
         self._members = cleaned
 
     @classmethod

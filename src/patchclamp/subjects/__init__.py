@@ -49,15 +49,17 @@ def open_subject(
     >>> [str(site) for site in subject.known_sites()]
     ['0.out', '1.out']
     """
-    from patchclamp.subjects.loading import load_model
-
     if example is not None and isinstance(source, nn.Module):
         return TorchModule(source, example, type(source).__name__)
     if isinstance(source, nn.Module) and not hasattr(source, "config"):
         raise PatchclampError(
             f"{type(source).__name__} is not a transformers model; pass example=<one input> to open it as a plain module"
         )
-    model, found, name, fingerprint = load_model(source, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    from patchclamp.subjects.loading import load_model
+
+    model, found, name, fingerprint = load_model(
+        source, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+    )
     if getattr(model, "main_input_name", "input_ids") == "pixel_values":
         return VisionModel(model, name, fingerprint)
     return LanguageModel(model, tokenizer or found, name, fingerprint, bos)

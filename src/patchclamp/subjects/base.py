@@ -97,7 +97,9 @@ class Subject(ABC):
         if not isinstance(address, str):
             found = dict.fromkeys(site for entry in address for site in self.resolve(entry))
             if not found:
-                raise PatchclampError("no site was asked for; give an address such as mlp_act.* or resid_post.3")
+                raise PatchclampError(
+                    "no site was asked for; give an address such as mlp_act.* or resid_post.3"
+                )
             return sorted(found)
         parts = [part.strip() for part in address.replace(";", ",").split(",") if part.strip()]
         if len(parts) != 1:
@@ -120,7 +122,9 @@ class Subject(ABC):
             sites = [s for s in sites if int(low or 0) <= (s.layer or 0) < int(high or 10**9)]
         if not sites:
             self.place(Site(point, 0))
-            raise PatchclampError(f"{address}: matches no layer; this model has {point}.0 to {point}.{self.n_layers - 1}")
+            raise PatchclampError(
+                f"{address}: matches no layer; this model has {point}.0 to {point}.{self.n_layers - 1}"
+            )
         return sites
 
     @property
@@ -152,7 +156,11 @@ class Subject(ABC):
 
     def _dims(self, site: Site) -> tuple[int, int]:
         if site not in self._widths:
-            probe = [site] if site not in self.known_sites() or site.point == "attn_probs" else self._plain_sites()
+            probe = (
+                [site]
+                if site not in self.known_sites() or site.point == "attn_probs"
+                else self._plain_sites()
+            )
             run = self.run(self.dummy(), read={s: lambda t: tuple(t.shape) for s in probe}, stop=False)
             for seen, shape in run.activity.items():
                 self._widths[seen] = _width(seen, shape)
@@ -237,9 +245,14 @@ class Subject(ABC):
         places = [(site, self.place(site), fn) for site, fn in reads.items()]
         session = Session(batch, places, writes, stop=stop and logits is None)
         out = None
-        with torch.set_grad_enabled(grad), frozen(self.model) if grad else nullcontext(), context, session.attached():
-            with self._resumed(start, write):
-                out = self._forward(batch, logits)
+        with (
+            torch.set_grad_enabled(grad),
+            frozen(self.model) if grad else nullcontext(),
+            context,
+            session.attached(),
+            self._resumed(start, write),
+        ):
+            out = self._forward(batch, logits)
         lost = session.missing(list(reads))
         if lost:
             raise PatchclampError(f"{lost[0]}: the pass never reached its module, so nothing was read")

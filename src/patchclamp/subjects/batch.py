@@ -91,7 +91,9 @@ def right_pad(sequences: list[list[int]], rows: list[int] | None = None, pad: in
         raise PatchclampError("a batch needs at least one sequence; got none")
     lengths = [len(s) for s in sequences]
     if min(lengths) == 0:
-        raise PatchclampError(f"sequence {lengths.index(0)} is empty: it has no token to run on; leave it out")
+        raise PatchclampError(
+            f"sequence {lengths.index(0)} is empty: it has no token to run on; leave it out"
+        )
     width = max(lengths)
     tokens = torch.full((len(sequences), width), pad, dtype=torch.int64)
     for row, sequence in enumerate(sequences):

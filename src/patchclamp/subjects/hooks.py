@@ -27,7 +27,9 @@ class StopPass(BaseException):
 class Place:
     """Where a site's tensor lives: a module, its input or output, which element, and how to view it as units.
 
-    `to_units` gives (batch, pos, units...) from the module's tensor, `from_units` undoes it.
+    `to_units` gives (batch, pos, units...) from the module's tensor, `from_units` undoes it. `flat` says that the
+    tensor comes as (batch * pos, units); `inplace`, that the model changes it in place afterwards, so that an edit
+    must hand over a tensor of its own.
     """
 
     module: nn.Module
@@ -35,6 +37,17 @@ class Place:
     index: int = 0
     to_units: Callable[[Tensor], Tensor] = lambda t: t
     from_units: Callable[[Tensor, Tensor], Tensor] = lambda t, like: t
+    flat: bool = False
+    inplace: bool = False
+
+    def units(self, tensor: Tensor, batch: Batch) -> Tensor:
+        """The tensor as (batch, pos, units...)."""
+        return self.to_units(tensor.unflatten(0, (len(batch), -1)) if self.flat else tensor)
+
+    def tensor(self, units: Tensor, like: Tensor) -> Tensor:
+        """Units back in the shape that the module works with."""
+        new = units.reshape(like.shape) if self.flat else self.from_units(units, like)
+        return new.clone() if self.inplace else new
 
 
 @dataclass
@@ -71,7 +84,9 @@ class Session:
         self.stop = stop
         self.seen: dict[Site, Any] = {}
         self._waiting = len(reads)
-        self._points: dict[nn.Module, dict[tuple[str, int], _Point]] = defaultdict(lambda: defaultdict(_Point))
+        self._points: dict[nn.Module, dict[tuple[str, int], _Point]] = defaultdict(
+            lambda: defaultdict(_Point)
+        )
         for place, fn in writes:
             self._points[place.module][place.io, place.index].writes.append((place, fn))
         for site, place, fn in reads:
@@ -140,21 +155,25 @@ class Session:
         if not isinstance(tensor, Tensor):
             raise PatchclampError(f"there is no tensor to read here but a {type(tensor).__name__}")
         for place, fn in point.writes:
-            units = place.to_units(tensor)
+            units = place.units(tensor, self.batch)
             new = fn(units, self.batch)
             if new is not units:
                 if new.shape != units.shape:
                     raise PatchclampError(
                         f"an edit changed the shape of the activity from {tuple(units.shape)} to {tuple(new.shape)}"
                     )
-                tensor = place.from_units(new, tensor)
+                tensor = place.tensor(new, tensor)
         for site, place, fn in point.reads:
             if site in self.seen:
                 raise PatchclampError(
                     f"{site}: its module is called more than once in a pass, so the address is ambiguous; "
                     "address a module that is called once"
                 )
-            self.seen[site] = fn(place.to_units(tensor))
+            units = place.units(tensor, self.batch)
+            if tensor.requires_grad and units is not tensor:
+                # The pass goes on through the view, so that a gradient hook on the view sees the gradient.
+                tensor = place.tensor(units, tensor)
+            self.seen[site] = fn(units)
             self._waiting -= 1
         if self.stop and point.reads and self._waiting == 0:
             raise StopPass
@@ -164,7 +183,9 @@ class Session:
 def _tensor_argument(module: nn.Module, kwargs: dict[str, Any]) -> str:
     if isinstance(kwargs.get("hidden_states"), Tensor):
         return "hidden_states"
-    found = [name for name, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point()]
+    found = [
+        name for name, value in kwargs.items() if isinstance(value, Tensor) and value.is_floating_point()
+    ]
     if not found:
         raise PatchclampError(f"{type(module).__name__} receives no tensor, so its input cannot be read")
     return found[0]

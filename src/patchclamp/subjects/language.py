@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects.batch import Batch, Pair, right_pad
 from patchclamp.subjects.transformer import Transformer
-from patchclamp.task import METRICS, EncodedTask, Task
+
+if TYPE_CHECKING:
+    from patchclamp.task import EncodedTask, Task
 
 
 class LanguageModel(Transformer):
@@ -37,7 +39,12 @@ class LanguageModel(Transformer):
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any = None, name: str = "model", fingerprint: str = "", bos: bool | None = None
+        self,
+        model: nn.Module,
+        tokenizer: Any = None,
+        name: str = "model",
+        fingerprint: str = "",
+        bos: bool | None = None,
     ) -> None:
         super().__init__(model, name, fingerprint)
         self.tokenizer = tokenizer
@@ -48,7 +55,11 @@ class LanguageModel(Transformer):
     @property
     def max_length(self) -> int:
         """Longest input in tokens."""
-        return int(getattr(self.config, "max_position_embeddings", 0) or getattr(self.config, "n_positions", 0) or 10**9)
+        return int(
+            getattr(self.config, "max_position_embeddings", 0)
+            or getattr(self.config, "n_positions", 0)
+            or 10**9
+        )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts under the subject's BOS policy, without padding.
@@ -59,14 +70,21 @@ class LanguageModel(Transformer):
             For a text without tokens or longer than the context, naming it.
         """
         if self.tokenizer is None:
-            raise PatchclampError(f"{self.name}: this subject has no tokenizer; pass one to open_subject(..., tokenizer=)")
-        ids: list[list[int]] = [list(row) for row in self.tokenizer(list(texts), add_special_tokens=self.bos is not False)["input_ids"]]
+            raise PatchclampError(
+                f"{self.name}: this subject has no tokenizer; pass one to open_subject(..., tokenizer=)"
+            )
+        ids: list[list[int]] = [
+            list(row)
+            for row in self.tokenizer(list(texts), add_special_tokens=self.bos is not False)["input_ids"]
+        ]
         first = getattr(self.tokenizer, "bos_token_id", None)
         for number, row in enumerate(ids):
             if self.bos and (not row or row[0] != first):
                 ids[number] = row = [first, *row]
             if not row:
-                raise PatchclampError(f"text {number} is empty ({texts[number]!r}): it has no token to run on; leave it out")
+                raise PatchclampError(
+                    f"text {number} is empty ({texts[number]!r}): it has no token to run on; leave it out"
+                )
             if len(row) > self.max_length:
                 raise PatchclampError(
                     f"text {number} has {len(row)} tokens, and {self.name} reads {self.max_length}; split it first"
@@ -128,6 +146,8 @@ class LanguageModel(Transformer):
 
         `rows` are the items' places in the task, so that results can be put back in order.
         """
+        from patchclamp.task import METRICS
+
         metric = METRICS[task.metric] if isinstance(task.metric, str) else task.metric
         for part in task.encode(self.tokenizer, bos=self.bos).batches(batch_size):
             yield _pair(part.to(self.device), metric)

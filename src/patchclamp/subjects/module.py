@@ -103,7 +103,9 @@ class TorchModule(Subject):
 
     tokenizer = None
 
-    def __init__(self, model: nn.Module, example: Tensor, name: str = "module", fingerprint: str = "") -> None:
+    def __init__(
+        self, model: nn.Module, example: Tensor, name: str = "module", fingerprint: str = ""
+    ) -> None:
         super().__init__(model, name, fingerprint)
         self.example = example[:1]
 
@@ -142,11 +144,15 @@ class TorchModule(Subject):
         """The module's input or output, viewed as (batch, pos, units)."""
         if not site.is_module:
             options = ", ".join(str(s) for s in self._known[:8])
-            raise refuse_site(site, f"this model has no named points; its sites are module paths: {options} ...")
+            raise refuse_site(
+                site, f"this model has no named points; its sites are module paths: {options} ..."
+            )
         if site.point not in self._modules:
             raise refuse_site(site, "this model has no such module", (str(s) for s in self._known))
         if self._calls[site.point] > 1:
-            raise refuse_site(site, f"its module runs {self._calls[site.point]} times in a pass, so it is ambiguous")
+            raise refuse_site(
+                site, f"its module runs {self._calls[site.point]} times in a pass, so it is ambiguous"
+            )
         return Place(self._modules[site.point], "in" if site.io == "in" else "out", 0, _to_units, _from_units)
 
     def batch(self, inputs: Tensor, rows: Tensor | None = None) -> Batch:
@@ -172,7 +178,9 @@ class TorchModule(Subject):
     def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
         if not isinstance(task, TensorTask):
-            raise PatchclampError(f"{self.name}: this subject takes a TensorTask, not a {type(task).__name__}")
+            raise PatchclampError(
+                f"{self.name}: this subject takes a TensorTask, not a {type(task).__name__}"
+            )
         return tensor_pairs(task, batch_size, self.batch, self.device)
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:

@@ -85,9 +85,13 @@ class Transformer(Subject):
         """All named sites of this model, in the order of the forward pass."""
         return self._known
 
+    def row_at(self, layer: int) -> Row:
+        """The row that holds for one block (dense and expert blocks of one model differ)."""
+        return self.row.at(self.layers[layer])
+
     def _tap(self, site: Site) -> Tap | None:
         point = "z" if site.point == "head" else site.point
-        return self.row.fixed.get(point) if site.layer is None else self.row.taps.get(point)
+        return self.row.fixed.get(point) if site.layer is None else self.row_at(site.layer).taps.get(point)
 
     def _tap_module(self, site: Site) -> nn.Module | None:
         tap = self._tap(site)
@@ -120,15 +124,17 @@ class Transformer(Subject):
         if site.layer is not None and site.layer >= self.n_layers:
             near = f"; did you mean {site.point}.{str(site.layer)[0]}?" if self.n_layers > 9 else ""
             raise PatchclampError(f"{site}: this model has layers 0..{self.n_layers - 1}{near}")
-        if site.point in self.row.missing:
-            raise PatchclampError(f"{site}: {self.row.family} has no {site.point}: {self.row.missing[site.point]}")
+        row = self.row if site.layer is None else self.row_at(site.layer)
+        if site.point in row.missing:
+            raise PatchclampError(f"{site}: {row.family} has no {site.point}: {row.missing[site.point]}")
         tap, module = self._tap(site), self._tap_module(site)
         if tap is None or module is None:
             here = [str(s) for s in self._known if s.layer == site.layer]
-            raise PatchclampError(f"{site}: this block of {self.row.family} has none; it has {', '.join(here)}")
-        if site.point == "head":
-            return Place(module, tap.io, tap.index, self._split_heads, _merge_heads)
-        return Place(module, tap.io, tap.index)
+            raise PatchclampError(
+                f"{site}: this block of {self.row.family} has none; it has {', '.join(here)}"
+            )
+        views = (self._split_heads, _merge_heads) if site.point == "head" else (_same, _same_as)
+        return Place(module, tap.io, tap.index, *views, site.point in row.flat, site.point in row.inplace)
 
     def _split_heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
@@ -142,11 +148,8 @@ class Transformer(Subject):
         for edit in write:
             if edit.site.point == "resid_mid" and not self.row.post_norm:
                 writes += self._write_resid_mid(edit)
-            elif edit.site.point == "attn_probs":
-                raise PatchclampError(
-                    f"{edit.site}: the value read here is a copy that the model does not use further; "
-                    "edit z or head instead"
-                )
+            elif edit.site.point in self.row.read_only:
+                raise PatchclampError(f"{edit.site}: {self.row.read_only[edit.site.point]}")
             else:
                 writes.append((self.place(edit.site), edit.fn))
         eager = any(site.point == "attn_probs" for site in read)
@@ -167,7 +170,10 @@ class Transformer(Subject):
             return added if new is old else added + (new - old)
 
         layer = edit.site.layer
-        return [(self.place(Site("resid_pre", layer)), remember), (self.place(Site("attn_out_post", layer)), move)]
+        return [
+            (self.place(Site("resid_pre", layer)), remember),
+            (self.place(Site("attn_out_post", layer)), move),
+        ]
 
     @contextmanager
     def _attention(self, implementation: str) -> Iterator[None]:
@@ -190,9 +196,15 @@ class Transformer(Subject):
             yield
             return
         layer, stream = start
-        early = [e.site for e in write if e.site.point == "embeddings" or (e.site.layer or layer) < layer]
+        early = [
+            edit.site
+            for edit in write
+            if edit.site.point == "embeddings" or (edit.site.layer is not None and edit.site.layer < layer)
+        ]
         if early:
-            raise PatchclampError(f"{early[0]}: the pass starts at layer {layer}, so this edit would do nothing")
+            raise PatchclampError(
+                f"{early[0]}: the pass starts at layer {layer}, so this edit would do nothing"
+            )
         form = self._form_of_blocks()
 
         def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -233,14 +245,15 @@ class Transformer(Subject):
 
     def head_output_matrix(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
         """The output projection cut by head: contribution of head h = z[h] @ W[h]."""
-        weight = input_by_output(self.layer_module(layer, self.row.head_proj))
+        weight = input_by_output(self.layer_module(layer, self.row_at(layer).head_proj))
         return weight.unflatten(0, (self.n_heads, -1))
 
     def output_matrix(self, site: Site) -> Float[Tensor, "units d_model"]:
         """What each unit of a neuron site writes into the stream, one row a unit."""
-        if site.point != "mlp_act" or self.row.mlp_proj is None:
+        path = self.row_at(site.layer or 0).mlp_proj
+        if site.point != "mlp_act" or path is None:
             raise PatchclampError(f"{site}: only mlp_act has an output matrix of its own")
-        return input_by_output(self.layer_module(site.layer or 0, self.row.mlp_proj))
+        return input_by_output(self.layer_module(site.layer or 0, path))
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
         """Norm of what one unit of activity writes into the stream: |column of the down projection|.
@@ -248,7 +261,7 @@ class Transformer(Subject):
         Ones for sites whose units are the stream's own coordinates; for heads the Frobenius norm of their
         output matrix over sqrt(d_head).
         """
-        if site.point == "mlp_act" and self.row.mlp_proj is not None:
+        if site.point == "mlp_act":
             return self.output_matrix(site).float().norm(dim=1)
         if site.point == "head":
             weight = self.head_output_matrix(site.layer or 0).float()
@@ -274,6 +287,14 @@ def input_by_output(module: nn.Module) -> Float[Tensor, "inputs outputs"]:
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight.detach() if type(module).__name__ == "Conv1D" else weight.detach().T
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _same_as(units: Tensor, like: Tensor) -> Tensor:
+    return units
 
 
 def _merge_heads(units: Tensor, like: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ class VisionModel(Transformer):
     def batch(self, pixels: Float[Tensor, "batch channel height width"]) -> Batch:
         """Wrap images, prepared as the model wants them, in a batch."""
         if pixels.ndim != 4:
-            raise PatchclampError(f"pixels have shape {tuple(pixels.shape)}; four dimensions are wanted: batch, channel, height, width")
+            raise PatchclampError(
+                f"pixels have shape {tuple(pixels.shape)}; four dimensions are wanted: batch, channel, height, width"
+            )
         return _pixels(pixels)
 
     def content_mask(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
@@ -62,7 +64,9 @@ class VisionModel(Transformer):
     def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
         if not isinstance(task, TensorTask):
-            raise PatchclampError(f"{self.name}: a vision model takes a TensorTask, not a {type(task).__name__}")
+            raise PatchclampError(
+                f"{self.name}: a vision model takes a TensorTask, not a {type(task).__name__}"
+            )
         return tensor_pairs(task, batch_size, _pixels, self.device)
 
 

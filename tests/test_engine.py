@@ -1,0 +1,213 @@
+"""The engine on modules and tiny models: reads are exact, edits act, stops stop, everything is restored."""
+
+import pytest
+import torch
+from torch import nn
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects import Edit, LanguageModel, TensorTask, TorchModule, open_subject
+from patchclamp.subjects.batch import right_pad
+from patchclamp.units import Site
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.act = nn.ReLU()
+        self.conv = nn.Conv2d(1, 3, 2)
+        self.last = nn.Linear(12, 2)
+
+    def forward(self, x):
+        hidden = self.act(self.first(x))
+        image = self.conv(hidden.reshape(len(x), 1, 2, 3))
+        return self.last(torch.cat([hidden, image.flatten(1)], 1))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return TorchModule(Net().eval(), torch.zeros(1, 4))
+
+
+@pytest.fixture
+def tiny():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    return LanguageModel(LlamaForCausalLM(config).eval())
+
+
+def no_hooks(model):
+    return all(
+        not m._forward_hooks and not m._forward_pre_hooks and "forward" not in m.__dict__
+        for m in model.modules()
+    )
+
+
+def test_reads_are_what_the_modules_compute(net):
+    x = torch.randn(5, 4)
+    run = net.run(net.batch(x), read=net.resolve(["first.out", "conv.out", "act.in"]), logits="all")
+    hidden = net.model.first(x)
+    assert torch.equal(run.activity[Site("first", io="out")][:, 0], hidden)
+    assert torch.equal(run.activity[Site("act", io="in")][:, 0], hidden)
+    image = net.model.conv(hidden.relu().reshape(5, 1, 2, 3))
+    assert torch.equal(run.activity[Site("conv", io="out")], image.flatten(2).transpose(1, 2))
+    assert torch.equal(run.logits, net.model(x))
+    assert no_hooks(net.model)
+
+
+def test_a_module_that_runs_twice_is_ambiguous():
+    act = nn.ReLU()
+    net = TorchModule(nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act), torch.zeros(1, 3))
+    with pytest.raises(PatchclampError, match="no such module"):
+        net.resolve("4.out")
+    with pytest.raises(PatchclampError, match=r"1\.out: its module runs 2 times"):
+        net.resolve("1.out")
+
+
+def test_edits_act_and_an_edit_with_the_own_value_changes_no_bit(net):
+    x = torch.randn(3, 4)
+    site = net.resolve("first.out")[0]
+    same = net.run(net.batch(x), write=[Edit(site, lambda a, b: a.clone())], logits="all")
+    assert torch.equal(same.logits, net.model(x))
+    zeroed = net.run(net.batch(x), write=[Edit(site, lambda a, b: torch.zeros_like(a))], logits="all").logits
+    hidden = torch.zeros(3, 6)
+    image = net.model.conv(hidden.reshape(3, 1, 2, 3))
+    assert torch.allclose(zeroed, net.model.last(torch.cat([hidden, image.flatten(1)], 1)))
+    with pytest.raises(PatchclampError, match="changed the shape"):
+        net.run(net.batch(x), write=[Edit(site, lambda a, b: a[:, :, :2])], logits="all")
+    assert no_hooks(net.model)
+
+
+def test_gradients_reach_hooks_and_no_parameter(net):
+    x = torch.randn(3, 4)
+    found = {}
+    site = net.resolve("first.out")[0]
+
+    def catch(tensor):
+        tensor.register_hook(lambda g: found.update(grad=g))
+
+    run = net.run(net.batch(x), read={site: catch}, logits="all", grad=True)
+    run.logits[:, 0].sum().backward()
+    assert found["grad"].shape == (3, 1, 6)
+    assert all(p.grad is None and p.requires_grad for p in net.model.parameters())
+
+
+def test_a_pass_stops_after_the_last_site(tiny):
+    calls = []
+    for layer in tiny.layers:
+        layer.register_forward_hook(lambda *a: calls.append(1))
+    tiny.run(tiny.batch([[1, 2, 3]]), read=[Site("mlp_act", 1), Site("resid_pre", 0)])
+    assert len(calls) == 1  # the block of mlp_act.1 is left before it ends
+
+
+def test_padding_and_partners_change_nothing_at_real_tokens(tiny):
+    long, short = [5, 6, 7, 8, 9, 10], [11, 12]
+    together = tiny.run(tiny.batch([long, short]), read=[Site("resid_post", 2)], logits="last")
+    alone = tiny.run(tiny.batch([short]), read=[Site("resid_post", 2)], logits="last")
+    assert torch.allclose(
+        together.activity[Site("resid_post", 2)][1, :2], alone.activity[Site("resid_post", 2)][0], atol=1e-6
+    )
+    assert torch.allclose(together.logits[1], alone.logits[0], atol=1e-6)
+
+
+def test_left_padding_is_honoured(tiny):
+    right = tiny.batch([[5, 6, 7], [8]])
+    left = type(right)(
+        torch.tensor([[5, 6, 7], [0, 0, 8]]), torch.tensor([[1, 1, 1], [0, 0, 1]]).bool(), right.rows
+    )
+    a = tiny.run(right, logits="last").logits
+    b = tiny.run(left, logits="last").logits
+    assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_starting_at_a_layer_gives_the_same_result(tiny):
+    batch = tiny.batch([[5, 6, 7, 8], [3, 2, 1]])
+    full = tiny.run(batch, read=[Site("resid_pre", 2)], logits="last")
+    stream = full.activity[Site("resid_pre", 2)]
+    assert torch.equal(tiny.run(batch, logits="last", start=(2, stream)).logits, full.logits)
+    with pytest.raises(PatchclampError, match="would do nothing"):
+        tiny.run(batch, write=[Edit(Site("head", 0), lambda a, b: a)], logits="last", start=(2, stream))
+    assert no_hooks(tiny.model)
+
+
+def test_writing_the_middle_of_the_stream_moves_the_skip_path_too(tiny):
+    batch = tiny.batch([[5, 6, 7, 8]])
+    shift = torch.randn(32)
+    run = tiny.run(
+        batch,
+        write=[Edit(Site("resid_mid", 1), lambda a, b: a + shift)],
+        read=[Site("resid_mid", 1), Site("mlp_out", 1), Site("resid_post", 1)],
+    )
+    before = tiny.run(batch, read=[Site("resid_mid", 1)]).activity[Site("resid_mid", 1)]
+    mid = run.activity[Site("resid_mid", 1)]
+    assert torch.allclose(mid, before + shift, atol=1e-6)
+    assert torch.allclose(
+        run.activity[Site("resid_post", 1)], mid + run.activity[Site("mlp_out", 1)], atol=1e-6
+    )
+
+
+def test_everything_is_restored_after_an_exception(tiny):
+    def fail(tensor, batch):
+        raise RuntimeError("from the user's edit")
+
+    before = tiny.model.config._attn_implementation
+    wanted = [p.requires_grad for p in tiny.model.parameters()]
+    with pytest.raises(RuntimeError, match="user's edit"):
+        tiny.run(
+            tiny.batch([[1, 2]]),
+            read=[Site("attn_probs", 0)],
+            write=[Edit(Site("mlp_out", 1), fail)],
+            logits="last",
+            grad=True,
+        )
+    assert no_hooks(tiny.model)
+    assert tiny.model.config._attn_implementation == before
+    assert [p.requires_grad for p in tiny.model.parameters()] == wanted
+
+
+def test_recording_changes_no_output_bit(tiny):
+    batch = tiny.batch([[5, 6, 7, 8], [3, 2, 1, 9]])
+    bare = tiny.model(input_ids=batch.tokens, use_cache=False).logits
+    sites = [s for s in tiny.known_sites() if s.point != "attn_probs"]
+    assert torch.equal(tiny.run(batch, read=sites, logits="all").logits, bare)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("mlp_act.99", r"layers 0\.\.2; did you mean mlp_act.9|layers 0\.\.2"),
+        ("router.0", "router"),
+        ("resid_post.1/my-sae", "no dictionary named my-sae"),
+        ("model.layers.1.mpl.out", "did you mean model.layers.1.mlp"),
+    ],
+)
+def test_addresses_the_model_does_not_have(tiny, address, says):
+    with pytest.raises(PatchclampError, match=says):
+        tiny.resolve(address)
+
+
+def test_indices_past_the_end_are_refused(tiny):
+    with pytest.raises(PatchclampError, match=r"mlp_act\.1\[48\]: mlp_act\.1 has units 0\.\.47"):
+        tiny.units("mlp_act.1[48]")
+    assert tiny.width(Site("head", 0)) == 4
+    assert tiny.unit_dim(Site("head", 0)) == 8
+
+
+def test_wildcards_and_ranges(tiny):
+    assert [str(s) for s in tiny.resolve("mlp_act.*")] == ["mlp_act.0", "mlp_act.1", "mlp_act.2"]
+    assert [str(s) for s in tiny.resolve("head.1:3, embeddings")] == ["embeddings", "head.1", "head.2"]
+
+
+def test_empty_rows_and_wrong_objects_are_refused():
+    with pytest.raises(PatchclampError, match="sequence 1 is empty"):
+        right_pad([[1], []])
+    with pytest.raises(PatchclampError, match="example="):
+        open_subject(nn.Linear(2, 2))
+    with pytest.raises(PatchclampError, match="must be equal"):
+        TensorTask("t", torch.ones(2, 3), torch.ones(1, 3), lambda out: out)
