@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -96,6 +97,10 @@ class LanguageModel(Transformer):
         pad = getattr(self.tokenizer, "pad_token_id", None) or 0
         return right_pad(sequences, rows, pad if pad < self._vocabulary else 0)
 
+    @cached_property
+    def _special(self) -> Tensor:
+        return torch.tensor(sorted(getattr(self.tokenizer, "all_special_ids", [])), dtype=torch.int64)
+
     @property
     def _vocabulary(self) -> int:
         return int(self.config.vocab_size)
@@ -105,8 +110,7 @@ class LanguageModel(Transformer):
         where attention sinks sit whether or not the model has a BOS token."""
         assert batch.tokens is not None
         content = batch.mask.clone()
-        special = torch.tensor(sorted(getattr(self.tokenizer, "all_special_ids", [])), dtype=torch.int64)
-        content &= ~torch.isin(batch.tokens, special.to(batch.tokens.device))
+        content &= ~torch.isin(batch.tokens, self._special.to(batch.tokens.device))
         if self.causal:
             first = batch.mask & (batch.mask.cumsum(1) == 1)
             content &= ~first
