@@ -162,7 +162,7 @@ class Session:
                     raise PatchclampError(
                         f"an edit changed the shape of the activity from {tuple(units.shape)} to {tuple(new.shape)}"
                     )
-                tensor = place.tensor(new, tensor)
+                tensor = _laid_out_like(place.tensor(new, tensor), tensor)
         for site, place, fn in point.reads:
             if site in self.seen:
                 raise PatchclampError(
@@ -178,6 +178,18 @@ class Session:
         if self.stop and point.reads and self._waiting == 0:
             raise StopPass
         return tensor
+
+
+def _laid_out_like(new: Tensor, old: Tensor) -> Tensor:
+    """The new tensor with the strides of the old one.
+
+    Kernels round differently on strided and on packed memory (Phi-3's activation reads one half of a wider
+    tensor), so without this a write of the very same values would move the output by a last bit.
+    """
+    if new.stride() == old.stride() or 0 in old.stride():
+        return new
+    out = torch.empty_strided(old.size(), old.stride(), dtype=new.dtype, device=new.device)
+    return out.copy_(new)
 
 
 def _tensor_argument(module: nn.Module, kwargs: dict[str, Any]) -> str:
