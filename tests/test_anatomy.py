@@ -357,6 +357,39 @@ def test_zeroed_head_equals_zeroed_slice_by_hand(name: str) -> None:
     assert not torch.allclose(ours, recorded(name)["out"], atol=1e-4)
 
 
+def test_order_of_the_list_of_edits_decides_nothing() -> None:
+    subject, batch = subject_of("llama"), batch_of("llama")
+    edits = [
+        Edit(Site(p, 1), lambda t, b, k=k: k * t) for k, p in ((2, "resid_mid"), (3, "resid_pre"), (5, "z"))
+    ]
+    forth = subject.run(batch, write=edits, read=[Site("resid_mid", 1)], logits="all")
+    back = subject.run(batch, write=edits[::-1], read=[Site("resid_mid", 1)], logits="all")
+    assert torch.equal(forth.logits, back.logits)
+    seen = subject.run(batch, write=edits[1:], read=[Site("resid_mid", 1)]).activity
+    close(forth.activity[Site("resid_mid", 1)], 2 * seen[Site("resid_mid", 1)])
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_unembedding(name: str) -> None:
+    """logits = norm-without-gain(stream) * gain @ W_U (+ bias), up to the final cap."""
+    subject, seen = subject_of(name), recorded(name)
+    if name == "bert":
+        with pytest.raises(PatchclampError, match="not linear"):
+            subject.unembed()
+        return
+    weight, gain = subject.unembed()
+    stream = seen[f"resid_post.{subject.n_layers - 1}"]
+    if gain is not None:
+        norm = module_at(subject.model, subject.row.fixed["final_norm"].module)
+        centred = stream - stream.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else stream
+        eps = next(getattr(norm, key) for key in ("eps", "variance_epsilon") if hasattr(norm, key))
+        stream = centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt() * gain
+        stream = stream if getattr(norm, "bias", None) is None else stream + norm.bias
+    bias = subject.model.get_output_embeddings().bias
+    logits = stream @ weight.T
+    close(logits if bias is None else logits + bias, seen["logits"])
+
+
 @pytest.mark.parametrize("name", ["llama", "mixtral", "bert", "vit"])
 def test_write_that_would_do_nothing_is_refused(name: str) -> None:
     subject = subject_of(name)

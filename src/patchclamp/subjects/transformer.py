@@ -145,7 +145,8 @@ class Transformer(Subject):
         self, batch: Batch, read: Sequence[Site], write: Sequence[Edit]
     ) -> tuple[list[tuple[Place, Callable[..., Tensor]]], Any]:
         writes: list[tuple[Place, Callable[..., Tensor]]] = []
-        for edit in write:
+        # In the order of the pass, so that the order of the list decides nothing but among edits of one site.
+        for edit in sorted(write, key=lambda e: e.site):
             if edit.site.point == "resid_mid" and not self.row.post_norm:
                 writes += self._write_resid_mid(edit)
             elif edit.site.point in self.row.read_only:
@@ -268,18 +269,30 @@ class Transformer(Subject):
             return weight.flatten(1).norm(dim=1) / weight.shape[1] ** 0.5
         return torch.ones(self.width(site))
 
-    def unembed(self) -> tuple[Float[Tensor, "vocabulary d_model"], Float[Tensor, " d_model"]]:
-        """The output embedding and the gain of the final norm (Gemma's one-plus-weight included)."""
+    def unembed(self) -> tuple[Float[Tensor, "vocabulary d_model"], Float[Tensor, " d_model"] | None]:
+        """The output embedding, and the gain of the final norm (Gemma's one-plus-weight included).
+
+        The gain is None where there is none, or where blocks end with norms of their own (OPT-350m); a projection before the output
+        embedding is multiplied in.
+
+        Raises
+        ------
+        PatchclampError
+            For a model without a head over its vocabulary, or with one that is not linear (BERT).
+        """
         head = self.model.get_output_embeddings()
         if head is None:
             raise PatchclampError(f"{self.name}: this model has no output embedding")
-        norm = self._modules[self.row.fixed["final_norm"].module]
-        if isinstance(norm, nn.LayerNorm):
-            gain = norm.weight
-        else:
-            with torch.no_grad():
-                gain = norm(torch.full((self.d_model,), 1e3, device=self.device, dtype=self.dtype))
-        return head.weight.detach(), gain.detach()
+        weight = head.weight.detach()
+        for path in reversed(self.row.head_path[:-1]):
+            if not isinstance(self._modules[path], nn.Linear):
+                raise PatchclampError(
+                    f"{self.name}: {path} lies between the stream and the logits and is not linear"
+                )
+            weight = weight @ input_by_output(self._modules[path]).T
+        tap = self.row.fixed.get("final_norm")
+        gain = None if tap is None else getattr(self._modules[tap.module], "weight", None)
+        return weight, None if gain is None else gain.detach() + self.row.norm_offset
 
 
 def input_by_output(module: nn.Module) -> Float[Tensor, "inputs outputs"]:
