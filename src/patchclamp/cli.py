@@ -26,7 +26,15 @@ for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
 _UsageError = typer.BadParameter.__bases__[0]
-_FILE_ERRORS = (errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+_FILE_ERRORS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.EROFS,
+    errno.EDQUOT,
+)
 
 
 @app.callback(invoke_without_command=True)

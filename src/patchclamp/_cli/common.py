@@ -19,11 +19,17 @@ ModelOption = Annotated[
 ModelArgument = Annotated[str, typer.Argument(help='"smollm2", a Hugging Face id, a folder or a GGUF file.')]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
+]
 SeedOption = Annotated[int, typer.Option(help="Seed of items, bootstrap and random sets.")]
-TaskArgument = Annotated[str, typer.Argument(help="A built-in task (see `patchclamp tasks`) or a JSONL file.")]
+TaskArgument = Annotated[
+    str, typer.Argument(help="A built-in task (see `patchclamp tasks`) or a JSONL file.")
+]
 ItemsOption = Annotated[int, typer.Option("--items", "-n", min=2, help="Items of the task to use.")]
-CorruptionOption = Annotated[str | None, typer.Option(help="How corrupted inputs are made; default: the task's own.")]
+CorruptionOption = Annotated[
+    str | None, typer.Option(help="How corrupted inputs are made; default: the task's own.")
+]
 
 
 def console(stderr: bool = False) -> Console:
@@ -55,13 +61,17 @@ def emit_json(data: Any) -> None:
     typer.echo(json.dumps(plain(data), indent=1, ensure_ascii=False))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", right: Sequence[int] = ()) -> Table:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", right: Sequence[int] = ()
+) -> Table:
     """Return a quiet table: no box but one rule; columns in `right` are aligned right."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    found = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    found = Table(
+        title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for number, column in enumerate(columns):
         found.add_column(column, justify="right" if number in right else "left", header_style="dim")
     for row in rows:
@@ -74,7 +84,12 @@ def progress(quiet: bool = False) -> Iterator[Any]:
     """Yield ``step(text, done, total)``, which keeps one line of progress on stderr."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console(stderr=True), transient=True, disable=quiet) as bar:
         line = bar.add_task("", total=None)
 

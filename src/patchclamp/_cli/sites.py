@@ -25,4 +25,6 @@ def sites(
         common.emit_json([{"site": str(row.site), **{f: getattr(row, f) for f in fields}} for row in rows])
         return
     cells = [(row.site, f"{row.width:,}", row.unit_dim, row.module, row.description) for row in rows]
-    common.console().print(common.table(("site", "units", "size", "tensor", "what it is"), cells, right=(1, 2)))
+    common.console().print(
+        common.table(("site", "units", "size", "tensor", "what it is"), cells, right=(1, 2))
+    )

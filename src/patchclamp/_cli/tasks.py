@@ -18,6 +18,8 @@ def tasks(
     as_json: common.JsonOption = False,
 ) -> None:
     """List the built-in tasks, or show items of one."""
+    from rich.text import Text
+
     from patchclamp.tasks import TASKS
 
     if not name:
@@ -31,14 +33,18 @@ def tasks(
     task = common.load(name, subject, max(items, 32), seed, corruption)
     shown = [_row(item) for item in list(task.items)[:items]]
     if as_json:
-        common.emit_json({"name": task.name, "metric": str(task.metric), "corruption": task.corruption, "items": shown})
+        common.emit_json(
+            {"name": task.name, "metric": str(task.metric), "corruption": task.corruption, "items": shown}
+        )
         return
     screen = common.console()
-    screen.print(f"{task.name}: metric {task.metric}, corruption {task.corruption}", style="bold")
+    screen.print(Text(f"{task.name}: metric {task.metric}, corruption {task.corruption}", style="bold"))
     for row in shown:
-        screen.print(f"\n{row['clean']}[green]{_first(row['answers'])}[/] [dim]not[/] [red]{_first(row['foils'])}[/]")
+        answer, foil = _first(row["answers"]), _first(row["foils"])
+        parts = (f"\n{row['clean']}", (answer, "green"), (" not", "dim"), (foil, "red"))
+        screen.print(Text.assemble(*parts))
         if row["corrupted"]:
-            screen.print(f"[dim]{row['corrupted']}[/]")
+            screen.print(Text(row["corrupted"], style="dim"))
 
 
 def _summary(builder: Any) -> str:
