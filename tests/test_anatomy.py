@@ -477,6 +477,8 @@ def test_model_without_its_head(name: str) -> None:
         assert torch.equal(value, recorded(name)[str(site)]), site
     with pytest.raises(PatchclampError, match="without its head"):
         subject.resolve("logits")
+    with pytest.raises(PatchclampError, match="no logits|no classifier"):
+        subject.run(batch, logits="all")
 
 
 def test_unknown_families_are_refused_with_the_way_out() -> None:

@@ -19,7 +19,7 @@ _TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SIZES = {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4} | _TOKENS
 _LLAMA = _SIZES | {"intermediate_size": 56, "num_key_value_heads": 2, "max_position_embeddings": 64}
 _WIDE_HEADS = _LLAMA | {"head_dim": 12}
-_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+_EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 _GPT2 = {
     "vocab_size": VOCAB,
     "n_embd": 32,
@@ -64,7 +64,7 @@ _VISION = {
 }
 _DEEPSEEK = _SIZES | {
     "intermediate_size": 56,
-    "moe_intermediate_size": 20,
+    "moe_intermediate_size": 24,
     "num_key_value_heads": 4,
     "n_routed_experts": 8,
     "num_local_experts": 8,

@@ -156,18 +156,13 @@ class Subject(ABC):
 
     def _dims(self, site: Site) -> tuple[int, int]:
         if site not in self._widths:
-            probe = (
-                [site]
-                if site not in self.known_sites() or site.point == "attn_probs"
-                else self._plain_sites()
-            )
+            eager = site.point == "attn_probs"  # of another kind of pass, so not probed with the rest
+            known = [s for s in self.known_sites() if (s.point == "attn_probs") == eager]
+            probe = known if site in known else [site]
             run = self.run(self.dummy(), read={s: lambda t: tuple(t.shape) for s in probe}, stop=False)
             for seen, shape in run.activity.items():
                 self._widths[seen] = _width(seen, shape)
         return self._widths[site]
-
-    def _plain_sites(self) -> list[Site]:
-        return [s for s in self.known_sites() if s.point != "attn_probs"]
 
     def sites(self) -> list[SiteInfo]:
         """The table of sites of this model."""

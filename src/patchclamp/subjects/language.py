@@ -122,6 +122,8 @@ class LanguageModel(Transformer):
 
     def _forward(self, batch: Batch, logits: str | Tensor | None) -> Tensor | None:
         assert batch.tokens is not None
+        if logits is not None and "logits" not in self.row.fixed:
+            raise PatchclampError(f"{self.name} gives no logits: {self.row.missing['logits']}")
         inputs: dict[str, Any] = {"input_ids": batch.tokens, **batch.tensors}
         accepted = self._accepted
         plain = batch.unpadded or (self.causal and batch.right_padded)
