@@ -244,8 +244,8 @@ class Subject(ABC):
             torch.set_grad_enabled(grad),
             frozen(self.model) if grad else nullcontext(),
             context,
-            session.attached(),
             self._resumed(start, write),
+            session.attached(),
         ):
             out = self._forward(batch, logits)
         lost = session.missing(list(reads))
