@@ -93,7 +93,7 @@ def test_a_direction_without_length_is_refused(unembedding, value):
 
 def test_neurons_of_a_model_decode_by_their_output_weights():
     from patchclamp.subjects import open_subject
-    from tests.tiny import tiny_model
+    from tiny import tiny_model
 
     subject = open_subject(tiny_model("llama"))
     weights, gain = subject.unembed()
@@ -110,7 +110,7 @@ def test_neurons_of_a_model_decode_by_their_output_weights():
 
 def test_heads_have_no_direction_of_their_own():
     from patchclamp.subjects import open_subject
-    from tests.tiny import tiny_model
+    from tiny import tiny_model
 
     with pytest.raises(PatchclampError, match="average contribution"):
         lm_head(open_subject(tiny_model("llama")), "head.0[1]")

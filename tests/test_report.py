@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchclamp.study.figures import Series, curves, forest, heat_map, scatter
-from patchclamp.study.report import percent, render
-from patchclamp.study.svg import element, linear, log_scale, number, ticks
-from tests.report_data import invented, invented_claim
+from patchclamp.study.report import render
+from patchclamp.study.svg import element, linear, log_scale, ticks
+from patchclamp.study.text import number, percent
+from report_data import invented, invented_claim
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(1)>'
 
@@ -60,7 +61,7 @@ def test_nothing_is_loaded_from_anywhere_and_only_the_own_script_may_run():
     assert "http://" not in page
     assert "https://" not in page
     assert not re.search(r"""(src|href)\s*=|url\(|@import""", page)
-    script = re.search(r"<script>(.*?)</script>", page, re.S)
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
     assert f"script-src &#39;sha256-{digest}&#39;" in page or f"script-src 'sha256-{digest}'" in page
     assert "default-src 'none'" in page
@@ -68,7 +69,7 @@ def test_nothing_is_loaded_from_anywhere_and_only_the_own_script_may_run():
 
 def test_every_figure_is_well_formed():
     page = render(replaced(invented(), "a & b < c"), [])
-    for drawing in re.findall(r"<svg.*?</svg>", page, re.S):
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
         ET.fromstring(drawing)
 
 

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from patchclamp.study.svg import Svg, linear, log_scale, number
+from patchclamp.study.svg import Svg, linear, log_scale
+from patchclamp.study.text import number
 
 __all__ = ["Series", "curves", "forest", "heat_map", "scatter"]
 

@@ -16,7 +16,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from patchclamp.study.figures import Series, curves, forest, heat_map, scatter
-from patchclamp.study.svg import Svg, number
+from patchclamp.study.svg import Svg
+from patchclamp.study.text import number, percent, signed
 
 __all__ = ["render"]
 
@@ -44,32 +45,6 @@ def render(study: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> str
         js=Markup(script),
         script_hash=f"sha256-{digest}",
     )
-
-
-def percent(value: float | None) -> str:
-    """Format a fraction in percent; one decimal below 10 %.
-
-    Examples
-    --------
-    >>> percent(1.141), percent(0.032)
-    ('114%', '3.2%')
-    """
-    text = number(
-        float("nan") if value is None else 100 * value, 0 if value is None or abs(value) >= 0.0995 else 1
-    )
-    return text if text == "—" else f"{text}%"
-
-
-def signed(value: float) -> str:
-    """Format a number with its sign.
-
-    Examples
-    --------
-    >>> signed(0.5)
-    '+0.50'
-    """
-    text = number(value)
-    return f"+{text}" if value > 0 else text
 
 
 def _asset(name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-__all__ = ["Scale", "Svg", "element", "linear", "log_scale", "number", "ticks"]
+__all__ = ["Scale", "Svg", "element", "linear", "log_scale", "ticks"]
 
 
 def element(tag: str, content: str = "", **attributes: object) -> Markup:
@@ -37,23 +37,6 @@ def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return str(value)
-
-
-def number(value: float, digits: int = 2) -> str:
-    """Format a number for a reader: few digits, a real minus sign, an em dash for a missing value.
-
-    Examples
-    --------
-    >>> number(-0.12345), number(float("nan")), number(46080)
-    ('−0.12', '—', '46,080')
-    """
-    if value is None or not math.isfinite(value):
-        return "—"
-    if value == int(value) and abs(value) >= 10:
-        return f"{int(value):,}".replace("-", "−")
-    if value != 0 and abs(value) < 10**-digits:
-        return f"{value:.1g}".replace("-", "−")
-    return f"{value:.{digits}f}".replace("-", "−")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,239 @@
+"""A few words about each selected unit: what it writes, where it looks, where it is most active.
+
+Heads are described on the task: where they act and attend, whether their own contribution favours the answer, and
+which tokens their average contribution promotes. Neurons are described by their output weights and by the tokens of
+running text at which they are most active. Descriptions are leads for a reader, not evidence: nothing is selected
+or claimed by them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchclamp.describe import decode_in, lm_head
+from patchclamp.units import Site, Unit, Units
+
+__all__ = ["Description", "describe_heads", "describe_neurons"]
+
+
+@dataclass
+class Description:
+    """What a study says about a unit besides its figures."""
+
+    summary: str = ""
+    promotes: list[dict[str, Any]] = field(default_factory=list)
+    suppresses: list[dict[str, Any]] = field(default_factory=list)
+    exemplars: list[dict[str, Any]] = field(default_factory=list)
+    decoded: str = ""
+
+
+def describe_heads(
+    subject: Any, task: Any, heads: Sequence[Unit], roles: Mapping[Unit, str], top: int = 6, seed: int = 0
+) -> dict[Unit, Description]:
+    """Describe heads by what they do on a task's items.
+
+    Parameters
+    ----------
+    subject, task
+        A language model and the items.
+    heads
+        Units of `head` sites.
+    roles
+        The role at which each acts most, by its scores.
+    top, seed
+        Tokens each way; seed of the null of the decoding.
+    """
+    if not heads:
+        return {}
+    encoded = task.encode(subject.tokenizer, bos=subject.bos, device=subject.device)
+    seen = _head_activity(subject, encoded, heads, roles)
+    mean = torch.stack([seen[h].contribution.mean(0) for h in heads])
+    table = decode_in(subject, mean, [str(h) for h in heads], top=top, seed=seed)
+    found = {}
+    for head in heads:
+        own = seen[head]
+        favours = _favours_answer(subject, own.contribution, encoded)
+        looks, share = own.attends(encoded)
+        text = f"Acts at {_role(roles[head])}. It attends to {looks} ({share:.0%} of its attention there)"
+        text += f" and by itself favours the answer over the foil on {favours:.0%} of the items."
+        found[head] = Description(
+            summary=text,
+            promotes=_tokens(table, head, "promotes"),
+            suppresses=_tokens(table, head, "suppresses"),
+            decoded="Decoded: its contribution at that position, averaged over the test items.",
+        )
+    return found
+
+
+@dataclass
+class _HeadActivity:
+    """One head at the position of its role: contribution (items, d_model) and attention (items, keys)."""
+
+    contribution: Float[Tensor, "items d_model"]
+    attention: Float[Tensor, "items keys"]
+
+    def attends(self, encoded: Any) -> tuple[str, float]:
+        """Return the role that receives most attention and its share, averaged over the items that have it."""
+        found = {}
+        for role, at in encoded.roles.items():
+            here = at >= 0
+            if bool(here.any()):
+                rows = here.nonzero()[:, 0]
+                found[_role(role)] = float(self.attention[rows, at[rows]].mean())
+        found["the first token"] = float(self.attention[:, 0].mean())
+        best = max(found, key=lambda name: found[name])
+        return best, found[best]
+
+
+def _head_activity(
+    subject: Any, encoded: Any, heads: Sequence[Unit], roles: Mapping[Unit, str]
+) -> dict[Unit, _HeadActivity]:
+    batch = _batch(encoded)
+    layers = sorted({h.site.layer or 0 for h in heads})
+    sites = [Site("head", layer) for layer in layers] + [Site("attn_probs", layer) for layer in layers]
+    rows = torch.arange(len(encoded), device=encoded.clean.device)
+    run = subject.run(batch, read=sites)
+    found = {}
+    for head in heads:
+        layer = head.site.layer or 0
+        at = encoded.roles.get(roles[head], encoded.last)
+        at = torch.where(at >= 0, at, encoded.last)
+        z = run.activity[Site("head", layer)][rows, at, head.index]
+        probabilities = run.activity[Site("attn_probs", layer)][rows, head.index, at]
+        written = z.float() @ subject.head_output_matrix(layer)[head.index].float()
+        found[head] = _HeadActivity(written, probabilities.float())
+    return found
+
+
+def _batch(encoded: Any) -> Any:
+    from patchclamp.subjects import Batch
+
+    return Batch(encoded.clean, encoded.mask, encoded.rows)
+
+
+def _favours_answer(subject: Any, contribution: Float[Tensor, "items d_model"], encoded: Any) -> float:
+    """Return the share of items on which the contribution, read by the LM head alone, ranks answer above foil."""
+    weights, gain = subject.unembed()
+    read = contribution * gain.float()
+
+    def best(tokens: Tensor) -> Tensor:
+        logits = (weights[tokens.clamp(min=0)].float() * read[:, None]).sum(-1)
+        return logits.masked_fill(tokens < 0, -torch.inf).amax(1)
+
+    if encoded.foils.shape[1] == 0:
+        return float("nan")
+    return float((best(encoded.answers) > best(encoded.foils)).float().mean())
+
+
+def describe_neurons(
+    subject: Any,
+    neurons: Sequence[Unit],
+    roles: Mapping[Unit, str],
+    texts: Sequence[str],
+    top: int = 6,
+    n_exemplars: int = 3,
+    seed: int = 0,
+) -> dict[Unit, Description]:
+    """Describe neurons by their output weights and by the tokens of running text that excite them most.
+
+    Parameters
+    ----------
+    subject
+        A language model.
+    neurons
+        Units of `mlp_act` sites.
+    roles
+        The role at which each acts most on the task.
+    texts
+        Running text for exemplars, read in one pass each; at most one exemplar from a text.
+    top, n_exemplars, seed
+        Tokens each way, exemplars, seed of the decoding's null.
+    """
+    if not neurons:
+        return {}
+    table = lm_head(subject, Units.parse(list(neurons)), top=top, seed=seed)
+    exemplars = _exemplars(subject, neurons, texts, n_exemplars)
+    found = {}
+    for neuron in neurons:
+        shown = exemplars[neuron]
+        negative = bool(shown) and shown[0]["value"] < 0
+        text = f"Acts at {_role(roles[neuron])}."
+        if shown:
+            text += f" In running text it is most active at {_listed(shown)}."
+        if negative:
+            text += " Its strongest activity is negative: there it works against what is listed first."
+        found[neuron] = Description(
+            summary=text,
+            promotes=_tokens(table, neuron, "promotes"),
+            suppresses=_tokens(table, neuron, "suppresses"),
+            exemplars=shown,
+            decoded="Decoded: its output weights.",
+        )
+    return found
+
+
+def _listed(exemplars: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(dict.fromkeys(f"“{e['token'].strip() or e['token']}”" for e in exemplars))
+
+
+def _exemplars(
+    subject: Any, neurons: Sequence[Unit], texts: Sequence[str], n: int, width: int = 12
+) -> dict[Unit, list[dict[str, Any]]]:
+    """Return the strongest tokens by |activity| for each neuron, one a text, with `width` tokens around each."""
+    by_site: dict[Site, list[Unit]] = defaultdict(list)
+    for neuron in neurons:
+        by_site[neuron.site].append(neuron)
+    best: dict[Unit, list[tuple[float, float, int, int]]] = {neuron: [] for neuron in neurons}
+    sequences = [ids for ids in subject.encode(list(texts)) if len(ids) > 1] if texts else []
+    for start in range(0, len(sequences), 8):
+        batch = subject.batch(
+            sequences[start : start + 8], list(range(start, min(start + 8, len(sequences))))
+        )
+        content = subject.content_mask(batch)
+        reads = {site: _column_reader([u.index for u in members]) for site, members in by_site.items()}
+        run = subject.run(batch, read=reads)
+        for site, members in by_site.items():
+            activity = run.activity[site].masked_fill(~content.to(run.activity[site].device)[..., None], 0.0)
+            at = activity.abs().argmax(1)
+            for column, neuron in enumerate(members):
+                for row, number in enumerate(batch.rows.tolist()):
+                    position = int(at[row, column])
+                    value = float(activity[row, position, column])
+                    best[neuron].append((-abs(value), value, number, position))
+    return {
+        neuron: [
+            _context(subject, sequences[doc], at, value, width) for _, value, doc, at in sorted(found)[:n]
+        ]
+        for neuron, found in best.items()
+    }
+
+
+def _column_reader(columns: list[int]) -> Any:
+    return lambda tensor: tensor[..., columns].detach().float()
+
+
+def _context(subject: Any, ids: Sequence[int], at: int, value: float, width: int) -> dict[str, Any]:
+    decode = subject.tokenizer.decode
+    before = decode(ids[max(0, at - width) : at])
+    return {
+        "value": value,
+        "before": before,
+        "token": decode([ids[at]]),
+        "after": decode(ids[at + 1 : at + 5]),
+    }
+
+
+def _tokens(table: Any, unit: Unit, way: str) -> list[dict[str, Any]]:
+    rows = table[(table.unit == str(unit)) & (table.way == way)]
+    return [{"token": r.token, "z": float(r.z), "p": float(r.p)} for r in rows.itertuples()]
+
+
+def _role(role: str) -> str:
+    return {"end": "the last token", "other": "positions without a role"}.get(role, role)

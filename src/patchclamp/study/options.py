@@ -1,0 +1,98 @@
+"""How much a study measures: every number of items, sets and sizes in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from patchclamp.errors import PatchclampError, did_you_mean
+
+__all__ = ["StudyOptions"]
+
+_HEADS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
+_NEURONS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """The sizes of a study. The defaults fit four minutes on two cores for SmolLM2-135M and prompts of 16 tokens.
+
+    Parameters
+    ----------
+    seed
+        Of items, bootstrap and random sets.
+    n_train, n_validation, n_test
+        Items that rank the units, that choose how many, and that verify them.
+    method
+        Name of an attribution method.
+    kind
+        Ablation that verifies: ``"mean"``, ``"zero"`` or ``"resample"``.
+    by
+        Where means come from: ``"template"``, ``"position"`` or ``"data"``.
+    n_control
+        Random sets beside every joint effect; at least 20.
+    n_singles
+        Units of each kind that are also ablated alone.
+    n_control_single
+        Random units beside each of those.
+    head_sizes, neuron_sizes
+        Sizes tried when choosing.
+    head_target, neuron_target
+        Fraction of the metric that the chosen set has to take.
+    curve_items, curve_points, n_random
+        Faithfulness curves: test items, points on a curve, random orders beside it.
+    exact_items, exact_layers
+        Methods side by side: items, and how many layers are patched exactly.
+    n_texts
+        Texts of the bundled sample that are read for exemplars.
+    batch_size
+        Items in a pass.
+    """
+
+    seed: int = 0
+    n_train: int = 64
+    n_validation: int = 32
+    n_test: int = 64
+    method: str = "integrated_gradients"
+    kind: str = "mean"
+    by: str = "template"
+    n_control: int = 20
+    n_singles: int = 5
+    n_control_single: int = 20
+    head_sizes: tuple[int, ...] = _HEADS
+    neuron_sizes: tuple[int, ...] = _NEURONS
+    head_target: float = 0.9
+    neuron_target: float = 0.5
+    curve_items: int = 32
+    curve_points: int = 8
+    n_random: int = 3
+    exact_items: int = 12
+    exact_layers: int = 5
+    n_texts: int = 24
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("n_train", "n_validation", "n_test", "curve_items", "exact_items"):
+            if getattr(self, name) < 2:
+                raise PatchclampError(f"{name}={getattr(self, name)}: an interval needs at least 2 items")
+        if self.n_control < 20:
+            raise PatchclampError(f"n_control={self.n_control}: a control needs at least 20 random sets")
+        kinds = ("mean", "zero", "resample")
+        if self.kind not in kinds:
+            hint = did_you_mean(self.kind, kinds)
+            raise PatchclampError(f"ablation {self.kind!r}: give mean, zero or resample{hint}")
+
+    def change(self, **changes: Any) -> StudyOptions:
+        """Return the options with some of them changed.
+
+        Raises
+        ------
+        PatchclampError
+            For a name that is not an option.
+        """
+        unknown = sorted(set(changes) - set(asdict(self)))
+        if unknown:
+            raise PatchclampError(
+                f"{unknown[0]}: no such option of a study{did_you_mean(unknown[0], asdict(self))}"
+            )
+        return replace(self, **changes)

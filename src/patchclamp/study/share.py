@@ -1,0 +1,121 @@
+"""Effects as shares of the behaviour, the currency of claims: 1 is the whole unchanged metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from patchclamp.scores import Effect, holm
+
+__all__ = ["Share", "corrected", "ratio_interval", "share_lost"]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A measured share of the metric.
+
+    Parameters
+    ----------
+    estimate, low, high
+        The share and its 95 % bootstrap interval over items.
+    baseline, changed
+        The metric unchanged and under the intervention.
+    control
+        mean, low, high, n_sets, matched_by of the same share for random sets; None without a control.
+    p, p_adjusted
+        Against the random sets, as measured and after Holm's correction.
+    n
+        Items.
+    per_item
+        The share of every item's effect in the mean unchanged metric; their mean is `estimate`.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    baseline: float
+    changed: float
+    n: int
+    control: Mapping[str, Any] | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    per_item: tuple[float, ...] = ()
+
+    @property
+    def beats_control(self) -> bool:
+        """Whether the estimate lies above 95 % of the random sets and they were drawn at all."""
+        return self.control is not None and self.estimate > self.control["high"]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The share as a row of the forest figure."""
+        found: dict[str, Any] = {"name": name, "estimate": self.estimate, "low": self.low, "high": self.high}
+        if self.control is not None:
+            found |= {"control": self.control["mean"]}
+            found |= {f"control_{end}": self.control[end] for end in ("low", "high")}
+        return found
+
+
+def share_lost(effect: Effect) -> Share:
+    """Return an effect as the share of the unchanged metric that it takes away.
+
+    The interval is the effect's, divided by the mean baseline on the same items, which is taken as given.
+    """
+    scale = 1.0 / effect.baseline
+    control = effect.control
+    return Share(
+        estimate=effect.estimate * scale,
+        low=effect.low * scale,
+        high=effect.high * scale,
+        baseline=effect.baseline,
+        changed=effect.changed,
+        n=effect.n,
+        control=None
+        if control is None
+        else {
+            "mean": control.mean * scale,
+            "low": control.low * scale,
+            "high": control.high * scale,
+            "n_sets": control.n_sets,
+            "matched_by": control.matched_by,
+        },
+        p=effect.p,
+        per_item=tuple(float(v) * scale for v in np.asarray(effect.per_item)),
+    )
+
+
+def corrected(shares: Mapping[str, Share]) -> dict[str, Share]:
+    """Return the shares with p-values corrected together by Holm's method; those without p stay as they are."""
+    tested = [name for name, share in shares.items() if share.p is not None]
+    adjusted = holm([float(shares[name].p) for name in tested]) if tested else []  # type: ignore[arg-type]
+    values = dict(zip(tested, adjusted, strict=True))
+    return {n: replace(s, p_adjusted=float(values[n])) if n in values else s for n, s in shares.items()}
+
+
+def ratio_interval(
+    parts: Sequence[Sequence[float]], whole: Sequence[float], n_boot: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return the ratio of the summed means of `parts` to the mean of `whole`, with a paired bootstrap interval.
+
+    Parameters
+    ----------
+    parts
+        Per-item effects of each unit alone, (units, items).
+    whole
+        Per-item effects of all together, (items,).
+
+    Examples
+    --------
+    >>> ratio_interval([[1.0, 1.0], [1.0, 1.0]], [4.0, 4.0])
+    (0.5, 0.5, 0.5)
+    """
+    top, bottom = np.sum(np.asarray(parts, dtype=float), axis=0), np.asarray(whole, dtype=float)
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, len(bottom), size=(n_boot, len(bottom)))
+    means = bottom[draws].mean(1)
+    ratios = top[draws].mean(1) / np.where(means == 0, math.nan, means)
+    low, high = np.nanquantile(ratios, [0.025, 0.975])
+    return float(top.mean() / bottom.mean()), float(low), float(high)

@@ -1,0 +1,50 @@
+"""Numbers as a reader sees them: few digits, a real minus sign, a dash for what is missing."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["number", "percent", "signed"]
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Format a number for a reader: few digits, a real minus sign, an em dash for a missing value.
+
+    Examples
+    --------
+    >>> number(-0.12345), number(float("nan")), number(46080)
+    ('−0.12', '—', '46,080')
+    """
+    if value is None or not math.isfinite(value):
+        return "—"
+    if value == int(value) and abs(value) >= 10:
+        return f"{int(value):,}".replace("-", "−")
+    if value != 0 and abs(value) < 10**-digits:
+        return f"{value:.1g}".replace("-", "−")
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def percent(value: float | None) -> str:
+    """Format a fraction in percent; one decimal below 10 %.
+
+    Examples
+    --------
+    >>> percent(1.141), percent(0.032)
+    ('114%', '3.2%')
+    """
+    text = number(
+        float("nan") if value is None else 100 * value, 0 if value is None or abs(value) >= 0.0995 else 1
+    )
+    return text if text == "—" else f"{text}%"
+
+
+def signed(value: float) -> str:
+    """Format a number with its sign.
+
+    Examples
+    --------
+    >>> signed(0.5)
+    '+0.50'
+    """
+    text = number(value)
+    return f"+{text}" if value > 0 else text
