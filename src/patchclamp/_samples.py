@@ -78,11 +78,17 @@ class Samples:
         )
 
     @classmethod
+    def blank(cls, n: int) -> Samples:
+        """Columns to be filled in."""
+        kinds = {name: torch.bool if name == "content" else torch.int64 for name in COLUMNS}
+        return cls(**{name: torch.zeros(n, dtype=kind) for name, kind in kinds.items()})
+
+    @classmethod
     def concat(cls, parts: Iterable[Samples]) -> Samples:
         """Put samples one after another."""
         pieces = list(parts)
         if not pieces:
-            return cls.of(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+            return cls.blank(0)
         return cls(**{name: torch.cat([getattr(piece, name) for piece in pieces]) for name in COLUMNS})
 
     @classmethod

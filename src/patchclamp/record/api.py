@@ -1,0 +1,282 @@
+"""`record` and `plan`: the verb as a person calls it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from patchclamp.errors import PatchclampError
+from patchclamp.record.corpus import Long, read_corpus
+from patchclamp.record.measuring import (
+    Measure,
+    Measures,
+    Recorded,
+    fresh_measures,
+    load_measures,
+    measure_recording,
+    save_measures,
+)
+from patchclamp.record.plan import Plan, Work, estimate_seconds, prepare, refuse_full_disk
+from patchclamp.record.progress import Report, reporting
+from patchclamp.record.sinks import CheckpointSink, MemorySink, Sink, StoreSink
+from patchclamp.record.stream import Stream
+from patchclamp.record.texts import documents
+from patchclamp.recording import Recording, StoreWriter
+from patchclamp.units import Site
+
+CHECKPOINT_SECONDS = 30.0
+MEMORY_LIMIT = 8 << 30
+
+
+def plan(
+    subject: Any,
+    texts: Any,
+    sites: Any,
+    *,
+    store: bool = True,
+    dtype: str = "float32",
+    batch_tokens: int | None = None,
+    chunk_rows: int | None = None,
+    content_only: bool = True,
+    long: Long = "refuse",
+    context: int | None = None,
+    empty: Literal["refuse", "skip"] = "refuse",
+    probe: bool = True,
+    **fields: Any,
+) -> Plan:
+    """Say what `record` with the same arguments would cost, and record nothing.
+
+    The size follows from the token counts, so it is exact but for the metadata; the time is measured on one batch.
+
+    Parameters
+    ----------
+    store
+        Whether activity would be kept.
+    probe
+        Run one batch to estimate the time.
+
+    Examples
+    --------
+    >>> print(plan(subject, "sample", "mlp_act.15"))                    # doctest: +SKIP
+    """
+    source = documents(texts, **fields)
+    corpus = read_corpus(subject, source, content_only=content_only, long=long, context=context, empty=empty)
+    with closing(corpus):
+        work = prepare(
+            subject,
+            corpus,
+            subject.resolve(sites),
+            dtype=dtype,
+            keeps=store,
+            measured=not store,
+            batch_tokens=batch_tokens,
+            chunk_rows=chunk_rows,
+            options={},
+        )
+        if not probe:
+            return work.plan
+        stream = Stream(subject, work, content_only, store)
+        return replace(work.plan, seconds=estimate_seconds(work, stream.probe))
+
+
+@overload
+def record(
+    subject: Any,
+    texts: Any,
+    sites: Any,
+    *,
+    store: str | Path | None = None,
+    measures: None = None,
+    **options: Any,
+) -> Recording: ...
+@overload
+def record(
+    subject: Any,
+    texts: Any,
+    sites: Any,
+    *,
+    store: str | Path | None = None,
+    measures: Measures,
+    **options: Any,
+) -> Recorded: ...
+def record(
+    subject: Any,
+    texts: Any,
+    sites: Any,
+    *,
+    store: str | Path | None = None,
+    measures: Measures | None = None,
+    dtype: str = "float32",
+    batch_tokens: int | None = None,
+    chunk_rows: int | None = None,
+    content_only: bool = True,
+    long: Long = "refuse",
+    context: int | None = None,
+    empty: Literal["refuse", "skip"] = "refuse",
+    resume: bool = True,
+    checkpoint: str | Path | None = None,
+    keep_free: int = 0,
+    progress: bool | Report = True,
+    **fields: Any,
+) -> Recording | Recorded:
+    """Stream a subject over text and record sites into a store, into measures, or both, in one pass.
+
+    The pass stops after the last site. Texts of like length go together, repeated texts are computed once, padding
+    never enters a result. In a store, samples are in the order of the data.
+
+    Parameters
+    ----------
+    subject
+        A language model (`open_subject`).
+    texts
+        See `documents`: ``"sample"``, a ``.txt``, ``.jsonl`` or ``.parquet`` path, a data set, a list.
+    sites
+        Addresses: ``"mlp_act.*"``, ``"resid_post.5, z.3"``, a list of `Site`.
+    store
+        Folder of the Zarr store. None without measures: the recording stays in memory.
+    measures
+        Measures (`patchclamp.measure`), by name or as a list; instances are copied for each site. They see float32
+        values as the model computed them; `head` sites are measured by the norm of each head's z.
+    dtype
+        Storage type: ``"float32"``, ``"float16"`` or ``"bfloat16"``. A finite value too large for it is refused.
+    batch_tokens
+        Most tokens (with padding) a pass; 2,048 on a CPU, 32,768 on a GPU.
+    chunk_rows
+        Samples a chunk of the store; about 8 MB where None.
+    content_only
+        Leave out special tokens and position 0 (attention sinks). False keeps them, marked in `samples.content`.
+    long, context, empty
+        Texts longer than the context (the model's, or `context` tokens): ``"refuse"``, ``"split"``, ``"truncate"``;
+        texts without tokens: ``"refuse"``, ``"skip"``.
+    resume
+        Go on with an unfinished store or return a finished one; False refuses a store that exists.
+    checkpoint
+        Folder in which measures without a store are saved now and then, so that the run can be resumed.
+    keep_free
+        Bytes to leave free on the disk.
+    progress
+        True: the plan and a bar on the terminal; a function of (tokens done, tokens in all); False: nothing.
+    **fields
+        `text`, `label`, `group`: names of fields; `paragraphs`: how ``.txt`` files are cut (see `documents`).
+
+    Returns
+    -------
+    Recording or Recorded
+        `Recorded` (measures by site, and `.recording`) where measures were asked for.
+
+    Raises
+    ------
+    PatchclampError
+        Before work begins: bad addresses, empty or too long texts, a store of another model, tokenizer, data, dtype
+        or set of sites, a full disk. During it: activity that is not finite or does not fit the dtype (unit,
+        document and position named), a disk that fills up. What was recorded stays and can be resumed.
+
+    Notes
+    -----
+    Killed at any moment and called again, a run ends in a store that is bit-identical to an uninterrupted one's, on
+    the same machine, device and number of threads.
+
+    Examples
+    --------
+    >>> rec = record(subject, "sample", "mlp_act.15", store="acts.zarr")        # doctest: +SKIP
+    >>> rec.select(where={"label": "definition"})["mlp_act.15"][:100]           # doctest: +SKIP
+    """
+    chosen = subject.resolve(sites)
+    if store is not None and not resume and Path(store).exists():
+        raise PatchclampError(
+            f"{store}: exists already; choose another path, or pass resume=True to go on with it"
+        )
+    source = documents(texts, **fields)
+    corpus = read_corpus(subject, source, content_only=content_only, long=long, context=context, empty=empty)
+    keeps = store is not None or measures is None
+    with closing(corpus):
+        work = prepare(
+            subject,
+            corpus,
+            chosen,
+            dtype=dtype,
+            keeps=keeps,
+            measured=measures is not None,
+            batch_tokens=batch_tokens,
+            chunk_rows=chunk_rows,
+            options={"content_only": content_only, "long": long, "context": context},
+        )
+        sink = _sink(work, store, measures is not None, checkpoint, keep_free)
+        with closing(sink):
+            stream = Stream(subject, work, content_only, keeps)
+            found = {} if measures is None else fresh_measures(measures, chosen)
+            if sink.complete and measures is not None and store is not None:
+                recording = sink.finish()
+                assert recording is not None
+                return measure_recording(recording, measures)
+            found = _go(stream, sink, found, progress)
+            recording = sink.finish()
+            _forget(sink.folder)
+    if measures is None:
+        assert recording is not None
+        return recording
+    return Recorded(found, recording)
+
+
+def _sink(
+    work: Work, store: str | Path | None, measured: bool, checkpoint: str | Path | None, keep_free: int
+) -> Sink:
+    if store is not None:
+        path = Path(store)
+        there = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.exists() else 0
+        refuse_full_disk(path, work.plan.bytes, there, keep_free)
+        return StoreSink(StoreWriter(path, work.manifest, work.layout))
+    if measured:
+        return CheckpointSink(checkpoint, work.manifest)
+    if work.plan.bytes > MEMORY_LIMIT:
+        raise PatchclampError(
+            f"this recording takes {work.plan.bytes / 1e9:.1f} GB of memory; pass store=<folder> to keep it on disk, or "
+            "measures= to reduce it in the pass"
+        )
+    return MemorySink(work.layout, work.manifest)
+
+
+def _go(
+    stream: Stream, sink: Sink, measures: dict[Site, dict[str, Measure]], progress: bool | Report
+) -> dict[Site, dict[str, Measure]]:
+    """Run all windows that are not done; returns the measures, restored where a checkpoint had them."""
+    work, measured = stream.work, 0
+    if measures and sink.folder is not None and sink.note:
+        restored = load_measures(sink.folder, sink.note["file"], measures)
+        if restored is not None:
+            measures, measured = restored, int(sink.note["windows"])
+    saved, title = time.monotonic(), work.plan.sites[0] + (" ..." if len(work.sites) > 1 else "")
+    with reporting(progress, work.plan.computed, title, str(work.plan)) as report:
+        for number, window in enumerate(work.windows):
+            stored = not stream.keeps or window.stop <= sink.rows
+            if stored and (not measures or number < measured):
+                continue
+            samples, arrays = stream.window(window, measures if number >= measured else {}, sink.read, report)
+            skip = max(0, min(sink.rows - window.start, len(samples))) if stream.keeps else 0
+            sink.append(samples[skip:], {site: values[skip:] for site, values in arrays.items()})
+            if measures and sink.folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(sink, measures, number + 1)
+                saved = time.monotonic()
+    return measures
+
+
+def _save(sink: Sink, measures: dict[Site, dict[str, Measure]], windows: int) -> None:
+    """Save the measures' states under a new name, then say so in the journal, then drop the old ones."""
+    assert sink.folder is not None
+    stem = f"measures-{windows}"
+    save_measures(sink.folder, stem, measures)
+    sink.commit({"windows": windows, "file": stem})
+    for file in sink.folder.glob("measures-*"):
+        if file.name.split(".")[0] != stem:
+            file.unlink()
+
+
+def _forget(folder: Path | None) -> None:
+    for file in folder.glob("measures-*") if folder is not None else ():
+        file.unlink()
+
+
+__all__ = ["plan", "record"]

@@ -1,0 +1,185 @@
+"""Measures inside the pass: one set a site, updated in the hook, saved and restored exactly."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from patchclamp._store import write_atomically
+from patchclamp.errors import PatchclampError
+from patchclamp.recording import Recording, Samples
+from patchclamp.units import Site
+
+
+class Measure(Protocol):
+    """What `record` asks of a measure."""
+
+    def update(self, activity: Tensor, samples: Samples) -> None:
+        """Take in (samples, units) of activity."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything seen so far, as tensors and plain data."""
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Undo `state`."""
+
+    def result(self) -> Any:
+        """The measure as an `xarray.Dataset` over units."""
+
+
+Measures = Mapping[str, Measure | Callable[[], Measure]] | Sequence[Measure | Callable[[], Measure]]
+
+
+def fresh_measures(measures: Measures, sites: Sequence[Site]) -> dict[Site, dict[str, Measure]]:
+    """A set of new measures for each site; instances are copied, classes and functions called.
+
+    Raises
+    ------
+    PatchclampError
+        For two measures of one name.
+    """
+    named = dict(measures) if isinstance(measures, Mapping) else _by_name(measures)
+    return {site: {name: _new(measure) for name, measure in named.items()} for site in sites}
+
+
+def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for measure in measures:
+        kind = measure if isinstance(measure, type) else type(measure)
+        name = str(getattr(measure, "name", "") or kind.__name__.lower())
+        if name in named:
+            raise PatchclampError(f"two measures are called {name!r}; pass a mapping from names to measures")
+        named[name] = measure
+    return named
+
+
+def _new(measure: Any) -> Measure:
+    return (
+        copy.deepcopy(measure) if hasattr(measure, "update") and not isinstance(measure, type) else measure()
+    )
+
+
+class Recorded(Mapping[Site, dict[str, Measure]]):
+    """Measures of every site, and the recording where one was made.
+
+    ``recorded["mlp_act.3"]["moments"]`` is the measure itself, which can be merged with that of another shard;
+    `table` labels and joins the results.
+    """
+
+    def __init__(self, measures: Mapping[Site, dict[str, Measure]], recording: Recording | None) -> None:
+        self.measures = dict(measures)
+        self.recording = recording
+
+    def __getitem__(self, site: Site | str) -> dict[str, Measure]:
+        for known, measures in self.measures.items():
+            if str(known) == str(site):
+                return measures
+        raise PatchclampError(f"{site}: not measured; there are {', '.join(map(str, self.measures))}")
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self.measures)
+
+    def __len__(self) -> int:
+        return len(self.measures)
+
+    def table(self, name: str) -> Any:
+        """Results of one measure as a `Dataset` whose `unit` axis runs over all sites, labelled with addresses."""
+        import xarray as xr
+
+        parts = []
+        for site, measures in self.measures.items():
+            if name not in measures:
+                raise PatchclampError(f"{name}: no such measure was taken; there are {', '.join(measures)}")
+            part = measures[name].result()
+            n = part.sizes.get("unit", 0)
+            labels = {"unit": [f"{site}[{i}]" for i in range(n)], "site": ("unit", [str(site)] * n)}
+            layer = -1 if site.layer is None else site.layer
+            parts.append(
+                part.assign_coords(**labels, layer=("unit", [layer] * n), index=("unit", list(range(n))))
+            )
+        return parts[0] if len(parts) == 1 else xr.concat(parts, dim="unit")
+
+
+def measure_recording(recording: Recording, measures: Measures) -> Recorded:
+    """Run measures over a recording, chunk by chunk, without a model.
+
+    Values are those stored: with dtype float16 they are rounded, unlike those of a measure in the pass.
+    Recorded heads, whose values are vectors, are measured by their norm.
+    """
+    found = fresh_measures(measures, recording.sites)
+    for samples, arrays in recording.chunks():
+        for site, values in arrays.items():
+            for measure in found[site].values():
+                measure.update(scalars(values), samples)
+    return Recorded(found, recording)
+
+
+def scalars(values: Tensor) -> Tensor:
+    """(samples, units) in at least float32: of vectors, as of heads, their norms."""
+    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
+    return values.norm(dim=-1) if values.ndim == 3 else values
+
+
+def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, Measure]]) -> None:
+    """Write the states of all measures: tensors as safetensors, the rest as JSON. Never pickle."""
+    tensors: dict[str, Tensor] = {}
+    plain = {
+        str(site): {
+            name: _split(measure.state(), f"{site}/{name}", tensors) for name, measure in some.items()
+        }
+        for site, some in measures.items()
+    }
+    save_file(tensors or {"empty": torch.zeros(1)}, folder / f"{stem}.safetensors")
+    write_atomically(folder / f"{stem}.json", json.dumps(plain))
+
+
+def load_measures(
+    folder: Path, stem: str, measures: Mapping[Site, Mapping[str, Measure]]
+) -> dict[Site, dict[str, Measure]] | None:
+    """Read what `save_measures` wrote; None where the files are missing or hold other measures."""
+    file = folder / f"{stem}.json"
+    if not file.is_file():
+        return None
+    plain, tensors = json.loads(file.read_text()), load_file(folder / f"{stem}.safetensors")
+    if {site: set(some) for site, some in plain.items()} != {str(s): set(m) for s, m in measures.items()}:
+        return None
+    return {
+        site: {
+            name: type(measure).from_state(_join(plain[str(site)][name], tensors))
+            for name, measure in some.items()
+        }
+        for site, some in measures.items()
+    }
+
+
+def _split(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+    """Put every tensor of nested plain data aside, under its path."""
+    if isinstance(value, Tensor):
+        tensors[key] = value.detach().cpu().clone().contiguous()
+        return {"tensor": key}
+    if isinstance(value, Mapping):
+        return {"map": [[k, _split(v, f"{key}/{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_split(v, f"{key}/{i}", tensors) for i, v in enumerate(value)]}
+    return value
+
+
+def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, inner),) = value.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind == "map":
+        return {k: _join(v, tensors) for k, v in inner}
+    parts = [_join(v, tensors) for v in inner]
+    return parts if kind == "list" else tuple(parts)

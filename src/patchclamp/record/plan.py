@@ -1,0 +1,258 @@
+"""What a recording will cost, said before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchclamp._lazy import storage_dtype
+from patchclamp._store import Layout
+from patchclamp.errors import PatchclampError
+from patchclamp.record.corpus import Corpus, tokenise
+from patchclamp.record.schedule import Schedule, Window, padded_tokens
+from patchclamp.units import Site
+
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+OVERHEAD = {"cpu": 48, "cuda": 4096}
+WINDOW_BYTES = 128 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Size, memory and time of a recording.
+
+    Parameters
+    ----------
+    documents, tokens, samples
+        Of the source; samples are the tokens that will be recorded.
+    computed
+        Tokens that the model will compute: padding counted, repeated texts once.
+    batches, windows
+        Passes of the model; pieces of work after each of which the run can be resumed.
+    sites, units, dtype
+        What is recorded, units summed over sites, and the storage type.
+    bytes
+        Of the store on disk (of the recording in memory, where there is no store); 0 for measures alone.
+    memory
+        Bytes of activity held at once, the model and the measures aside.
+    seconds
+        Estimated from one batch; None where none was run.
+    """
+
+    documents: int
+    tokens: int
+    samples: int
+    computed: int
+    batches: int
+    windows: int
+    sites: tuple[str, ...]
+    units: int
+    dtype: str
+    bytes: int
+    memory: int
+    seconds: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        some = ", ".join(self.sites[:3]) + (f" ... ({len(self.sites)} sites)" if len(self.sites) > 3 else "")
+        took = "" if self.seconds is None else f", about {_duration(self.seconds)}"
+        size = f"{self.bytes / 1e6:,.1f} MB as {self.dtype}" if self.bytes else "nothing stored"
+        return (
+            f"{self.samples:,} samples of {self.documents:,} documents ({self.tokens:,} tokens) x {self.units:,} units "
+            f"at {some}\n{size}, {self.memory / 1e6:,.0f} MB of memory, {self.computed:,} tokens computed in "
+            f"{self.batches:,} batches{took}"
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that is decided before the first pass."""
+
+    corpus: Corpus
+    sites: list[Site]
+    layout: Layout
+    schedule: Schedule
+    windows: list[Window]
+    manifest: dict[str, Any]
+    plan: Plan
+
+
+def prepare(
+    subject: Any,
+    corpus: Corpus,
+    sites: list[Site],
+    *,
+    dtype: str,
+    keeps: bool,
+    measured: bool,
+    batch_tokens: int | None,
+    chunk_rows: int | None,
+    options: dict[str, Any],
+) -> Work:
+    """Decide on layout, windows and batches, and describe them.
+
+    Parameters
+    ----------
+    keeps
+        Whether activity is kept (in a store or in memory).
+    measured
+        Whether measures are updated in the pass.
+    options
+        Further entries of the manifest.
+    """
+    storage = storage_dtype(dtype)
+    refused = [site for site in sites if site.point == "attn_probs"]
+    if refused:
+        raise PatchclampError(
+            f"{refused[0]}: attention probabilities are head x query x key, not one value a unit and token; "
+            "use subject.run for them, or record z or head"
+        )
+    shapes = {site: _shape(subject, site) for site in sites}
+    layout = Layout.of(corpus.n_samples, shapes, dtype, chunk_rows)
+    kind = subject.device.type
+    batch = batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["cuda"])
+    most = 128 * batch
+    held = min(most, max(2 * batch, WINDOW_BYTES // layout.row_bytes)) if keeps else most
+    # A read-back value is the computed one only where storage rounds nothing away.
+    lossless = storage.itemsize >= subject.dtype.itemsize and storage in (torch.float32, torch.float64)
+    schedule = Schedule(
+        held,
+        batch,
+        OVERHEAD.get(kind, OVERHEAD["cuda"]),
+        by_length=not keeps,
+        read_back=keeps and (lossless or not measured),
+    )
+    windows = schedule.windows(corpus)
+    manifest = _manifest(subject, corpus, dtype, schedule) | options
+    plan = _plan(corpus, sites, layout, schedule, windows, keeps)
+    return Work(corpus, sites, layout, schedule, windows, manifest, plan)
+
+
+def _shape(subject: Any, site: Site) -> tuple[int, ...]:
+    return (subject.width(site), subject.unit_dim(site)) if site.point == "head" else (subject.width(site),)
+
+
+def _plan(
+    corpus: Corpus,
+    sites: list[Site],
+    layout: Layout,
+    schedule: Schedule,
+    windows: list[Window],
+    keeps: bool,
+) -> Plan:
+    widest = max(int(np.prod(shape)) for shape in layout.shapes.values())
+    most = max(window.stop - window.start for window in windows)
+    buffers = (2 * most + min(layout.chunk_rows, layout.n_samples)) * layout.row_bytes if keeps else 0
+    return Plan(
+        documents=corpus.n_documents,
+        tokens=corpus.n_tokens,
+        samples=corpus.n_samples,
+        computed=padded_tokens(corpus, windows),
+        batches=sum(len(window.batches) for window in windows),
+        windows=len(windows),
+        sites=tuple(map(str, sites)),
+        units=sum(shape[0] for shape in layout.shapes.values()),
+        dtype=layout.dtype,
+        bytes=layout.nbytes if keeps else 0,
+        memory=buffers + 2 * 4 * widest * schedule.batch_tokens,
+    )
+
+
+def _manifest(subject: Any, corpus: Corpus, dtype: str, schedule: Schedule) -> dict[str, Any]:
+    from patchclamp import __version__
+
+    return {
+        "model": subject.name,
+        "model_fingerprint": subject.fingerprint,
+        "model_dtype": str(subject.dtype).removeprefix("torch."),
+        "device": subject.device.type,
+        "tokenizer": tokenizer_fingerprint(subject.tokenizer),
+        "bos": bos_policy(subject),
+        "data": corpus.fingerprint,
+        "documents": corpus.n_documents,
+        "skipped_documents": len(corpus.skipped),
+        "tokens": corpus.n_tokens,
+        "dtype": dtype,
+        "label_names": corpus.label_names,
+        "group_names": corpus.group_names,
+        "schedule": asdict(schedule),
+        "code": __version__,
+        "torch": torch.__version__.split("+")[0],
+    }
+
+
+def bos_policy(subject: Any) -> str:
+    """How texts begin: "always", "never", or "tokenizer: with/without"."""
+    if subject.bos is not None:
+        return "always" if subject.bos else "never"
+    first = getattr(subject.tokenizer, "bos_token_id", None)
+    begins = first is not None and tokenise(subject, ["a"])[0][:1] == [first]
+    return f"tokenizer: {'with' if begins else 'without'}"
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """Hash of what decides token ids: the vocabulary, the special tokens, the rules of a fast tokenizer."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    facts: dict[str, Any] = {"special": getattr(tokenizer, "all_special_ids", [])}
+    if hasattr(tokenizer, "get_vocab"):
+        facts["vocabulary"] = sorted(tokenizer.get_vocab().items())
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        facts["rules"] = {key: rules.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor")}
+        facts["merges"] = rules.get("model", {}).get("merges")
+    return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]
+
+
+def estimate_seconds(work: Work, run: Callable[[list[int]], None]) -> float:
+    """Time of the whole pass, from the middle batch of the middle window, run twice."""
+    window = max(work.windows, key=lambda w: len(w.batches))
+    if not window.batches:
+        return 0.0
+    batch = window.batches[len(window.batches) // 2]
+    run(batch)
+    begin = time.perf_counter()
+    run(batch)
+    seconds = time.perf_counter() - begin
+    tokens = len(batch) * int(work.corpus.length[batch].max())
+    return seconds * work.plan.computed / tokens
+
+
+def refuse_full_disk(path: Path, needed: int, there: int, keep_free: int) -> None:
+    """Refuse a store that does not fit on its disk.
+
+    Parameters
+    ----------
+    path
+        Folder of the store, which need not exist.
+    needed, there
+        Bytes of the finished store, and of what is on disk already.
+    keep_free
+        Bytes to leave free.
+    """
+    parent = next(p for p in [path, *path.absolute().parents] if p.exists())
+    free = shutil.disk_usage(parent).free
+    missing = needed - there
+    if missing + keep_free > free:
+        raise PatchclampError(
+            f"{path}: the store needs {missing / 1e9:.3f} GB and the disk has {free / 1e9:.3f} GB free"
+            + (f", of which {keep_free / 1e9:.3f} GB are to stay free" if keep_free else "")
+            + "; use dtype='float16', fewer sites or texts, or another disk"
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

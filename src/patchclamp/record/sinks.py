@@ -1,0 +1,180 @@
+"""Where recorded samples go: memory, a store written by a second thread, or nowhere but a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from patchclamp._lazy import SiteArray, storage_dtype
+from patchclamp._store import Layout, write_atomically
+from patchclamp.errors import PatchclampError
+from patchclamp.recording import Recording, Samples, StoreWriter
+from patchclamp.units import Site
+
+
+class Sink(Protocol):
+    """Takes the samples of one window after another."""
+
+    rows: int
+    note: dict[str, Any]
+    complete: bool
+    folder: Path | None
+
+    def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
+        """Take a window's samples."""
+
+    def read(self, site: Site, start: int, stop: int) -> Tensor:
+        """Activity taken before."""
+
+    def commit(self, note: Mapping[str, Any]) -> None:
+        """Leave a note for whoever resumes, once everything before it is safe."""
+
+    def finish(self) -> Recording | None:
+        """End; the recording, where one was made."""
+
+    def close(self) -> None:
+        """End early; what was taken stays."""
+
+
+class MemorySink:
+    """Keeps the recording in memory."""
+
+    folder: Path | None = None
+
+    def __init__(self, layout: Layout, manifest: Mapping[str, Any]) -> None:
+        dtype = storage_dtype(layout.dtype)
+        self.rows, self.note, self.complete = 0, dict[str, Any](), False
+        self._layout, self._manifest = layout, manifest
+        self._parts: list[Samples] = []
+        self._arrays = {
+            site: torch.empty(layout.n_samples, *shape, dtype=dtype) for site, shape in layout.shapes.items()
+        }
+
+    def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
+        """Copy a window's samples."""
+        where = slice(self.rows, self.rows + len(samples))
+        for site, values in arrays.items():
+            self._arrays[site][where] = values
+        self._parts.append(samples)
+        self.rows = where.stop
+
+    def read(self, site: Site, start: int, stop: int) -> Tensor:
+        """Activity taken before."""
+        return self._arrays[site][start:stop]
+
+    def commit(self, note: Mapping[str, Any]) -> None:
+        """Nothing to be safe from."""
+
+    def finish(self) -> Recording:
+        """The recording in memory."""
+        rows = range(self.rows)
+        views = {site: SiteArray(site, values, values.dtype, rows) for site, values in self._arrays.items()}
+        columns = dict(Samples.concat(self._parts).columns())
+        return Recording(views, columns, rows, self._manifest, {}, None, self._layout.chunk_rows)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class StoreSink:
+    """A store on disk, written by a second thread while the model computes the next window.
+
+    At most two windows are in memory: one being computed, one being written.
+    """
+
+    def __init__(self, writer: StoreWriter) -> None:
+        self._writer = writer
+        self.rows, self.note, self.complete = writer.rows, writer.note, writer.complete
+        self.folder: Path | None = writer.path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="patchclamp-writer")
+        self._job: Future[None] | None = None
+
+    def _wait(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+    def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
+        """Hand a window over; waits until the one before is on disk."""
+        self._wait()
+        self._job = self._thread.submit(self._writer.append, samples, arrays)
+
+    def read(self, site: Site, start: int, stop: int) -> Tensor:
+        """Activity taken before."""
+        self._wait()
+        return self._writer.read(site, start, stop)
+
+    def commit(self, note: Mapping[str, Any]) -> None:
+        """Write the note to the journal after the windows before it."""
+        self._wait()
+        self._writer.commit(note)
+
+    def finish(self) -> Recording:
+        """Wait for the last window, mark the store complete and open it."""
+        self._wait()
+        self._writer.finish()
+        self.close()
+        return Recording.open(self._writer.path)
+
+    def close(self) -> None:
+        """Stop the thread and give the lock back; an unfinished store can be resumed."""
+        self._thread.shutdown(wait=True)
+        self._writer.close()
+
+
+class CheckpointSink:
+    """Keeps no activity; a folder for the measures' states, if one was given, makes the run resumable."""
+
+    complete = False
+
+    def __init__(self, folder: str | Path | None, manifest: Mapping[str, Any]) -> None:
+        self.rows, self.note = 0, dict[str, Any]()
+        self.folder = None if folder is None else Path(folder)
+        self._manifest = json.loads(json.dumps(dict(manifest)))
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._resume(self.folder / "journal.json")
+
+    def _resume(self, file: Path) -> None:
+        if not file.is_file():
+            return
+        journal = json.loads(file.read_text())
+        theirs = journal["manifest"]
+        differing = [
+            key for key in {**theirs, **self._manifest} if theirs.get(key) != self._manifest.get(key)
+        ]
+        if differing:
+            key = differing[0]
+            raise PatchclampError(
+                f"{file.parent}: this checkpoint does not belong to this run: {key} is {theirs.get(key)!r} there and "
+                f"{self._manifest.get(key)!r} here; choose another folder, or delete it"
+            )
+        self.note = journal["note"]
+
+    def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
+        """Nothing is kept."""
+        self.rows += len(samples)
+
+    def read(self, site: Site, start: int, stop: int) -> Tensor:
+        """Nothing was kept."""
+        raise PatchclampError(f"{site}: no activity was kept")
+
+    def commit(self, note: Mapping[str, Any]) -> None:
+        """Write the note."""
+        if self.folder is not None:
+            text = json.dumps({"manifest": self._manifest, "note": dict(note)})
+            write_atomically(self.folder / "journal.json", text)
+
+    def finish(self) -> None:
+        """Remove the journal."""
+        if self.folder is not None:
+            (self.folder / "journal.json").unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
