@@ -1,0 +1,85 @@
+"""``patchclamp study TASK``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchclamp._cli import common
+
+
+def study(
+    task: common.TaskArgument,
+    model: common.ModelOption = "smollm2",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default: studies/TASK-MODEL-seedN.")
+    ] = None,
+    items: Annotated[
+        int, typer.Option("--items", "-n", min=8, help="Test items; as many rank the units.")
+    ] = 64,
+    method: Annotated[
+        str, typer.Option(help="Attribution method that ranks the units.")
+    ] = "integrated_gradients",
+    ablation: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
+    n_control: Annotated[int, typer.Option(help="Random sets beside every joint effect, at least 20.")] = 20,
+    seed: common.SeedOption = 0,
+    corruption: common.CorruptionOption = None,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "auto",
+    as_json: common.JsonOption = False,
+) -> None:
+    """Find the units that carry a behaviour, prove it on held-out items, and write claims and a report."""
+    from patchclamp.study import StudyOptions, load_for_study, run_study
+
+    options = StudyOptions(
+        seed=seed,
+        n_train=items,
+        n_validation=max(2, items // 2),
+        n_test=items,
+        method=method,
+        kind=ablation,
+        n_control=n_control,
+        curve_items=max(2, items // 2),
+    )
+    subject = common.open_model(model, device, dtype)
+    loaded = load_for_study(subject, task, options, corruption)
+    with common.progress(quiet=as_json) as step:
+        found = run_study(subject, loaded, out, options=options, source=task, progress=step)
+    if as_json:
+        common.emit_json(
+            {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}
+        )
+        return
+    print_study(found)
+
+
+def print_study(found: Any) -> None:
+    """Print what a study found, short: the headline, the proof as a table, the claims' number, the files."""
+    from rich.text import Text
+
+    from patchclamp.study.text import percent
+
+    screen, data = common.console(), found.data
+    screen.print()
+    screen.print(Text(data["headline"], style="bold"))
+    rows = [
+        (
+            row["name"],
+            Text(percent(row["estimate"]), style="bold cyan"),
+            f"{percent(row['low'])} to {percent(row['high'])}",
+            "" if row.get("control") is None else percent(row["control"]),
+        )
+        for row in data["forest"]
+    ]
+    title = f"Share of the {data['task']['metric_unit']} lost when ablated, {data['task']['splits']['test']} test items"
+    screen.print(
+        common.table(("units", "lost", "95% interval", "random units"), rows, f"\n{title}", right=(1, 2, 3))
+    )
+    for finding in data["findings"]:
+        screen.print(Text.assemble(("- ", "dim"), finding))
+    took = data["seconds"]["total"]
+    screen.print(Text(f"\n{len(found.claims)} claims, {took:.0f} s, written to {found.folder}/", style="dim"))
+    screen.print(Text.assemble(("report  ", "dim"), str(found.folder / "report.html")))
+    screen.print(Text.assemble(("again   ", "dim"), f"patchclamp verify {found.folder / 'claims.json'}"))
