@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -465,6 +467,19 @@ def test_table_is_whole() -> None:
             assert points == set(POINTS), row.family
         assert points <= set(POINTS), row.family
         assert not set(row.taps) & set(row.missing), row.family
+
+
+def test_documentation_lists_every_family() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "subjects.md").read_text(encoding="utf-8")
+    table = page.partition("## Families")[2].partition("What differs")[0]
+    for family, model_types in families().items():
+        assert family.partition(" (one after")[0].partition(" (norm after")[0] in table, family
+        assert all(f"`{name}`" in table for name in model_types), family
+    assert set(re.findall(r"`([a-z0-9_]+)`", table)) - {"model_type"} == {
+        n for r in TABLE for n in r.model_types
+    }
+    for point in POINTS:
+        assert f"`{point}" in page, point
 
 
 @pytest.mark.parametrize("name", sorted(set(EVERY) - {"gemma3-images"}))

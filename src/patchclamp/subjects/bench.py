@@ -90,7 +90,8 @@ class Bench:
         if not errors:
             raise Skip("this model has no such part")
         place = max(errors, key=lambda k: (errors[k] != errors[k], errors[k]))  # a NaN is the worst
-        return errors[place], tolerance, f"{len(errors)} compared, worst at {place}"
+        where = f"worst at {place}" if errors[place] else "all equal"
+        return errors[place], tolerance, f"{len(errors)} compared, {where}"
 
 
 def _inputs(subject: Subject) -> tuple[Batch, str]:

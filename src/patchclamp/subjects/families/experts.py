@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from patchclamp.subjects.families.decoders import LLAMA
 from patchclamp.subjects.families.row import EXPERT_NEURONS, PROBS_READ_ONLY, ROUTER_READ_ONLY, Row, Tap
@@ -26,11 +27,11 @@ _EXPERTS = replace(
 )
 
 
-def _family(family: str, model_type: str, **changes: object) -> Row:
+def _family(family: str, model_type: str, **changes: Any) -> Row:
     dense = replace(
         LLAMA, family=family, model_types=(model_type,), missing={"router": _DENSE_LAYER}, **changes
     )
-    return replace(_EXPERTS, family=family, model_types=(model_type,), dense=dense, **changes)  # type: ignore[arg-type]
+    return replace(_EXPERTS, family=family, model_types=(model_type,), dense=dense, **changes)
 
 
 ROWS: tuple[Row, ...] = (

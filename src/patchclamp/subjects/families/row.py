@@ -186,7 +186,7 @@ def block(
     return taps if resid_mid is None else {**taps, "resid_mid": resid_mid}
 
 
-DENSE = "this family has no experts, so there is no router"
+DENSE = "only families with a mixture of experts have one"
 PARALLEL = (
     "attention and MLP read the same stream in this model, so there is no stream between them; use resid_pre.L or "
     "resid_post.L"
