@@ -78,7 +78,7 @@ class LanguageModel(Transformer):
             list(row)
             for row in self.tokenizer(list(texts), add_special_tokens=self.bos is not False)["input_ids"]
         ]
-        first = getattr(self.tokenizer, "bos_token_id", None)
+        first: Any = getattr(self.tokenizer, "bos_token_id", None)
         for number, row in enumerate(ids):
             if self.bos and (not row or row[0] != first):
                 ids[number] = row = [first, *row]

@@ -45,7 +45,7 @@ class Transformer(Subject):
     @cached_property
     def config(self) -> Any:
         """The configuration of the (text) transformer."""
-        config = self.model.config
+        config: Any = self.model.config
         return config.get_text_config() if hasattr(config, "get_text_config") else config
 
     @cached_property
@@ -134,7 +134,8 @@ class Transformer(Subject):
                 f"{site}: this block of {self.row.family} has none; it has {', '.join(here)}"
             )
         views = (self._split_heads, _merge_heads) if site.point == "head" else (_same, _same_as)
-        return Place(module, tap.io, tap.index, *views, site.point in row.flat, site.point in row.inplace)
+        flat, inplace = site.point in row.flat, site.point in row.inplace
+        return Place(module, tap.io, tap.index, *views, flat=flat, inplace=inplace)
 
     def _split_heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
@@ -178,7 +179,9 @@ class Transformer(Subject):
 
     @contextmanager
     def _attention(self, implementation: str) -> Iterator[None]:
-        configs = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
+        configs: dict[int, Any] = {
+            id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")
+        }
         before = {key: config._attn_implementation for key, config in configs.items()}
         try:
             for config in configs.values():
@@ -280,7 +283,8 @@ class Transformer(Subject):
         PatchclampError
             For a model without a head over its vocabulary, or with one that is not linear (BERT).
         """
-        head = self.model.get_output_embeddings()
+        model: Any = self.model
+        head = model.get_output_embeddings()
         if head is None:
             raise PatchclampError(f"{self.name}: this model has no output embedding")
         weight = head.weight.detach()

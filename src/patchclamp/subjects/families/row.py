@@ -24,7 +24,7 @@ class Tap(NamedTuple):
 
     module: str
     io: Literal["in", "out"]
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
     def __str__(self) -> str:
         element = f"[{self.index}]" if self.index else ""
