@@ -1,0 +1,154 @@
+"""`Intervention`: a change to units, described as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.units import Units
+
+KINDS: dict[str, str] = {
+    "zero": "set to zero",
+    "mean": "replaced by the mean over reference items",
+    "resample": "replaced by the value on another, random reference item",
+    "clamp": "set to `value`",
+    "scale": "multiplied by `value`",
+    "patch": "replaced by the value on `source`, the item's corrupted (or clean) input",
+    "add": "`value` times `vector` is added",
+    "project_out": "the span of the rows of `vector` is removed",
+}
+MEANS: dict[str, str] = {
+    "template": "over reference items of the same template, position by position",
+    "position": "over reference items, position by position, counted from the end of the text",
+    "data": "over all positions of all reference items",
+}
+_NEEDS_VALUE = ("clamp", "scale")
+_NEEDS_VECTOR = ("add", "project_out")
+
+Vector = tuple[float, ...] | tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change of the activity of units while a network runs.
+
+    Parameters
+    ----------
+    units
+        What is changed: `Units`, or anything that `Units.parse` reads.
+    kind
+        One of ``zero``, ``mean``, ``resample``, ``clamp``, ``scale``, ``patch``, ``add``, ``project_out``.
+    positions
+        ``"all"``, a role of the task such as ``"end"``, a position (negative ones count from the end of the
+        text), or a list of those. Padding is never touched.
+    value
+        The value of ``clamp``, the factor of ``scale``, the coefficient of ``add`` (1 if not given).
+    vector
+        For ``add`` the direction, one number a unit of the site (for a head, d_model numbers, added to what the
+        attention writes); for ``project_out`` one row or several that span the subspace.
+    by
+        How the mean of ``mean`` is taken: by ``template`` and position, by ``position``, or over all ``data``.
+    source
+        Where ``patch`` takes its value: ``corrupted`` or ``clean``.
+    seed
+        Of the random choice of ``resample``.
+
+    Examples
+    --------
+    >>> change = Intervention("head.23[3]", "mean")
+    >>> Intervention.from_json(change.to_json()) == change
+    True
+    >>> print(change)
+    head.23[3] replaced by the mean over reference items, by template, at all positions
+    """
+
+    units: Units
+    kind: str = "mean"
+    positions: str | int | tuple[str | int, ...] = "all"
+    value: float | None = None
+    vector: Vector | None = None
+    by: str = "template"
+    source: str = "corrupted"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.units, Units):
+            object.__setattr__(self, "units", Units.parse(self.units))
+        if isinstance(self.positions, list):
+            object.__setattr__(self, "positions", tuple(self.positions))
+        if self.vector is not None:
+            object.__setattr__(self, "vector", _freeze(self.vector))
+        _choose("kind", self.kind, KINDS)
+        _choose("by", self.by, MEANS)
+        _choose("source", self.source, {"corrupted": "", "clean": ""})
+        if self.kind in _NEEDS_VALUE and self.value is None:
+            raise PatchclampError(f"{self.kind} {self.units}: needs value=, a number")
+        if self.kind in _NEEDS_VECTOR and self.vector is None:
+            raise PatchclampError(
+                f"{self.kind} {self.units}: needs vector=, a direction with one number a unit"
+            )
+        if self.kind in _NEEDS_VECTOR and any(i is not None for i in self.units.values()):
+            raise PatchclampError(f"{self.kind} {self.units}: acts on whole sites; leave out the indices")
+        if self.positions == () or self.positions == "":
+            raise PatchclampError(
+                f"{self.kind} {self.units}: positions select nothing; give 'all', a role or indices"
+            )
+
+    @property
+    def places(self) -> tuple[str | int, ...]:
+        """The positions as a tuple; ``("all",)`` for all."""
+        return self.positions if isinstance(self.positions, tuple) else (self.positions,)
+
+    def on(self, units: Units) -> Intervention:
+        """The same change of other units."""
+        return Intervention(units, **{k: v for k, v in self._fields().items() if k != "units"})
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; what is at its default is left out."""
+        plain: dict[str, Any] = {"units": self.units.to_json(), "kind": self.kind}
+        for name, value in self._fields().items():
+            if name not in plain and value != self.__dataclass_fields__[name].default:
+                plain[name] = _thaw(value)
+        return plain
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Intervention:
+        """Read what `to_json` wrote; unknown keys are refused."""
+        unknown = set(data) - set(cls.__dataclass_fields__)
+        if unknown:
+            name = min(unknown)
+            raise PatchclampError(
+                f"intervention: unknown key {name!r}{did_you_mean(name, cls.__dataclass_fields__)}"
+            )
+        if "units" not in data:
+            raise PatchclampError("intervention: the key 'units' is missing")
+        return cls(**{**data, "units": Units.parse(data["units"])})
+
+    def __str__(self) -> str:
+        text = KINDS[self.kind].replace("`value`", f"{self.value if self.value is not None else 1:g}")
+        text = text.replace("`source`", self.source)
+        text += f", by {self.by}" if self.kind == "mean" else ""
+        where = "all positions" if self.positions == "all" else ", ".join(map(str, self.places))
+        return f"{self.units} {text}, at {where}"
+
+
+def _choose(what: str, value: str, options: Mapping[str, str]) -> None:
+    if value not in options:
+        hint = did_you_mean(str(value), options) or f"; choose from {', '.join(options)}"
+        raise PatchclampError(f"{what}={value!r}: no such {what} of intervention{hint}")
+
+
+def _freeze(vector: Any) -> Vector:
+    rows = vector.tolist() if hasattr(vector, "tolist") else vector
+    return tuple(
+        tuple(float(x) for x in row) if isinstance(row, (list, tuple)) else float(row) for row in rows
+    )
+
+
+def _thaw(value: Any) -> Any:
+    return [_thaw(v) for v in value] if isinstance(value, tuple) else value
