@@ -89,8 +89,8 @@ class Session:
         )
         for place, fn in writes:
             self._points[place.module][place.io, place.index].writes.append((place, fn))
-        for site, place, fn in reads:
-            self._points[place.module][place.io, place.index].reads.append((site, place, fn))
+        for site, place, reader in reads:
+            self._points[place.module][place.io, place.index].reads.append((site, place, reader))
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -163,7 +163,7 @@ class Session:
                         f"an edit changed the shape of the activity from {tuple(units.shape)} to {tuple(new.shape)}"
                     )
                 tensor = _laid_out_like(place.tensor(new, tensor), tensor)
-        for site, place, fn in point.reads:
+        for site, place, reader in point.reads:
             if site in self.seen:
                 raise PatchclampError(
                     f"{site}: its module is called more than once in a pass, so the address is ambiguous; "
@@ -173,7 +173,7 @@ class Session:
             if tensor.requires_grad and units is not tensor:
                 # The pass goes on through the view, so that a gradient hook on the view sees the gradient.
                 tensor = place.tensor(units, tensor)
-            self.seen[site] = fn(units)
+            self.seen[site] = reader(units)
             self._waiting -= 1
         if self.stop and point.reads and self._waiting == 0:
             raise StopPass

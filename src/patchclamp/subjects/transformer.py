@@ -135,7 +135,7 @@ class Transformer(Subject):
             )
         views = (self._split_heads, _merge_heads) if site.point == "head" else (_same, _same_as)
         flat, inplace = site.point in row.flat, site.point in row.inplace
-        return Place(module, tap.io, tap.index, *views, flat=flat, inplace=inplace)
+        return Place(module, tap.io, tap.index, views[0], views[1], flat, inplace)
 
     def _split_heads(self, z: Tensor) -> Tensor:
         return z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
