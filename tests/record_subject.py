@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import signal
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,23 +63,52 @@ def texts(n: int, seed: int = 0, longest: int = 40) -> list[str]:
     return ["".join(rng.choice(LETTERS) for _ in range(rng.randint(2, longest))) for _ in range(n)]
 
 
-def main(store: str, dtype: str) -> None:
-    """Record 400 texts in small chunks: what the test of killing runs in another process."""
+def work(store: Path) -> None:
+    """Record texts, some of them repeated, in several windows and many small chunks, with measures."""
     from patchclamp.record import record
 
-    torch.set_num_threads(1)
-    print("begin", flush=True)
+    source = texts(600, longest=30) + texts(60, longest=30) + texts(600, seed=1, longest=30)
     record(
         tiny_subject(),
-        texts(400),
+        source,
         "mlp_act.*, head.1",
         store=store,
-        dtype=dtype,
-        batch_tokens=200,
-        chunk_rows=128,
+        batch_tokens=150,
+        window_tokens=1000,
+        chunk_rows=500,
         progress=False,
     )
-    print("end", flush=True)
+
+
+def child(store: Path, seconds: float | None) -> float:
+    """Do the work in a forked process, killed after `seconds`; returns how long it took."""
+    begin = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        work(store)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if seconds is None and status != 0:
+        raise SystemExit(f"the recording ended with status {status}")
+    return time.monotonic() - begin
+
+
+def main(folder: str) -> None:
+    """Record once in peace and ten times killed at a random moment; print samples on disk at each kill."""
+    torch.set_num_threads(1)
+    top, rng = Path(folder), random.Random(0)
+    took = child(top / "whole", None)
+    rows = []
+    for number in range(10):
+        store = top / f"killed-{number}"
+        child(store, rng.uniform(0.05, 1.0) * took)
+        journal = store / "journal.json"
+        rows.append(json.loads(journal.read_text())["rows"] if journal.is_file() else -1)
+        child(store, None)
+    print(json.dumps({"took": took, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def plan(
     store: bool = True,
     dtype: str = "float32",
     batch_tokens: int | None = None,
+    window_tokens: int | None = None,
     chunk_rows: int | None = None,
     content_only: bool = True,
     long: Long = "refuse",
@@ -73,6 +74,7 @@ def plan(
             keeps=store,
             measured=not store,
             batch_tokens=batch_tokens,
+            window_tokens=window_tokens,
             chunk_rows=chunk_rows,
             options={},
         )
@@ -111,6 +113,7 @@ def record(
     measures: Measures | None = None,
     dtype: str = "float32",
     batch_tokens: int | None = None,
+    window_tokens: int | None = None,
     chunk_rows: int | None = None,
     content_only: bool = True,
     long: Long = "refuse",
@@ -144,6 +147,9 @@ def record(
         Storage type: ``"float32"``, ``"float16"`` or ``"bfloat16"``. A finite value too large for it is refused.
     batch_tokens
         Most tokens (with padding) a pass; 2,048 on a CPU, 32,768 on a GPU.
+    window_tokens
+        Most tokens held in memory at once (twice, while the last ones are written): texts are sorted by length
+        within a window. About 128 MB of activity where None.
     chunk_rows
         Samples a chunk of the store; about 8 MB where None.
     content_only
@@ -201,6 +207,7 @@ def record(
             keeps=keeps,
             measured=measures is not None,
             batch_tokens=batch_tokens,
+            window_tokens=window_tokens,
             chunk_rows=chunk_rows,
             options={"content_only": content_only, "long": long, "context": context},
         )

@@ -98,6 +98,7 @@ def prepare(
     keeps: bool,
     measured: bool,
     batch_tokens: int | None,
+    window_tokens: int | None,
     chunk_rows: int | None,
     options: dict[str, Any],
 ) -> Work:
@@ -124,7 +125,7 @@ def prepare(
     kind = subject.device.type
     batch = batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["cuda"])
     most = 128 * batch
-    held = min(most, max(2 * batch, WINDOW_BYTES // layout.row_bytes)) if keeps else most
+    held = window_tokens or (min(most, max(2 * batch, WINDOW_BYTES // layout.row_bytes)) if keeps else most)
     # A read-back value is the computed one only where storage rounds nothing away.
     lossless = storage.itemsize >= subject.dtype.itemsize and storage in (torch.float32, torch.float64)
     schedule = Schedule(
