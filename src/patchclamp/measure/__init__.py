@@ -1,0 +1,64 @@
+"""measure: how do units behave?
+
+`METHODS` names the measures: classes with ``update(activity, samples)``, ``merge(other)`` and ``result()``,
+each one pass over the data, in constant memory where not said otherwise.
+"""
+
+from __future__ import annotations
+
+from patchclamp.measure.base import Measure
+from patchclamp.measure.cett import CETT, cett, cett_threshold
+from patchclamp.measure.coactivation import Coactivation
+from patchclamp.measure.exemplars import Exemplars, Window, contexts
+from patchclamp.measure.firing import DeadUnits, FiringRate
+from patchclamp.measure.importance import Importance
+from patchclamp.measure.massive import MassiveActivations
+from patchclamp.measure.moments import Moments
+from patchclamp.measure.ppl import PPLSparsity, ppl_sparsity, threshold_runner
+from patchclamp.measure.quantiles import Quantiles
+from patchclamp.measure.selectivity import Selectivity
+from patchclamp.measure.sinks import AttentionSinks
+from patchclamp.measure.sparsity import Sparsity
+from patchclamp.measure.wordnet import SUPERSENSES, LabelledText, WordNet
+
+METHODS: dict[str, type[Measure]] = {
+    "moments": Moments,
+    "quantiles": Quantiles,
+    "firing": FiringRate,
+    "dead": DeadUnits,
+    "sparsity": Sparsity,
+    "importance": Importance,
+    "cett": CETT,
+    "massive": MassiveActivations,
+    "sinks": AttentionSinks,
+    "exemplars": Exemplars,
+    "selectivity": Selectivity,
+    "coactivation": Coactivation,
+}
+
+__all__ = [
+    "CETT",
+    "METHODS",
+    "SUPERSENSES",
+    "AttentionSinks",
+    "Coactivation",
+    "DeadUnits",
+    "Exemplars",
+    "FiringRate",
+    "Importance",
+    "LabelledText",
+    "MassiveActivations",
+    "Measure",
+    "Moments",
+    "PPLSparsity",
+    "Quantiles",
+    "Selectivity",
+    "Sparsity",
+    "Window",
+    "WordNet",
+    "cett",
+    "cett_threshold",
+    "contexts",
+    "ppl_sparsity",
+    "threshold_runner",
+]
