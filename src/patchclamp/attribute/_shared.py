@@ -1,0 +1,209 @@
+"""What all methods share: which sites, how positions are grouped, where per-item scores are collected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.scores import Scores
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.batch import Batch, Pair
+from patchclamp.units import Site, Units
+
+Direction = Literal["denoising", "noising"]
+Positions = Literal["sum", "roles", "each"]
+Sites = str | Site | Units | Sequence[str | Site] | None
+
+DEFAULT_POINTS = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
+UNIT_POINTS = frozenset({"head", "mlp_act", "z", "mlp_pre", "router"})
+OTHER = "other"
+
+
+def choose_sites(subject: Subject, sites: Sites, points: Sequence[str] = DEFAULT_POINTS) -> list[Site]:
+    """Resolve an address; None stands for the points given (all sites of a subject without named points).
+
+    Raises
+    ------
+    PatchclampError
+        For sites that are not (batch, pos, units).
+    """
+    if sites is None:
+        known = subject.known_sites()
+        chosen = [s for s in known if s.point in points] or [s for s in known if s.is_module]
+    elif isinstance(sites, Units):
+        subject.check_units(sites)
+        chosen = list(sites.sites)
+    else:
+        chosen = subject.resolve(sites)
+    for site in chosen:
+        if site.point in ("attn_probs", "logits"):
+            raise PatchclampError(
+                f"{site}: has no score of its own; attribute head.{site.layer or 0} or final_norm instead"
+            )
+    if not chosen:
+        raise PatchclampError(f"{subject.name}: no site to score; give sites=")
+    return chosen
+
+
+def level_of(site: Site) -> Literal["unit", "site"]:
+    """Whether each unit of a site is scored, or its whole vector."""
+    return "unit" if site.is_module or site.point in UNIT_POINTS else "site"
+
+
+def check_options(direction: str, positions: str) -> None:
+    """Refuse unknown directions and position modes."""
+    if direction not in ("denoising", "noising"):
+        hint = did_you_mean(direction, ("denoising", "noising"))
+        raise PatchclampError(f"direction {direction!r}: give denoising or noising{hint}")
+    if positions not in ("sum", "roles", "each"):
+        hint = did_you_mean(positions, ("sum", "roles", "each"))
+        raise PatchclampError(f"positions {positions!r}: give sum, roles or each{hint}")
+
+
+def runs_of(pair: Pair, direction: str, method: str) -> tuple[Batch, Batch]:
+    """The batch whose run is looked at (patched), and the batch that gives the other activity."""
+    if pair.corrupted is None:
+        raise PatchclampError(
+            f"{method}: the task's items have no corrupted inputs, and this method compares two runs; give each one"
+        )
+    return (pair.corrupted, pair.clean) if direction == "denoising" else (pair.clean, pair.corrupted)
+
+
+def position_masks(pair: Pair, positions: str, width: int) -> Bool[Tensor, "batch pos group"]:
+    """Which tokens each group of positions holds: one group, one a role and the rest, or one a token.
+
+    A token that has several roles is counted at the first of them, so that groups add up to the sum.
+    """
+    mask = pair.clean.mask
+    if positions == "sum":
+        return mask[:, :, None]
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    if positions == "each":
+        return (steps[:, None] == torch.arange(width, device=mask.device)) & mask[:, :, None]
+    free, groups = mask.clone(), []
+    for at in pair.roles.values():
+        here = (steps[None, :] == at[:, None]) & free
+        free = free & ~here
+        groups.append(here)
+    return torch.stack([*groups, free], dim=2)
+
+
+@dataclass
+class Collector:
+    """Per-item scores by site, put in the task's order, and the metric of both runs."""
+
+    subject: Subject
+    task: Any
+    method: str
+    direction: Literal["denoising", "noising", "none"]
+    positions: Positions
+    sites: list[Site]
+    batch_size: int
+    level: dict[Site, Literal["unit", "site"]] = field(default_factory=dict)
+    nodes: dict[Site, tuple[int, ...]] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.level = {site: self.level.get(site, level_of(site)) for site in self.sites}
+        self._values: dict[Site, np.ndarray] = {}
+        self._groups = [""] * len(self.task)
+        self._metric = {name: np.full(len(self.task), np.nan) for name in ("clean", "corrupted")}
+        self._labels: tuple[str, ...] = ()
+        self._masks: Bool[Tensor, "batch pos group"] | None = None
+        self._began = time.perf_counter()
+
+    def pairs(self) -> Iterator[Pair]:
+        """The task's batches; positions are grouped anew for each."""
+        found = list(self.subject.pairs(self.task, self.batch_size))
+        if not found:
+            raise PatchclampError(f"{self.method}: the task has no items")
+        width = max(pair.clean.mask.shape[1] for pair in found)
+        roles = tuple(found[0].roles)
+        self._labels = {
+            "sum": ("all",),
+            "roles": (*roles, OTHER),
+            "each": tuple(str(p) for p in range(width)),
+        }[self.positions]
+        for pair in found:
+            self._masks = position_masks(pair, self.positions, width)
+            for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
+                self._groups[row] = group
+            yield pair
+
+    @property
+    def masks(self) -> Bool[Tensor, "batch pos group"]:
+        """Groups of positions of the batch at hand."""
+        assert self._masks is not None
+        return self._masks
+
+    def reduce(self, site: Site, product: Float[Tensor, "batch pos *unit"]) -> Float[Tensor, "batch node group"]:
+        """Sum a product over a node's coordinates and over each group of positions."""
+        if product.ndim == 4:
+            product = product.sum(3)
+        if self.level[site] == "site":
+            product = product.sum(2, keepdim=True)
+        if site in self.nodes:
+            product = product[:, :, list(self.nodes[site])]
+        masks = self.masks
+        if product.shape[1] != masks.shape[1]:
+            if self.positions != "sum":
+                raise PatchclampError(
+                    f"{site}: has {product.shape[1]} positions and the input {masks.shape[1]}; use positions='sum'"
+                )
+            return product.sum(1)[:, :, None]
+        return torch.einsum("btn,btr->bnr", product, masks.to(product.dtype))
+
+    def add(self, site: Site, pair: Pair, scores: Float[Tensor, "batch node group"]) -> None:
+        """Add scores of a batch; NaN where an item has no such position."""
+        if site not in self._values:
+            shape = (len(self.task), scores.shape[1], len(self._labels))
+            self._values[site] = np.zeros(shape, np.float32)
+        if self.positions != "sum":
+            absent = ~self.masks.any(1)
+            scores = scores.masked_fill(absent[:, None, :], float("nan"))
+        self._values[site][pair.rows.cpu().numpy()] += scores.detach().float().cpu().numpy()
+
+    def metric(self, pair: Pair, clean: Tensor, corrupted: Tensor) -> None:
+        """Note the metric of both runs, per item."""
+        rows = pair.rows.cpu().numpy()
+        self._metric["clean"][rows] = clean.detach().float().cpu().numpy()
+        self._metric["corrupted"][rows] = corrupted.detach().float().cpu().numpy()
+
+    def scores(self, **meta: Any) -> Scores:
+        """The result."""
+        bad = [s for s, v in self._values.items() if np.isinf(v).any()] or [
+            s for s, v in self._values.items() if self.positions == "sum" and np.isnan(v).any()
+        ]
+        if bad:
+            raise PatchclampError(f"{self.method}: the scores at {bad[0]} are not finite; the model may overflow")
+        kept = {s: v[:, :, 0] if self.positions == "sum" else v for s, v in self._values.items()}
+        facts = {name: values.tolist() for name, values in self._metric.items() if np.isfinite(values).any()}
+        name = getattr(self.task, "metric", "metric")
+        return Scores(
+            self.method,
+            self.direction,
+            name if isinstance(name, str) else getattr(name, "__name__", "metric"),
+            str(self.task.name),
+            {s: kept[s] for s in sorted(kept)},
+            self.level,
+            None if self.positions == "sum" else self._labels,
+            tuple(self._groups) if any(self._groups) else (),
+            self.nodes,
+            {**self.meta, **meta, "metric": facts, "seconds": time.perf_counter() - self._began},
+        )
+
+
+def units_of(sites: Sites, nodes: Mapping[Site, Sequence[int]] | None) -> dict[Site, tuple[int, ...]]:
+    """Indices that a selection of units asks for, by site."""
+    chosen = {site: tuple(sorted(set(index))) for site, index in (nodes or {}).items()}
+    if isinstance(sites, Units):
+        chosen |= {site: index for site, index in sites.items() if index is not None}
+    return chosen
