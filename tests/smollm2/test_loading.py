@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects import embedded, gguf
@@ -28,7 +30,7 @@ print(time.perf_counter() - start, mark)
 
 
 def test_logits_equal_those_of_transformers_bit_for_bit() -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     path = embedded.verified_file()
     model, tokenizer, name, mark = load_model("smollm2", device="cpu")
@@ -43,13 +45,37 @@ def test_logits_equal_those_of_transformers_bit_for_bit() -> None:
         assert torch.equal(logits, direct(tokens).logits)
     assert tokenizer.decode(logits[0, -1].argmax()) == " Mary"
     assert fingerprint(direct) == mark
-    other_tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def test_tokens_are_those_of_the_file() -> None:
+    from transformers import AutoTokenizer
+
+    _, tokenizer, *_ = load_model("smollm2", device="cpu")
+    samples = [
+        "When Mary left in 1732, John's café 你好\n\tx = [1, 2]",
+        "<|im_start|>user\nHi<|im_end|>",
+        "12.5 % a1b2",
+        "",
+    ]
+    for sample in samples:
+        assert tokenizer.decode(tokenizer(sample)["input_ids"]) == sample
+    # Two spaces before a number: the model was trained with digits cut off first, so they are one token.
+    assert tokenizer.convert_ids_to_tokens(tokenizer("a  17")["input_ids"]) == ["a", "ĠĠ", "1", "7"]
+    ids = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+    assert ids == (1, 2, 2, 0)
+    assert len(tokenizer) == 49152
+    if Version(transformers.__version__) < Version("5.23"):
+        return
+    path = embedded.verified_file()
+    other = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     messages = [{"role": "user", "content": "Hi"}]
-    for sample in (text, "naïve café 你好\n\tx = [1, 2]", "<|im_start|>user"):
-        assert tokenizer(sample)["input_ids"] == other_tokenizer(sample)["input_ids"]
-    assert tokenizer.apply_chat_template(messages, tokenize=False) == other_tokenizer.apply_chat_template(
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == other.apply_chat_template(
         messages, tokenize=False
     )
+    for sample in samples:
+        mine, theirs = (t(sample, return_offsets_mapping=True) for t in (tokenizer, other))
+        assert mine["input_ids"] == theirs["input_ids"]
+        assert mine["offset_mapping"] == theirs["offset_mapping"]
 
 
 def test_size_and_tokenizer_policy() -> None:

@@ -31,7 +31,7 @@ from patchclamp.errors import PatchclampError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_VERSION = 1
+_VERSION = 2
 _RECEIPT = "patchclamp.json"
 _WEIGHTS = "model.safetensors"
 _STALE = 24 * 3600.0
@@ -159,7 +159,8 @@ def _intact(folder: Path) -> bool:
 def _convert(source: Path, work: Path, spec: Embedded) -> None:
     from safetensors.torch import save_file
 
-    from patchclamp.subjects.gguf import load_gguf_tokenizer, read_gguf
+    from patchclamp.subjects.gguf import read_gguf
+    from patchclamp.subjects.gguf_tokenizer import load_gguf_tokenizer
 
     contents = read_gguf(source)
     contents.config.save_pretrained(str(work))

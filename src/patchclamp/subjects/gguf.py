@@ -164,17 +164,6 @@ def load_gguf(path: str | Path) -> PreTrainedModel:
     return model
 
 
-def load_gguf_tokenizer(path: str | Path) -> Any:
-    """Build the tokenizer that the file carries, with its chat template and special tokens."""
-    from transformers import AutoTokenizer
-
-    path = Path(path)
-    try:
-        return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name, local_files_only=True)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise PatchclampError(f"{path}: the tokenizer in the file cannot be converted: {error}") from error
-
-
 def build(
     model_class: str, config: PretrainedConfig, state: dict[str, Tensor], source: str
 ) -> PreTrainedModel:

@@ -230,12 +230,13 @@ def _check_own(model: nn.Module, device: str | torch.device, dtype: str | torch.
 
 def _read(name: str, dtype: torch.dtype | None, trust: bool, tokenizer: Any) -> tuple[nn.Module, Any]:
     from patchclamp.subjects import embedded, gguf
+    from patchclamp.subjects.gguf_tokenizer import load_gguf_tokenizer
 
     if name in embedded.EMBEDDED:
         return embedded.load_embedded(name)
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
-        return gguf.load_gguf(path), tokenizer if tokenizer is not None else gguf.load_gguf_tokenizer(path)
+        return gguf.load_gguf(path), tokenizer if tokenizer is not None else load_gguf_tokenizer(path)
     if path.is_dir():
         if not (path / "config.json").is_file():
             files = sorted(path.glob("*.gguf"))
