@@ -252,6 +252,19 @@ class Scores:
         )
 
 
+def metric_name(metric: Any) -> str:
+    """The name of a task's metric, be it a string, a `Metric` or a user's function.
+
+    Examples
+    --------
+    >>> metric_name("logit_diff")
+    'logit_diff'
+    """
+    if isinstance(metric, str):
+        return metric
+    return str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
+
+
 @dataclass(frozen=True)
 class Control:
     """Effects of random sets of units matched to the ones under test.
@@ -292,8 +305,6 @@ class Effect:
     control: Control | None = None
     p: float | None = None
     p_adjusted: float | None = None
-    accuracy: float | None = None
-    baseline_accuracy: float | None = None
 
     @property
     def share(self) -> float:

@@ -1,0 +1,186 @@
+"""`effect`: what an intervention does to a task's metric, beside matched random units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchclamp._statistics import bootstrap_interval, holm, permutation_p
+from patchclamp.errors import PatchclampError
+from patchclamp.intervene.controls import MATCHED_BY, matched_sets
+from patchclamp.intervention import Intervention
+from patchclamp.scores import Control, Effect, metric_name
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.trial import run_trial
+from patchclamp.units import Units
+
+FEWEST = 20
+
+
+def effect(
+    subject: Subject,
+    task: Any,
+    interventions: Intervention | Sequence[Intervention] | Sequence[Sequence[Intervention]],
+    control: Literal["matched"] | None = "matched",
+    *,
+    n_control: int = FEWEST,
+    seed: int = 0,
+    reference: Any = None,
+    batch_size: int = 64,
+    n_boot: int = 1000,
+    progress: Callable[[int], None] | None = None,
+) -> Any:
+    """Measure the effect of interventions on a task, with interval and control.
+
+    The estimate is mean over items of m(as it is) - m(changed): positive means that the units as they were raised the
+    metric. The interval is a paired bootstrap over items (over groups, where items have them). The control makes
+    the same change to random sets of units matched by layer and activity; p = (1 + #{|control| >= |estimate|}) /
+    (R + 1).
+
+    Parameters
+    ----------
+    subject, task
+        The task's items should not be those that chose the units.
+    interventions
+        One, or a list that acts together, gives one `Effect`. A list of lists is several sets, measured on the
+        same items: it gives a list, with p-values adjusted by Holm.
+    control
+        ``"matched"``, or None for no control.
+    n_control
+        Number of random sets, at least 20.
+    seed
+        Of bootstrap and random sets; the same seed gives the same result whatever the batch size.
+    reference
+        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
+
+    Examples
+    --------
+    >>> from patchclamp import Intervention, load_task, open_subject
+    >>> lm = open_subject("smollm2")                                            # doctest: +SKIP
+    >>> ioi = load_task("ioi", lm.tokenizer)                                    # doctest: +SKIP
+    >>> print(effect(lm, ioi.split("test"), Intervention("head.23[3]", "mean"),
+    ...              reference=ioi.split("train")))                             # doctest: +SKIP
+    """
+    sets, single = _sets(interventions)
+    if control not in ("matched", None):
+        raise PatchclampError(f"control={control!r}: choose 'matched' or None")
+    if control and n_control < FEWEST:
+        raise PatchclampError(
+            f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
+        )
+    source = (
+        reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
+    )
+    controls = (
+        [_control_sets(s, subject, source, n_control, seed) for s in sets] if control else [[] for _ in sets]
+    )
+    unique, where = _unique([*sets, *(c for many in controls for c in many)])
+    trial = run_trial(subject, task, unique, source, batch_size=batch_size, progress=progress)
+    changed = trial.changed[where]
+    found, offset = [], len(sets)
+    for number, change in enumerate(sets):
+        null = changed[offset : offset + len(controls[number])]
+        offset += len(controls[number])
+        found.append(_effect(change, task, trial.baseline, changed[number], null, trial.groups, seed, n_boot))
+    return _adjusted(found)[0] if single else _adjusted(found)
+
+
+def _sets(interventions: Any) -> tuple[list[tuple[Intervention, ...]], bool]:
+    if isinstance(interventions, Intervention):
+        return [(interventions,)], True
+    listed = list(interventions)
+    if not listed:
+        raise PatchclampError("no intervention was given")
+    if all(isinstance(entry, Intervention) for entry in listed):
+        return [tuple(listed)], True
+    if any(isinstance(entry, Intervention) for entry in listed):
+        raise PatchclampError("interventions and lists of them are mixed; give one list, or a list of lists")
+    return [tuple(entry) for entry in listed], False
+
+
+def _control_sets(
+    change: tuple[Intervention, ...], subject: Subject, reference: Reference, n_sets: int, seed: int
+) -> list[tuple[Intervention, ...]]:
+    """The same changes on matched units; units shared between interventions of a set are drawn together."""
+    members: dict[Any, set[int] | None] = {}
+    for intervention in change:
+        for site, indices in intervention.units.items():
+            old = members.get(site, set())
+            members[site] = None if indices is None or old is None else old | set(indices)
+    if (
+        len(change) > 1
+        and len({i.units for i in change}) > 1
+        and any(c.positions != change[0].positions for c in change)
+    ):
+        raise PatchclampError(
+            "a matched control needs the interventions of a set to share their positions; pass control=None"
+        )
+    drawn = matched_sets(Units(members), subject, reference, n_sets, seed)
+    return [(change[0].on(units),) for units in drawn]
+
+
+def _unique(sets: list[tuple[Intervention, ...]]) -> tuple[list[tuple[Intervention, ...]], NDArray[np.int64]]:
+    """Each distinct set once, and where each of the given ones is: random draws of single units often repeat."""
+    places: dict[tuple[Intervention, ...], int] = {}
+    where = [places.setdefault(change, len(places)) for change in sets]
+    return list(places), np.array(where)
+
+
+def _effect(
+    change: tuple[Intervention, ...],
+    task: Any,
+    baseline: NDArray[np.float64],
+    changed: NDArray[np.float64],
+    null: NDArray[np.float64],
+    groups: tuple[str, ...],
+    seed: int,
+    n_boot: int,
+) -> Effect:
+    difference = baseline - changed
+    low, high = bootstrap_interval(difference, groups, n_boot=n_boot, seed=seed)
+    estimate = float(difference.mean())
+    control, p = None, None
+    if len(null):
+        sizes = (baseline - null).mean(1)
+        edges = np.quantile(sizes, [0.025, 0.975])
+        control = Control(
+            float(sizes.mean()),
+            float(edges[0]),
+            float(edges[1]),
+            tuple(map(float, sizes)),
+            len(sizes),
+            MATCHED_BY,
+        )
+        p = permutation_p(abs(estimate), np.abs(sizes))
+    return Effect(
+        units=Units.parse([i.units for i in change]),
+        intervention=tuple(i.to_json() for i in change),
+        task=task.name,
+        metric=metric_name(task.metric),
+        baseline=float(baseline.mean()),
+        changed=float(changed.mean()),
+        estimate=estimate,
+        low=float(low),
+        high=float(high),
+        per_item=tuple(map(float, difference)),
+        baseline_per_item=tuple(map(float, baseline)),
+        n=len(baseline),
+        seed=seed,
+        control=control,
+        p=p,
+    )
+
+
+def _adjusted(effects: list[Effect]) -> list[Effect]:
+    if any(e.p is None for e in effects):
+        return effects
+    adjusted = holm([e.p for e in effects])
+    return [Effect(**{**_fields(e), "p_adjusted": float(q)}) for e, q in zip(effects, adjusted, strict=True)]
+
+
+def _fields(found: Effect) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in found.__dataclass_fields__}
