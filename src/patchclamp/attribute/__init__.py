@@ -1,5 +1,24 @@
 """Attribute: a score for every unit, from exact patching down to estimates of one backward pass."""
 
 from patchclamp.attribute.activation_patching import activation_patching
+from patchclamp.attribute.attribution_patching import attribution_patching
+from patchclamp.attribute.integrated_gradients import integrated_gradients
+from patchclamp.attribute.relevance_patching import relevance_patching
+from patchclamp.attribute.relevance_rules import RULES, relevance_rules
 
-METHODS = {"activation_patching": activation_patching}
+METHODS = {
+    "activation_patching": activation_patching,
+    "attribution_patching": attribution_patching,
+    "integrated_gradients": integrated_gradients,
+    "relevance_patching": relevance_patching,
+}
+
+__all__ = [
+    "METHODS",
+    "RULES",
+    "activation_patching",
+    "attribution_patching",
+    "integrated_gradients",
+    "relevance_patching",
+    "relevance_rules",
+]

@@ -144,7 +144,9 @@ class Collector:
         assert self._masks is not None
         return self._masks
 
-    def reduce(self, site: Site, product: Float[Tensor, "batch pos *unit"]) -> Float[Tensor, "batch node group"]:
+    def reduce(
+        self, site: Site, product: Float[Tensor, "batch pos *unit"]
+    ) -> Float[Tensor, "batch node group"]:
         """Sum a product over a node's coordinates and over each group of positions."""
         if product.ndim == 4:
             product = product.sum(3)
@@ -178,12 +180,22 @@ class Collector:
         self._metric["corrupted"][rows] = corrupted.detach().float().cpu().numpy()
 
     def scores(self, **meta: Any) -> Scores:
-        """The result."""
+        """The result. Sites that the metric does not depend on were never visited and score 0."""
+        for site in self.sites:
+            if site not in self._values:
+                n = (
+                    1
+                    if self.level[site] == "site"
+                    else len(self.nodes.get(site, range(self.subject.width(site))))
+                )
+                self._values[site] = np.zeros((len(self.task), n, len(self._labels)), np.float32)
         bad = [s for s, v in self._values.items() if np.isinf(v).any()] or [
             s for s, v in self._values.items() if self.positions == "sum" and np.isnan(v).any()
         ]
         if bad:
-            raise PatchclampError(f"{self.method}: the scores at {bad[0]} are not finite; the model may overflow")
+            raise PatchclampError(
+                f"{self.method}: the scores at {bad[0]} are not finite; the model may overflow"
+            )
         kept = {s: v[:, :, 0] if self.positions == "sum" else v for s, v in self._values.items()}
         facts = {name: values.tolist() for name, values in self._metric.items() if np.isfinite(values).any()}
         name = getattr(self.task, "metric", "metric")

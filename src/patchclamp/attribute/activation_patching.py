@@ -165,7 +165,10 @@ def _n_nodes(collector: Collector, site: Site) -> int:
 
 
 def _jobs(
-    collector: Collector, site: Site, differs: Bool[Tensor, "batch pos *unit"], masks: Bool[Tensor, "batch pos group"]
+    collector: Collector,
+    site: Site,
+    differs: Bool[Tensor, "batch pos *unit"],
+    masks: Bool[Tensor, "batch pos group"],
 ) -> _Jobs:
     """Patches that change anything: the node differs between the runs somewhere in the group of positions."""
     if differs.ndim == 4:
