@@ -244,6 +244,7 @@ def _answer_tokens(
     """Answers and foils as the one token by which each continues the clean text."""
     texts = [item.clean + word for item in items for word in (*item.answers, *item.foils)]
     continued = iter(plain_ids(tokenizer, texts))
+    unknown = getattr(tokenizer, "unk_token_id", None)
     answers: list[list[int]] = []
     foils: list[list[int]] = []
     for index, item in enumerate(items):
@@ -253,6 +254,10 @@ def _answer_tokens(
                 ids = next(continued)
                 if ids[:-1] != clean[index]:
                     _refuse_word(name, index, kind, word, item.clean, ids, clean[index])
+                if ids[-1] == unknown:
+                    raise PatchclampError(
+                        f"task {name}, item {index}: the tokenizer does not know the {kind} {word!r}"
+                    )
                 row.append(ids[-1])
             into.append(row)
         both = set(answers[-1]) & set(foils[-1])

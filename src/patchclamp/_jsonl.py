@@ -10,7 +10,7 @@ from typing import Any
 
 from patchclamp._metrics import METRICS, as_metric
 from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.task import Item, Task, check_item
+from patchclamp.task import SPLITS, Item, Task, check_item
 
 _HEADER = ("name", "metric", "corruption", "min_accuracy", "description")
 _ITEM = (*(f.name for f in fields(Item)), "split")
@@ -38,15 +38,16 @@ def read_task(path: Path) -> Task:
             header |= _header(record, where)
             _known_metric(header, where)
             continue
+        unsplit += "split" not in record  # null means: in none, on purpose
         split = record.pop("split", None)
         items.append(_item(record, where))
         check_item(items[-1], as_metric(header.get("metric", "logit_diff")), where)
-        if split is None:
-            unsplit += 1
-        else:
+        if split is not None:
             splits.setdefault(_text(split, "split", where), []).append(len(items) - 1)
     if splits and unsplit:
         raise PatchclampError(f"{path}: {unsplit} of {len(items)} items have no split; give all one, or none")
+    if splits and set(splits) <= set(SPLITS):
+        splits = {name: splits.get(name, []) for name in SPLITS}
     try:
         return Task(items=items, splits=splits, **header)
     except PatchclampError as error:
@@ -67,8 +68,7 @@ def write_task(task: Task, path: Path) -> None:
     for place, item in enumerate(task.items):
         record = {f.name: getattr(item, f.name) for f in fields(Item)}
         record = {key: value for key, value in record.items() if value or key == "clean"}
-        if place in where:
-            record["split"] = where[place]
+        record["split"] = where.get(place)
         lines.append(json.dumps(record, ensure_ascii=False, default=_plain))
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
