@@ -111,13 +111,10 @@ def _control_sets(
         for site, indices in intervention.units.items():
             old = members.get(site, set())
             members[site] = None if indices is None or old is None else old | set(indices)
-    if (
-        len(change) > 1
-        and len({i.units for i in change}) > 1
-        and any(c.positions != change[0].positions for c in change)
-    ):
+    if any(other.on(change[0].units) != change[0] for other in change):
         raise PatchclampError(
-            "a matched control needs the interventions of a set to share their positions; pass control=None"
+            "a matched control makes one kind of change, and the interventions of this set differ in more than their "
+            "units; pass control=None"
         )
     drawn = matched_sets(Units(members), subject, reference, n_sets, seed)
     return [(change[0].on(units),) for units in drawn]
