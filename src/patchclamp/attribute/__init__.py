@@ -2,6 +2,7 @@
 
 from patchclamp.attribute.activation_patching import activation_patching
 from patchclamp.attribute.attribution_patching import attribution_patching
+from patchclamp.attribute.direct_logit_attribution import direct_logit_attribution
 from patchclamp.attribute.integrated_gradients import integrated_gradients
 from patchclamp.attribute.relevance_patching import relevance_patching
 from patchclamp.attribute.relevance_rules import RULES, relevance_rules
@@ -11,6 +12,7 @@ METHODS = {
     "attribution_patching": attribution_patching,
     "integrated_gradients": integrated_gradients,
     "relevance_patching": relevance_patching,
+    "direct_logit_attribution": direct_logit_attribution,
 }
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "RULES",
     "activation_patching",
     "attribution_patching",
+    "direct_logit_attribution",
     "integrated_gradients",
     "relevance_patching",
     "relevance_rules",

@@ -198,11 +198,16 @@ class Collector:
             )
         kept = {s: v[:, :, 0] if self.positions == "sum" else v for s, v in self._values.items()}
         facts = {name: values.tolist() for name, values in self._metric.items() if np.isfinite(values).any()}
-        name = getattr(self.task, "metric", "metric")
+        metric = getattr(self.task, "metric", "metric")
+        name = (
+            metric
+            if isinstance(metric, str)
+            else getattr(metric, "name", getattr(metric, "__name__", "metric"))
+        )
         return Scores(
             self.method,
             self.direction,
-            name if isinstance(name, str) else getattr(name, "__name__", "metric"),
+            str(name),
             str(self.task.name),
             {s: kept[s] for s in sorted(kept)},
             self.level,
