@@ -21,20 +21,21 @@ from patchclamp.measure.sinks import AttentionSinks
 from patchclamp.measure.sparsity import Sparsity
 from patchclamp.measure.wordnet import SUPERSENSES, LabelledText, WordNet
 
-METHODS: dict[str, type[Measure]] = {
-    "moments": Moments,
-    "quantiles": Quantiles,
-    "firing": FiringRate,
-    "dead": DeadUnits,
-    "sparsity": Sparsity,
-    "importance": Importance,
-    "cett": CETT,
-    "massive": MassiveActivations,
-    "sinks": AttentionSinks,
-    "exemplars": Exemplars,
-    "selectivity": Selectivity,
-    "coactivation": Coactivation,
-}
+_MEASURES: tuple[type[Measure], ...] = (
+    Moments,
+    Quantiles,
+    FiringRate,
+    DeadUnits,
+    Sparsity,
+    Importance,
+    CETT,
+    MassiveActivations,
+    AttentionSinks,
+    Exemplars,
+    Selectivity,
+    Coactivation,
+)
+METHODS: dict[str, type[Measure]] = {measure.name: measure for measure in _MEASURES}
 
 __all__ = [
     "CETT",

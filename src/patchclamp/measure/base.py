@@ -34,6 +34,7 @@ class Measure(ABC):
     restoring and fresh copies follow from these.
     """
 
+    name: ClassVar[str] = ""  # in `patchclamp.measure.METHODS`
     config: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[tuple[str, ...]] = ()
     checks_itself: ClassVar[bool] = False  # the measure looks for NaN and Inf in its own sums

@@ -108,6 +108,7 @@ class CETT(Measure):
     values.
     """
 
+    name = "cett"
     config = ("output_weight", "low", "high", "steps", "targets")
     fields = ("lost", "active", "used")
 

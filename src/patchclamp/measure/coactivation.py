@@ -40,6 +40,7 @@ class Coactivation(Measure):
         Bytes; more is refused before anything is allocated.
     """
 
+    name = "coactivation"
     config = ("units", "threshold", "memory_limit")
     fields = ("both", "cross", "total", "shift")
 

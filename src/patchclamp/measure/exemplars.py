@@ -18,8 +18,9 @@ from patchclamp.measure.base import Measure, require
 if TYPE_CHECKING:
     from patchclamp.recording import Samples
 
-_SIGN = {"max": 1.0, "min": -1.0, "abs": 1.0}
-_COLUMNS = ("key", "value", "doc", "position", "token")
+_KEYS: dict[str, Callable[[Tensor], Tensor]] = {"max": lambda a: a, "min": torch.neg, "abs": torch.abs}
+_BLANK: dict[str, float] = {"key": -torch.inf, "value": torch.nan, "doc": -1, "position": -1, "token": -1}
+_COLUMNS = tuple(_BLANK)
 
 
 class Exemplars(Measure):
@@ -45,12 +46,13 @@ class Exemplars(Measure):
     [[1]]
     """
 
+    name = "exemplars"
     config = ("k", "by", "per_doc")
     fields = _COLUMNS
 
     def __init__(self, *, k: int = 10, by: str = "max", per_doc: bool = False) -> None:
         require(k > 0, f"Exemplars: k={k}; keep at least one sample a unit")
-        require(by in _SIGN, f"Exemplars: by={by!r}; one of {', '.join(_SIGN)}{did_you_mean(by, _SIGN)}")
+        require(by in _KEYS, f"Exemplars: by={by!r}; one of {', '.join(_KEYS)}{did_you_mean(by, _KEYS)}")
         self.k, self.by, self.per_doc = int(k), by, bool(per_doc)
         # k x units each; empty places have key -inf and document -1
         self.key: Tensor | None = None
@@ -62,25 +64,44 @@ class Exemplars(Measure):
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         self._prepare(values.shape[1])
         assert self.key is not None
-        keys = values.abs() if self.by == "abs" else values * _SIGN[self.by]
-        # Once the lists are full, a batch has something to offer for few units only.
-        units = (keys.amax(0).cpu().double() >= self.key[-1]).nonzero()[:, 0]
-        if not len(units):
+        keys = _KEYS[self.by](values)
+        level = self.key[-1].to(keys)
+        above = keys >= level  # equal ones too: they may win by their place
+        if bool(level.isfinite().all()) and int(above.sum(0).amax()) <= 4 * self.k:
+            self._add_few(keys, values, above, samples)
+        else:
+            self._add_many(keys, values, above.any(0).nonzero()[:, 0], samples)
+
+    def _add_few(self, keys: Tensor, values: Tensor, above: Tensor, samples: Samples) -> None:
+        """Lists are full and few samples enter them, as in most batches: these alone are looked at."""
+        rows, columns = (index.cpu() for index in above.nonzero(as_tuple=True))
+        if not len(rows):
             return
-        order = torch.from_numpy(np.lexsort((samples.position.cpu().numpy(), samples.doc.cpu().numpy())))
-        picked = units.to(keys.device)
-        keys = keys[:, picked][order.to(keys.device)]
-        rows = _best_per_doc(keys, samples.doc.cpu()[order]) if self.per_doc else _best_rows(keys, self.k)
-        rows_cpu = rows.cpu()
-        original = order[rows_cpu]
-        found = {
-            "key": keys.gather(0, rows).cpu().double(),
-            "value": values[original.to(values.device), picked].cpu().double(),
-            "doc": samples.doc.cpu()[original],
-            "position": samples.position.cpu()[original],
-            "token": samples.token.cpu()[original],
-        }
+        order = columns.argsort(stable=True)
+        rows, columns = rows[order], columns[order]
+        units, place, counts = columns.unique(return_inverse=True, return_counts=True)
+        slot = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[place]
+        shape = (int(counts.max()), len(units))
+        entries = self._entries(keys[rows, columns], values[rows, columns], rows, samples)
+        found = {name: torch.full(shape, _BLANK[name], dtype=entry.dtype) for name, entry in entries.items()}
+        for name, entry in entries.items():
+            found[name][slot, place] = entry
         self._join(units, found)
+
+    def _add_many(self, keys: Tensor, values: Tensor, units: Tensor, samples: Samples) -> None:
+        """The best samples of the batch for each of `units`."""
+        order = torch.from_numpy(np.lexsort((samples.position.cpu().numpy(), samples.doc.cpu().numpy())))
+        keys, values = keys.index_select(1, units), values.index_select(1, units)
+        keys = keys[order.to(keys.device)]
+        rows = _best_per_doc(keys, samples.doc.cpu()[order]) if self.per_doc else _best_rows(keys, self.k)
+        original = order[rows.cpu()]
+        picked = values.gather(0, original.to(values.device))
+        self._join(units.cpu(), self._entries(keys.gather(0, rows), picked, original, samples))
+
+    @staticmethod
+    def _entries(keys: Tensor, values: Tensor, rows: Tensor, samples: Samples) -> dict[str, Tensor]:
+        places = {name: getattr(samples, name).cpu()[rows] for name in ("doc", "position", "token")}
+        return {"key": keys.cpu().double(), "value": values.cpu().double(), **places}
 
     def _merge(self, other: Self) -> None:
         assert other.key is not None
@@ -88,10 +109,9 @@ class Exemplars(Measure):
 
     def _prepare(self, units: int) -> None:
         if self.key is None:
-            self.key = torch.full((self.k, units), -torch.inf, dtype=torch.float64)
-            self.value = torch.full((self.k, units), torch.nan, dtype=torch.float64)
-            self.doc = torch.full((self.k, units), -1)
-            self.position, self.token = self.doc.clone(), self.doc.clone()
+            for name, blank in _BLANK.items():
+                kind = torch.float64 if name in ("key", "value") else torch.int64
+                setattr(self, name, torch.full((self.k, units), blank, dtype=kind))
 
     def _join(self, units: Int[Tensor, " u"], found: dict[str, Tensor]) -> None:
         table = {name: torch.cat([getattr(self, name)[:, units], found[name]]) for name in _COLUMNS}
@@ -196,7 +216,10 @@ def _best_per_doc(keys: Float[Tensor, "n units"], doc: Int[Tensor, " n"]) -> Int
     _, counts = doc.unique_consecutive(return_counts=True)
     ends = counts.cumsum(0)
     return torch.stack(
-        [keys[e - c : e].argmax(0) + (e - c) for e, c in zip(ends.tolist(), counts.tolist(), strict=True)]
+        [
+            keys[e - c : e].max(0).indices + (e - c)
+            for e, c in zip(ends.tolist(), counts.tolist(), strict=True)
+        ]
     )
 
 

@@ -31,6 +31,7 @@ class FiringRate(Measure):
     [0.5, 1.0]
     """
 
+    name = "firing"
     config = ("threshold",)
     fields = ("active",)
 
@@ -75,6 +76,7 @@ class DeadUnits(Measure):
         Largest absolute value that still counts as silent.
     """
 
+    name = "dead"
     config = ("threshold",)
     fields = ("low", "high", "active")
 

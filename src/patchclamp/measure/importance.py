@@ -29,6 +29,7 @@ class Importance(Measure):
         stream).
     """
 
+    name = "importance"
     config = ("output_norms",)
     fields = ("l1",)
 

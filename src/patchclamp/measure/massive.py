@@ -46,6 +46,7 @@ class MassiveActivations(Measure):
     Sun, Chen, Kolter, Liu (2024), Massive activations in large language models (both criteria).
     """
 
+    name = "massive"
     config = ("minimum", "ratio", "keep")
     fields = ("counts", "above", "value", "unit", "doc", "position", "token")
 

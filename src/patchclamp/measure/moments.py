@@ -9,7 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.measure.base import BLOCK_ROWS, Measure, host, row_blocks
+from patchclamp.measure.base import BLOCK_ROWS, Measure, host, require, row_blocks
 
 if TYPE_CHECKING:
     from patchclamp.recording import Samples
@@ -23,8 +23,14 @@ class Moments(Measure):
     Skewness and kurtosis of a constant unit are NaN.
 
     A batch is centred on its own mean before powers are taken, blocks of 64 rows are summed in the activity's
-    precision (float32 at least), and all else is float64. Verified against NumPy to 1e-6 relative, also with
-    means 1,000 times the standard deviation (centring is then limited by float32 input, not by the sums).
+    precision (float32 at least), and all else is float64. Verified against float64 throughout: 1e-6 relative for
+    mean (of the standard deviation) and variance, 1e-6 of m_4 / m_2^2 for skewness and kurtosis, also where the
+    mean is 1,000 standard deviations.
+
+    Parameters
+    ----------
+    order
+        4, or 2 for mean, variance and extremes alone, at about two thirds of the time.
 
     References
     ----------
@@ -39,10 +45,14 @@ class Moments(Measure):
     (2.0, 1.0)
     """
 
+    name = "moments"
     fields: ClassVar[tuple[str, ...]] = ("count", "mean", "m2", "m3", "m4", "low", "high")
+    config: ClassVar[tuple[str, ...]] = ("order",)
     checks_itself = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, order: int = 4) -> None:
+        require(order in (2, 4), f"Moments: order={order}; 4 (skewness and kurtosis too) or 2")
+        self.order = order
         self.count = 0
         self.mean: Tensor | None = None
         self.m2: Tensor | None = None
@@ -52,10 +62,10 @@ class Moments(Measure):
         self.high: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
-        sums = _central_sums(values)
+        sums = _central_sums(values, self.order)
         if not bool(sums.isfinite().all()):
             self._raise_nonfinite(values, samples)
-            sums = _central_sums(values.double())  # finite, but its powers overflow float32
+            sums = _central_sums(values.double(), self.order)  # finite, but its powers overflow float32
         low, high = values.amin(0), values.amax(0)
         self._join(len(values), sums, low.cpu().double(), high.cpu().double())
 
@@ -99,34 +109,41 @@ class Moments(Measure):
         variance = (self.m2 / self.count).clamp_min(0).masked_fill(constant, 0)
         spread = variance.masked_fill(constant, torch.nan)
         unit = ("unit",)
+        higher = {
+            "skewness": (unit, self.m3 / self.count / spread**1.5),
+            "kurtosis": (unit, self.m4 / self.count / spread**2 - 3),
+        }
         return self._dataset(
             {
                 "count": ((), self.count),
                 "mean": (unit, mean),
                 "variance": (unit, variance),
                 "std": (unit, variance.sqrt()),
-                "skewness": (unit, self.m3 / self.count / spread**1.5),
-                "kurtosis": (unit, self.m4 / self.count / spread**2 - 3),
+                **(higher if self.order == 4 else {}),
                 "min": (unit, self.low),
                 "max": (unit, self.high),
             }
         )
 
 
-def _central_sums(values: Float[Tensor, "n units"]) -> Float[Tensor, "4 units"]:
-    """Mean and the sums of squared, cubed and fourth-power deviations from it, float64 on the CPU."""
+def _central_sums(values: Float[Tensor, "n units"], order: int) -> Float[Tensor, "4 units"]:
+    """Mean and the sums of squared, cubed and fourth-power deviations from it, float64 on the CPU.
+
+    The last two are zero for order 2.
+    """
     n = len(values)
     shift = host(torch.stack([block.sum(0) for block in row_blocks(values)])).sum(0).div_(n)
     centre = shift.to(values.device, values.dtype)
     buffers = values.new_empty(2, min(n, BLOCK_ROWS), values.shape[1])
-    partial = values.new_empty(-(-n // BLOCK_ROWS), 4, values.shape[1])
+    partial = values.new_zeros(-(-n // BLOCK_ROWS), 4, values.shape[1])
     for i, block in enumerate(row_blocks(values)):
         d, d2 = buffers[0, : len(block)], buffers[1, : len(block)]
         torch.sub(block, centre, out=d)
         torch.sum(d, 0, out=partial[i, 0])
         torch.sum(torch.mul(d, d, out=d2), 0, out=partial[i, 1])
-        torch.sum(torch.mul(d, d2, out=d), 0, out=partial[i, 2])
-        torch.sum(torch.mul(d2, d2, out=d2), 0, out=partial[i, 3])
+        if order == 4:
+            torch.sum(torch.mul(d, d2, out=d), 0, out=partial[i, 2])
+            torch.sum(torch.mul(d2, d2, out=d2), 0, out=partial[i, 3])
     s1, s2, s3, s4 = host(partial).sum(0)
     # The centre was rounded to the activity's precision: what is left of the mean is taken out exactly.
     e = s1 / n

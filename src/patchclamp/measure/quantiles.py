@@ -54,6 +54,7 @@ class Quantiles(Measure):
     True
     """
 
+    name = "quantiles"
     config = ("q", "bits", "smallest", "largest")
     fields = ("counts", "low", "high")
 

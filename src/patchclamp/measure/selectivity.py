@@ -75,6 +75,7 @@ class Selectivity(Measure):
     Nichols, Holmes (2002), Nonparametric permutation tests (the null of the maximum).
     """
 
+    name = "selectivity"
     config = (
         "labels",
         "membership",
@@ -166,8 +167,7 @@ class Selectivity(Measure):
             at[place[final]] = torch.arange(len(doc))[final]
             pooled = values[at].double()
         elif self.pool == "max":
-            pooled = torch.full((len(docs), values.shape[1]), -torch.inf, dtype=values.dtype)
-            pooled = pooled.index_reduce_(0, place, values, "amax").double()
+            pooled = _maxima(values, place, len(docs)).double()
         else:
             pooled = torch.zeros(len(docs), values.shape[1], dtype=torch.float64).index_add_(
                 0, place, values.double()
@@ -210,8 +210,7 @@ class Selectivity(Measure):
         if self.pool in ("mean", "sum"):
             pooled = torch.zeros(len(docs), values.shape[1], dtype=values.dtype).index_add_(0, place, values)
         elif self.pool == "max":
-            pooled = torch.full((len(docs), values.shape[1]), -torch.inf, dtype=values.dtype)
-            pooled = pooled.index_reduce_(0, place, values, "amax")
+            pooled = _maxima(values, place, len(docs))
         else:
             pooled = values[final]
         size = torch.zeros_like(docs).index_add_(0, place, table["size"])
@@ -336,3 +335,9 @@ class Selectivity(Measure):
             for name, size in self._sizes(ranked, shuffle(member, generator)).items():
                 maxima.setdefault(name, []).append(size.nan_to_num(-torch.inf).amax(1))
         return {name: torch.stack(columns, 1) for name, columns in maxima.items()}
+
+
+def _maxima(values: Float[Tensor, "n units"], place: Tensor, count: int) -> Float[Tensor, "count units"]:
+    """Largest value of each unit among the rows of each place."""
+    out = torch.full((count, values.shape[1]), -torch.inf, dtype=values.dtype)
+    return out.scatter_reduce_(0, place[:, None].expand_as(values), values, "amax")

@@ -47,6 +47,7 @@ class AttentionSinks(Measure):
     activations.
     """
 
+    name = "sinks"
     config = ("positions", "keep", "min_queries", "causal")
     fields = ("score", "base", "queries", "excess", "doc", "position", "token")
 

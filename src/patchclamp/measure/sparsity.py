@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.measure.base import BLOCK_ROWS, host, require, row_blocks
+from patchclamp.measure.firing import count_above
 from patchclamp.measure.moments import Moments
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Sparsity(Moments):
     Characterizing the sparseness of neural codes (lifetime and population).
     """
 
+    name = "sparsity"
     config = ("epsilon",)
     fields = (*Moments.fields, "l1", "l2", "active", "population", "population_n")
 
@@ -54,13 +56,17 @@ class Sparsity(Moments):
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         super()._update(values, samples)
-        size = values.abs()
-        active = size > self.epsilon
-        figures = torch.stack([hoyer(values), kurtosis(values), active.sum(1).double()])
+        figures = torch.cat([self._figures(block) for block in row_blocks(values)], 1)
         known = (~figures.isnan()).sum(1).cpu()
         figures = figures.nan_to_num(0.0)
         population = torch.stack([figures.sum(1), figures.square().sum(1)], 1).cpu()
-        self._add(*norm_sums(values), active.sum(0).cpu(), population, known)
+        active = count_above(values, self.epsilon) + count_above(values, -self.epsilon, below=True)
+        self._add(*norm_sums(values), active, population, known)
+
+    def _figures(self, values: Float[Tensor, "n units"]) -> Float[Tensor, "3 n"]:
+        """Hoyer sparsity, kurtosis and L0 of each row."""
+        active = (values.abs() > self.epsilon).sum(1)
+        return torch.stack([hoyer(values), kurtosis(values), active.double()])
 
     def _merge(self, other: Self) -> None:
         super()._merge(other)
@@ -110,18 +116,21 @@ def hoyer(values: Float[Tensor, "n units"]) -> Float[Tensor, " n"]:
     if root == 1:
         return torch.full((len(values),), torch.nan, dtype=torch.float64)
     # Divided by the largest value first, so that squares neither overflow nor vanish.
-    peak = values.abs().amax(1, keepdim=True)
-    scaled = values / peak
-    ratio = scaled.abs().sum(1, dtype=torch.float64) / scaled.square().sum(1, dtype=torch.float64).sqrt()
+    scaled = values.abs()
+    scaled /= scaled.amax(1, keepdim=True)
+    ratio = scaled.sum(1).double() / scaled.square_().sum(1).double().sqrt()
     return ((root - ratio) / (root - 1)).clamp(0, 1)
 
 
 def kurtosis(values: Float[Tensor, "n units"]) -> Float[Tensor, " n"]:
     """Excess kurtosis of each row over its units, float64; NaN for a constant row."""
-    centred = values.double() - values.mean(1, keepdim=True, dtype=torch.float64)
-    square = centred.square()
-    m2 = square.mean(1).masked_fill(values.amin(1) == values.amax(1), torch.nan)
-    return square.square().mean(1) / m2**2 - 3
+    centred = values - values.mean(1, keepdim=True)
+    low, high = centred.aminmax(dim=1, keepdim=True)
+    centred /= torch.maximum(high, -low)  # powers neither overflow nor vanish
+    square = centred.square_()
+    m2 = square.mean(1).double()
+    m4 = square.square_().mean(1).double()
+    return (m4 / m2**2 - 3).masked_fill((low == high)[:, 0], torch.nan)
 
 
 def norm_sums(values: Float[Tensor, "n units"]) -> tuple[Float[Tensor, " units"], Float[Tensor, " units"]]:

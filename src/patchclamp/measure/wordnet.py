@@ -222,9 +222,12 @@ class WordNet:
         clear = [senses[0] for senses in texts.values() if len({s.number for s in senses}) == 1]
         numbers = {key: i for i, key in enumerate(dict.fromkeys(s.parent for s in clear))}
         pick = random.Random(seed)
+        by_label: dict[str, list[Sense]] = {}
+        for sense in clear:
+            by_label.setdefault(sense.label, []).append(sense)
         out = []
         for name in wanted:
-            members = [s for s in clear if s.label == name]
+            members = by_label.get(name, [])
             if per_label is not None and len(members) > per_label:
                 members = pick.sample(members, per_label)
             out += [LabelledText(s.gloss, s.words[0], s.label, s.number, numbers[s.parent]) for s in members]
