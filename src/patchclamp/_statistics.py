@@ -15,13 +15,14 @@ Array = NDArray[np.float64]
 def resamples(n: int, groups: Sequence[str] | None, n_boot: int, seed: int) -> NDArray[np.float64]:
     """Weights (n_boot, n) of a bootstrap: how often each item is drawn.
 
-    With groups, whole groups are drawn, since items of one group are not independent; with fewer than two groups
-    items are drawn.
+    With groups, whole groups are drawn, since items of one group are not independent; an item whose group has no
+    name is a group of its own. With fewer than two groups items are drawn.
     """
     if n == 0:
         raise PatchclampError("there is no item to resample; give at least one")
     rng = np.random.default_rng(seed)
-    names, member = np.unique(groups, return_inverse=True) if groups else (np.arange(n), np.arange(n))
+    own = [group or f"\0{i}" for i, group in enumerate(groups)] if groups else np.arange(n)
+    names, member = np.unique(own, return_inverse=True)
     if len(names) < 2:
         names, member = np.arange(n), np.arange(n)
     drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
@@ -42,14 +43,14 @@ def bootstrap_interval(
     ----------
     per_item
         (item, ...) values; trailing dimensions are kept. A difference of paired conditions per item makes the
-        interval a paired one.
+        interval a paired one. NaN marks an item that has no such value; it is left out of that mean.
     groups
         The unit of dependence of each item.
 
     Returns
     -------
     low, high
-        Arrays of the trailing shape.
+        Arrays of the trailing shape; NaN where no item has a value.
 
     Examples
     --------
@@ -61,13 +62,32 @@ def bootstrap_interval(
     weights = resamples(len(values), groups, n_boot, seed)
     flat = values.reshape(len(values), -1)
     tail = (1 - level) / 2
-    low, high = np.empty(flat.shape[1]), np.empty(flat.shape[1])
-    total = weights.sum(1, keepdims=True)
+    low, high = np.full(flat.shape[1], np.nan), np.full(flat.shape[1], np.nan)
     block = max(1, 2_000_000 // n_boot)
     for first in range(0, flat.shape[1], block):
-        means = weights @ flat[:, first : first + block] / total
-        low[first : first + block], high[first : first + block] = np.quantile(means, [tail, 1 - tail], axis=0)
+        part = slice(first, first + block)
+        low[part], high[part] = quantiles(weighted_means(weights, flat[:, part]), (tail, 1 - tail))
     return low.reshape(values.shape[1:]), high.reshape(values.shape[1:])
+
+
+def weighted_means(weights: Array, values: Array) -> Array:
+    """Means of (item, k) values under (draw, item) weights; NaN values are left out of theirs."""
+    there = ~np.isnan(values)
+    total = weights @ np.where(there, values, 0.0)
+    count = weights.sum(1, keepdims=True) if there.all() else weights @ there
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
+
+
+def quantiles(draws: Array, at: Sequence[float]) -> Array:
+    """Quantiles over the first axis; NaN draws are left out, a column of nothing else gives NaN."""
+    missing = np.isnan(draws)
+    if not missing.any():
+        return np.asarray(np.quantile(draws, at, axis=0))
+    out = np.full((len(at), *draws.shape[1:]), np.nan)
+    some = ~missing.all(0)
+    out[:, some] = np.nanquantile(draws[:, some], at, axis=0)
+    return out
 
 
 def bootstrap_statistic(

@@ -47,7 +47,8 @@ class Intervention:
         The value of ``clamp``, the factor of ``scale``, the coefficient of ``add`` (1 if not given).
     vector
         For ``add`` the direction, one number a unit of the site (for a head, d_model numbers, added to what the
-        attention writes); for ``project_out`` one row or several that span the subspace.
+        attention writes); for ``project_out`` one row or several that span the subspace. With ``patch``, only
+        the component in the span of the rows is replaced.
     by
         How the mean of ``mean`` is taken: by ``template`` and position, by ``position``, or over all ``data``.
     source
@@ -89,12 +90,23 @@ class Intervention:
             raise PatchclampError(
                 f"{self.kind} {self.units}: needs vector=, a direction with one number a unit"
             )
-        if self.kind in _NEEDS_VECTOR and any(i is not None for i in self.units.values()):
-            raise PatchclampError(f"{self.kind} {self.units}: acts on whole sites; leave out the indices")
+        self._check_vector()
         if self.positions == () or self.positions == "":
             raise PatchclampError(
                 f"{self.kind} {self.units}: positions select nothing; give 'all', a role or indices"
             )
+
+    def _check_vector(self) -> None:
+        if self.vector is None:
+            return
+        if self.kind not in (*_NEEDS_VECTOR, "patch"):
+            raise PatchclampError(f"{self.kind} {self.units}: takes no vector; leave it out")
+        for site, indices in self.units.items():
+            one_head = self.kind == "add" and site.point == "head" and len(indices or ()) == 1
+            if indices is not None and not one_head:
+                raise PatchclampError(
+                    f"{self.kind} {site}{list(indices)}: a vector acts on a whole site; leave out the indices"
+                )
 
     @property
     def places(self) -> tuple[str | int, ...]:
@@ -132,6 +144,7 @@ class Intervention:
     def __str__(self) -> str:
         text = KINDS[self.kind].replace("`value`", f"{self.value if self.value is not None else 1:g}")
         text = text.replace("`source`", self.source)
+        text += " in the span of `vector`" if self.kind == "patch" and self.vector is not None else ""
         text += f", by {self.by}" if self.kind == "mean" else ""
         where = "all positions" if self.positions == "all" else ", ".join(map(str, self.places))
         return f"{self.units} {text}, at {where}"
@@ -144,10 +157,10 @@ def _choose(what: str, value: str, options: Mapping[str, str]) -> None:
 
 
 def _freeze(vector: Any) -> Vector:
-    rows = vector.tolist() if hasattr(vector, "tolist") else vector
-    return tuple(
-        tuple(float(x) for x in row) if isinstance(row, (list, tuple)) else float(row) for row in rows
-    )
+    rows = vector.tolist() if hasattr(vector, "tolist") else list(vector)
+    if rows and isinstance(rows[0], (list, tuple)):
+        return tuple(tuple(float(x) for x in row) for row in rows)
+    return tuple(float(x) for x in rows)
 
 
 def _thaw(value: Any) -> Any:

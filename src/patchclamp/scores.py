@@ -148,13 +148,8 @@ class Scores:
         mean = self.mean(site).reshape(len(index), len(labels))
         low = high = np.full(mean.shape, np.nan)
         if n_boot:
-            filled = np.nan_to_num(self.values[site])
-            low, high = (
-                b.reshape(mean.shape)
-                for b in bootstrap_interval(filled, self.groups, n_boot=n_boot, seed=seed)
-            )
-            share = np.mean(~np.isnan(self.values[site]), axis=0).reshape(mean.shape)
-            low, high = (np.where(share > 0, b / np.where(share > 0, share, 1), np.nan) for b in (low, high))
+            bounds = bootstrap_interval(self.values[site], self.groups, n_boot=n_boot, seed=seed)
+            low, high = (bound.reshape(mean.shape) for bound in bounds)
         each = len(labels)
         return pd.DataFrame(
             {

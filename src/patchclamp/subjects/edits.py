@@ -13,13 +13,18 @@ from patchclamp.intervention import Intervention
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.batch import Batch, Edit, Pair
 from patchclamp.subjects.reference import Reference, from_end
+from patchclamp.subjects.replay import REPLAYED, Replays
 from patchclamp.units import Site
 
 Value = Callable[[Tensor, Batch], Tensor]
 
 
 def compile_interventions(
-    interventions: Sequence[Intervention], subject: Subject, pair: Pair, reference: Reference | None = None
+    interventions: Sequence[Intervention],
+    subject: Subject,
+    pair: Pair,
+    reference: Reference | None = None,
+    replays: Replays | None = None,
 ) -> list[Edit]:
     """Edits that carry out interventions on the clean inputs of one batch of items.
 
@@ -31,6 +36,8 @@ def compile_interventions(
         The batch; its roles say where positions such as ``"end"`` are, its corrupted inputs feed ``patch``.
     reference
         Needed by ``mean`` and ``resample``.
+    replays
+        Shares passes over other inputs between sets of interventions of one batch.
 
     Returns
     -------
@@ -42,26 +49,28 @@ def compile_interventions(
     PatchclampError
         For units that the model does not have, missing reference items or roles.
     """
+    replays = replays or Replays(subject, pair, reference, interventions)
     edits: list[Edit] = []
     for change in interventions:
         subject.check_units(change.units)
-        values = _values(change, subject, pair, reference)
+        values = _values(change, subject, pair, reference, replays)
         for site, indices in change.units.items():
-            if change.kind == "add" and site.point == "head":
-                raise PatchclampError(
-                    f"add {site}: write attn_out.{site.layer} instead, what all heads add to the stream"
-                )
-            edits.append(Edit(site, _edit(change, subject, pair, site, indices, values[site])))
+            at, chosen = _target(change, site, indices)
+            edits.append(Edit(at, _edit(change, pair, chosen, values[site])))
     return edits
 
 
+def _target(
+    change: Intervention, site: Site, indices: tuple[int, ...] | None
+) -> tuple[Site, tuple[int, ...] | None]:
+    """Where an edit acts: a direction is added to a head's contribution in the attention's output."""
+    if change.kind == "add" and site.point == "head":
+        return Site("attn_out", site.layer), None
+    return site, indices
+
+
 def _edit(
-    change: Intervention,
-    subject: Subject,
-    pair: Pair,
-    site: Site,
-    indices: tuple[int, ...] | None,
-    value: Value,
+    change: Intervention, pair: Pair, indices: tuple[int, ...] | None, value: Value
 ) -> Callable[[Tensor, Batch], Tensor]:
     def act(activity: Tensor, batch: Batch) -> Tensor:
         where = positions(change, pair, activity)[:, :, None]
@@ -94,13 +103,11 @@ def positions(change: Intervention, pair: Pair, activity: Tensor) -> Bool[Tensor
             found |= (index == at) & (at >= 0)
         else:
             found |= index == (where if where >= 0 else length + where)
-    if not found.any():
-        raise PatchclampError(f"positions {change.positions!r} select nothing in these items")
     return found & real
 
 
 def _values(
-    change: Intervention, subject: Subject, pair: Pair, reference: Reference | None
+    change: Intervention, subject: Subject, pair: Pair, reference: Reference | None, replays: Replays
 ) -> Mapping[Site, Value]:
     sites = change.units.sites
     if change.kind in ("mean", "resample") and reference is None:
@@ -109,20 +116,21 @@ def _values(
         assert reference is not None
         means = reference.means(sites, change.by)
         return {site: _mean(means[site], change, pair) for site in sites}
-    if change.kind == "resample":
-        assert reference is not None
-        return _replay(subject, reference.donors(pair, change.seed), sites)
-    if change.kind == "patch":
-        source = pair.clean if change.source == "clean" else pair.corrupted
-        if source is None:
-            raise PatchclampError(f"patch {change.units}: the items have no corrupted input to patch from")
-        return _replay(subject, source, sites)
+    if change.kind in REPLAYED:
+        seen = replays.values(change)
+        if change.vector is None:
+            return {site: _constant(seen[site]) for site in sites}
+        return {site: _part(_basis(change, site, subject), seen[site]) for site in sites}
     return {site: _formula(change, site, subject) for site in sites}
 
 
-def _replay(subject: Subject, source: Batch, sites: Sequence[Site]) -> Mapping[Site, Value]:
-    seen = subject.run(source, read=list(sites)).activity
-    return {site: (lambda a, b, v=seen[site]: v) for site in sites}
+def _constant(source: Tensor) -> Value:
+    return lambda a, b: source
+
+
+def _part(basis: Tensor, source: Tensor) -> Value:
+    """The activity with its component in a subspace taken from another input."""
+    return lambda a, b: a + ((source - a).double() @ basis.T.to(a.device) @ basis.to(a.device)).to(a.dtype)
 
 
 def _mean(means: Mapping[str, Tensor], change: Intervention, pair: Pair) -> Value:
@@ -164,24 +172,42 @@ def _formula(change: Intervention, site: Site, subject: Subject) -> Value:
         return lambda a, b: torch.full_like(a, amount)
     if change.kind == "scale":
         return lambda a, b: a * amount
-    vector = torch.tensor(change.vector, dtype=torch.float64)
-    width = subject.width(site)
-    if vector.shape[-1] != width:
-        raise PatchclampError(
-            f"{change.kind} {site}: the vector has {vector.shape[-1]} numbers, the site {width} units"
-        )
     if change.kind == "add":
+        vector = _vector(change, site, subject)
         if vector.ndim != 1:
             raise PatchclampError(f"add {site}: one direction is wanted, got {len(vector)} rows")
         return lambda a, b: a + amount * vector.to(a.device, a.dtype)
-    basis = _orthonormal(torch.atleast_2d(vector), site)
+    basis = _basis(change, site, subject)
     return lambda a, b: a - (a.double() @ basis.T.to(a.device) @ basis.to(a.device)).to(a.dtype)
+
+
+def _vector(change: Intervention, site: Site, subject: Subject) -> Tensor:
+    """The intervention's vector in float64, checked against the site."""
+    vector = torch.tensor(change.vector, dtype=torch.float64)
+    if change.kind == "add" and site.point == "head":
+        width = subject.width(Site("attn_out", site.layer))
+    elif subject.unit_dim(site) > 1:
+        raise PatchclampError(
+            f"{change.kind} {site}: a subspace of heads is one of z.{site.layer} (before the output projection) or "
+            f"of attn_out.{site.layer} (after it); give one of those"
+        )
+    else:
+        width = subject.width(site)
+    if vector.shape[-1] != width:
+        raise PatchclampError(
+            f"{change.kind} {site}: the vector has {vector.shape[-1]} numbers where {width} are wanted"
+        )
+    return vector
+
+
+def _basis(change: Intervention, site: Site, subject: Subject) -> Tensor:
+    return _orthonormal(torch.atleast_2d(_vector(change, site, subject)), site)
 
 
 def _orthonormal(rows: Tensor, site: Site) -> Tensor:
     """Orthonormal rows with the same span; linearly dependent ones are dropped."""
     _, sizes, right = torch.linalg.svd(rows, full_matrices=False)
-    kept = sizes > 1e-10 * sizes.max().clamp(min=1e-300)
+    kept = sizes > 1e-10 * sizes.max()
     if float(sizes.max()) == 0:
-        raise PatchclampError(f"project_out {site}: the vector is zero, so it spans nothing")
+        raise PatchclampError(f"{site}: the vector is zero, so it spans nothing")
     return right[kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class Reference:
                     rows = torch.tensor([n == name for n in names], device=activity.device)
                     _scatter(sums[site, by], counts[site, by], name, activity[rows], place[rows])
 
-            self.subject.run(pair.clean, read={s: (lambda a, s=s: add(s, a)) for s in sites})
+            self.subject.run(pair.clean, read={s: partial(add, s) for s in sites})
         return {
             key: {name: total / counts[key][name].clamp(min=1) for name, total in entry.items()}
             for key, entry in sums.items()
@@ -84,10 +85,11 @@ class Reference:
                 summed = (size * real[..., None]).sum((0, 1), dtype=torch.float64)
                 totals[site] = totals.get(site, torch.zeros_like(summed)) + summed
 
-            self.subject.run(pair.clean, read={s: (lambda a, s=s: add(s, a)) for s in wanted})
+            self.subject.run(pair.clean, read={s: partial(add, s) for s in wanted})
             count += int(pair.clean.mask.sum())
+        live: Any = self.subject
         for site, total in totals.items():
-            norms = self.subject.output_norms(site).to(total.device)
+            norms = live.output_norms(site).to(total.device)
             self._activity[site] = (total / max(count, 1) * norms).cpu()
         return {site: self._activity[site] for site in sites}
 
@@ -97,11 +99,12 @@ class Reference:
         The choice depends on the seed and the item's place in its task alone, not on the batch.
         """
         if self._items is None:
-            self._items = [
+            found = [
                 (pair.templates[i], int(pair.clean.lengths[i]), pair.clean.take(torch.tensor([i])))
                 for pair in self.subject.pairs(self.task, self.batch_size)
                 for i in range(len(pair.clean))
             ]
+            self._items = sorted(found, key=lambda item: int(item[2].rows))
         chosen = []
         for i, row in enumerate(pair.rows.tolist()):
             key = (pair.templates[i], int(pair.clean.lengths[i]))

@@ -15,8 +15,9 @@ from patchclamp.errors import PatchclampError
 from patchclamp.intervention import Intervention
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.batch import Pair
-from patchclamp.subjects.edits import compile_interventions
+from patchclamp.subjects.edits import compile_interventions, positions
 from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.replay import Replays
 from patchclamp.subjects.transformer import Transformer
 from patchclamp.units import Site
 
@@ -56,6 +57,7 @@ def run_trial(
     n = len(task)
     if n == 0:
         raise PatchclampError("the task has no item to measure on")
+    _check_positions(subject, task, sets, batch_size)
     baseline, changed = np.empty(n), np.empty((len(sets), n))
     groups: list[str] = [""] * n
     first = [_first_layer(subject, change) for change in sets]
@@ -67,8 +69,9 @@ def run_trial(
         baseline[rows] = _score(pair, run.logits, run.logits)
         for i, row in enumerate(rows):
             groups[row] = pair.groups[i] if pair.groups else ""
+        replays = Replays(subject, pair, reference, (i for change in sets for i in change))
         for number, change in enumerate(sets):
-            edits = compile_interventions(change, subject, pair, reference)
+            edits = compile_interventions(change, subject, pair, reference, replays)
             layer = first[number]
             start = (layer, run.activity[Site("resid_pre", layer)]) if layer else None
             out = subject.run(pair.clean, write=edits, logits=pair.answer_position, start=start).logits
@@ -77,6 +80,22 @@ def run_trial(
             if progress is not None:
                 progress(done)
     return Trial(baseline, changed, tuple(groups) if any(groups) else ())
+
+
+def _check_positions(subject: Subject, task: Any, sets: Sequence[Change], batch_size: int) -> None:
+    """Refuse an intervention whose positions no item has: it would change nothing, silently."""
+    waiting = {c.positions: c for change in sets for c in change if c.positions != "all"}
+    if not waiting:
+        return
+    for pair in subject.pairs(task, batch_size):
+        for where, change in list(waiting.items()):
+            if positions(change, pair, pair.clean.mask).any():
+                del waiting[where]
+    if waiting:
+        raise PatchclampError(
+            f"positions {next(iter(waiting))!r} select nothing in the items of {task.name}; give 'all', a role or "
+            "indices within the text"
+        )
 
 
 def _first_layer(subject: Subject, change: Change) -> int:
