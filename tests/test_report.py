@@ -41,7 +41,7 @@ def test_the_report_is_complete():
         "patchclamp study toy",
     ):
         assert text in page
-    assert page.count("<svg") == 7
+    assert page.count("<svg") == 8
     assert ">None<" not in page
     assert not re.search(r">\s*(nan|None|undefined)\b", page)
 
@@ -74,7 +74,9 @@ def test_every_figure_is_well_formed():
 
 
 def test_a_study_without_maps_or_curves_still_has_a_report():
-    study = invented(maps={"heads": None, "stream": None, "outputs": []}, curves=[], units=[], forest=[])
+    study = invented(
+        maps={"heads": None, "stream": None, "outputs": []}, curves=[], units=[], forest=[], ablations=[]
+    )
     study["methods"] |= {"agreement": [], "scatter": []}
     assert "not evidence for" in render(study, [])
 

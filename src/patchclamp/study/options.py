@@ -28,7 +28,8 @@ class StudyOptions:
     kind
         Ablation that verifies: ``"mean"``, ``"zero"`` or ``"resample"``.
     by
-        Where means come from: ``"template"``, ``"position"`` or ``"data"``.
+        Where means come from: ``"position"``, ``"template"`` or ``"data"``. Means by template keep whatever all items
+        of a template share, such as the order of two names, and so leave alone the units that carry it.
     n_control
         Random sets beside every joint effect; at least 20.
     n_singles
@@ -55,7 +56,7 @@ class StudyOptions:
     n_test: int = 64
     method: str = "integrated_gradients"
     kind: str = "mean"
-    by: str = "template"
+    by: str = "position"
     n_control: int = 20
     n_singles: int = 5
     n_control_single: int = 20

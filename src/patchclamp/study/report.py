@@ -64,6 +64,11 @@ def _figures(study: Mapping[str, Any]) -> dict[str, Any]:
             "metric lost when ablated",
             "Effects of ablating units, with intervals and controls",
         ),
+        "ablations": forest(
+            study["ablations"], "metric lost", "The chosen sets under other kinds of ablation"
+        )
+        if study["ablations"]
+        else None,
         "curves": [_curve_pair(kind) for kind in study["curves"]],
         "scatter": [_scatter(study, m) for m in study["methods"]["scatter"]],
     }

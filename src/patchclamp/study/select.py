@@ -78,13 +78,15 @@ def ranked(scores: Any, point: str) -> tuple[tuple[Unit, ...], tuple[float, ...]
     PatchclampError
         When nothing was scored at this point, or a score is not finite.
     """
+    summed = scores.summed()
     units: list[Unit] = []
     values: list[np.ndarray] = []
-    for site in sorted(s for s in scores.values if s.point == point):
-        mean = np.asarray(scores.mean(site), dtype=np.float64)
-        mean = mean.sum(-1) if mean.ndim > 1 else mean
-        values.append(mean)
-        units.extend(Unit(site, i) for i in range(len(mean)))
+    for site in [s for s in summed.sites if s.point == point]:
+        indices = summed.index(site)
+        if None in indices:
+            raise PatchclampError(f"{site}: it was scored as a whole, so its units cannot be ranked")
+        values.append(np.asarray(summed.mean(site), dtype=np.float64))
+        units.extend(Unit(site, i) for i in indices)
     if not units:
         raise PatchclampError(f"{point}: the scores hold no unit of this point, so none can be chosen")
     flat = np.concatenate(values)
@@ -140,8 +142,8 @@ def select_units(
     kind, point
         ``"heads"`` and ``"head"``, or ``"neurons"`` and ``"mlp_act"``.
     sizes
-        Sizes to try, ascending; those past the number of units are left out. The search ends at the first size
-        that loses `target`.
+        Sizes to try, ascending; those past the number of units with a positive score, or past a third of all, are
+        left out. The search ends at the first size that loses `target`.
     target
         Fraction of the metric.
     lost_by_ablating
@@ -151,7 +153,9 @@ def select_units(
     positive = sum(v > 0 for v in values)
     tried: list[int] = []
     lost: list[float] = []
-    for size in [s for s in sizes if s <= max(positive, 1)]:
+    # At most a third of all units, so that random sets matched to the chosen one can be drawn from the rest.
+    most = max(1, min(positive, len(order) // 3))
+    for size in [s for s in sizes if s <= most]:
         tried.append(size)
         lost.append(lost_by_ablating(Units.parse(list(order[:size]))))
         if lost[-1] >= target:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from patchclamp.scores import Effect, holm
+from patchclamp._statistics import bootstrap_statistic, holm
+from patchclamp.scores import Effect
 
 __all__ = ["Share", "corrected", "ratio_interval", "share_lost"]
 
@@ -96,7 +96,11 @@ def corrected(shares: Mapping[str, Share]) -> dict[str, Share]:
 
 
 def ratio_interval(
-    parts: Sequence[Sequence[float]], whole: Sequence[float], n_boot: int = 1000, seed: int = 0
+    parts: Sequence[Sequence[float]],
+    whole: Sequence[float],
+    groups: Sequence[str] | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Return the ratio of the summed means of `parts` to the mean of `whole`, with a paired bootstrap interval.
 
@@ -106,6 +110,8 @@ def ratio_interval(
         Per-item effects of each unit alone, (units, items).
     whole
         Per-item effects of all together, (items,).
+    groups
+        The unit of dependence of each item.
 
     Examples
     --------
@@ -113,9 +119,11 @@ def ratio_interval(
     (0.5, 0.5, 0.5)
     """
     top, bottom = np.sum(np.asarray(parts, dtype=float), axis=0), np.asarray(whole, dtype=float)
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, len(bottom), size=(n_boot, len(bottom)))
-    means = bottom[draws].mean(1)
-    ratios = top[draws].mean(1) / np.where(means == 0, math.nan, means)
-    low, high = np.nanquantile(ratios, [0.025, 0.975])
-    return float(top.mean() / bottom.mean()), float(low), float(high)
+    low, high = bootstrap_statistic(
+        lambda weights: float(weights @ top / (weights @ bottom)),
+        len(bottom),
+        groups,
+        n_boot=n_boot,
+        seed=seed,
+    )
+    return float(top.mean() / bottom.mean()), low, high

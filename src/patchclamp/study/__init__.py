@@ -1,0 +1,35 @@
+"""study: from a model and a behaviour to units, proof, claims and a report.
+
+The names below are loaded when they are first used: reading a claims file needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_WHERE = {
+    "Claim": "claims",
+    "Study": "study",
+    "StudyOptions": "options",
+    "Verdict": "verify",
+    "load_for_study": "study",
+    "read_claims": "claims",
+    "render": "report",
+    "run_study": "study",
+    "schema": "claims",
+    "verify_claims": "verify",
+    "write_claims": "claims",
+}
+
+__all__ = list(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'patchclamp.study' has no attribute {name!r}")
+    return getattr(import_module(f"patchclamp.study.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

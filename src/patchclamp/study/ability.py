@@ -1,0 +1,110 @@
+"""Whether the model does the task at all, and the task as a study states it: items, hashes, examples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+
+from patchclamp._statistics import bootstrap_interval
+from patchclamp.errors import PatchclampError
+from patchclamp.study.options import StudyOptions
+from patchclamp.subjects import Batch
+from patchclamp.task import METRICS, Item, Task, require_ability
+
+__all__ = ["examples", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
+
+
+def measure_ability(subject: Any, task: Task, options: StudyOptions) -> dict[str, Any]:
+    """Run clean and corrupted items and return metric, interval and accuracy.
+
+    Raises
+    ------
+    PatchclampError
+        With the figures, when the model does not do the task, or the metric cannot be shared out among units
+        because its mean is not above zero or lower is better.
+    """
+    if not task.score.higher_is_better:
+        raise PatchclampError(
+            f"task {task.name}: the metric {task.score} is better when lower, and a study counts what share of the "
+            "metric is lost; use logit_diff, prob_diff or prob"
+        )
+    clean, accuracy = _evaluate(subject, task, "clean", options.batch_size)
+    require_ability(task, float(accuracy.mean()), float(clean.mean()))
+    if float(clean.mean()) <= 0:
+        raise PatchclampError(
+            f"task {task.name}: the mean {task.score} is {float(clean.mean()):.3f}, so there is nothing to lose"
+        )
+    low, high = bootstrap_interval(clean.numpy(), [item.group for item in task.items], seed=options.seed)
+    corrupted = None
+    if task.has_contrast:
+        corrupted = float(_evaluate(subject, task, "corrupted", options.batch_size)[0].mean())
+    return {
+        "accuracy": float(accuracy.mean()),
+        "metric": float(clean.mean()),
+        "low": float(low),
+        "high": float(high),
+        "corrupted": corrupted,
+        "required": task.min_accuracy,
+        "n_items": len(task),
+    }
+
+
+def _evaluate(subject: Any, task: Task, which: str, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return metric and accuracy per item, in the items' order."""
+    values, right = torch.zeros(len(task)), torch.zeros(len(task))
+    encoded = task.encode(subject.tokenizer, bos=subject.bos, max_length=subject.max_length)
+    for part in encoded.batches(batch_size):
+        logits = subject.run(Batch(getattr(part, which), part.mask, part.rows), logits="last").logits.cpu()
+        values[part.rows] = task.score(logits, part, logits if task.score.needs_reference else None)
+        right[part.rows] = METRICS["accuracy"](logits, part)
+    return values, right
+
+
+def splits_of(task: Task, options: StudyOptions) -> dict[str, Task]:
+    """Return the items of a study by split, at most as many as the options ask for."""
+    wanted = {"train": options.n_train, "validation": options.n_validation, "test": options.n_test}
+    return {name: task.split(name).take(n) for name, n in wanted.items()}
+
+
+def items_fingerprint(task: Task) -> str:
+    """Return a hash of a task's items: texts, answers and foils, in order."""
+    facts = [(i.clean, i.corrupted, list(i.answers), list(i.foils)) for i in task.items]
+    return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
+
+
+def metric_text(task: Task) -> str:
+    """Return the metric in words for a sentence: "logit difference between answer and foil"."""
+    known = {
+        "logit_diff": "logit difference between the answer and the foil at the last token",
+        "prob_diff": "difference in probability between the answers and the foils at the last token",
+        "prob": "probability of the answers at the last token",
+        "accuracy": "share of items on which the answer beats the foil",
+    }
+    return known.get(str(task.score), f"{task.score} ({task.score.formula})")
+
+
+def examples(task: Task) -> list[dict[str, Any]]:
+    """Return the first item, clean and corrupted, cut into pieces at its roles."""
+    item = task.items[0]
+    answer = item.answers[0].strip()
+    foil = item.foils[0].strip() if item.foils else ""
+    shown = [{"label": "clean", "pieces": _pieces(item, "clean"), "answer": answer, "foil": foil}]
+    if item.corrupted is not None:
+        shown.append({"label": "corrupted", "pieces": _pieces(item, "corrupted"), "answer": "", "foil": ""})
+    return shown
+
+
+def _pieces(item: Item, which: str) -> list[dict[str, str]]:
+    text = item.clean if which == "clean" else item.corrupted or ""
+    spans = item.spans if which == "clean" else item.corrupted_spans
+    pieces: list[dict[str, str]] = []
+    at = 0
+    for role, (start, end) in sorted(spans.items(), key=lambda entry: (entry[1][0], -entry[1][1])):
+        if start < at:
+            continue
+        pieces += [{"text": text[at:start], "role": ""}, {"text": text[start:end], "role": role}]
+        at = end
+    return [piece for piece in [*pieces, {"text": text[at:], "role": ""}] if piece["text"]]

@@ -1,0 +1,125 @@
+"""The experiments behind claims, each a function from units to a `Share`: a study runs them, `verify` runs them again.
+
+All are interventions on the same items with the same reference for means, so that a claim and its verification
+differ in nothing but the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from patchclamp.intervene import effect
+from patchclamp.intervention import Intervention
+from patchclamp.study.share import Share, ratio_interval, share_lost
+from patchclamp.subjects.reference import Reference
+from patchclamp.task import Task
+from patchclamp.units import Site, Units
+
+__all__ = ["ABLATIONS", "Bench", "complement"]
+
+ABLATIONS: Mapping[str, Mapping[str, str]] = {
+    "mean at the position": {"kind": "mean", "by": "position"},
+    "mean at the position of the template": {"kind": "mean", "by": "template"},
+    "mean over all positions": {"kind": "mean", "by": "data"},
+    "zero": {"kind": "zero"},
+    "value on the corrupted input": {"kind": "patch", "source": "corrupted"},
+}
+"""The kinds of ablation that a study compares."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A subject, the items to measure on, the items that means come from, and the ablation.
+
+    Parameters
+    ----------
+    subject
+        The model.
+    items
+        Where effects are measured.
+    reference
+        Where means, replacement values and typical activity come from; shares no item with `items`.
+    intervention
+        Kind and details of the ablation, without units.
+    seed
+        Of bootstrap and random sets.
+    """
+
+    subject: Any
+    items: Task
+    reference: Reference
+    intervention: Mapping[str, Any]
+    seed: int = 0
+
+    def lost(self, units: Units, n_control: int = 0) -> Share:
+        """Return the share of the metric that ablating the units takes away, beside matched random sets."""
+        found = effect(
+            self.subject,
+            self.items,
+            [self.change(units)],
+            control="matched" if n_control else None,
+            n_control=n_control,
+            seed=self.seed,
+            reference=self.reference,
+        )
+        return share_lost(found)
+
+    def each(self, units: Sequence[Units], n_control: int = 0) -> list[Share]:
+        """Return the share lost with each selection ablated alone, beside random ones matched to it."""
+        found = effect(
+            self.subject,
+            self.items,
+            [[self.change(one)] for one in units],
+            control="matched" if n_control else None,
+            n_control=n_control,
+            seed=self.seed,
+            reference=self.reference,
+        )
+        return [share_lost(one) for one in found]
+
+    def recovered(self, units: Units, among: Sequence[str]) -> Share:
+        """Return the share of the metric that is left when everything among some sites but the units is ablated."""
+        lost = self.lost(complement(self.subject, units, among))
+        return Share(
+            estimate=1 - lost.estimate,
+            low=1 - lost.high,
+            high=1 - lost.low,
+            baseline=lost.baseline,
+            changed=lost.changed,
+            n=lost.n,
+        )
+
+    def ratio(self, units: Units, alone: Sequence[Share] = (), together: Share | None = None) -> Share:
+        """Return the sum of the units' effects alone over their effect together; shares at hand are used."""
+        together = together or self.lost(units)
+        alone = alone or self.each(units.each())
+        value, low, high = ratio_interval(
+            [share.per_item for share in alone],
+            together.per_item,
+            [item.group for item in self.items.items],
+            seed=self.seed,
+        )
+        return Share(value, low, high, together.baseline, together.changed, together.n)
+
+    def otherwise(self, units: Units) -> dict[str, Share]:
+        """Return the share lost under every kind of ablation, the study's own included."""
+        found = {}
+        for name, how in ABLATIONS.items():
+            change = {**{k: v for k, v in self.intervention.items() if k not in ("kind", "by")}, **how}
+            found[name] = replace(self, intervention=change).lost(units)
+        return found
+
+    def change(self, units: Units) -> Intervention:
+        """Return the ablation of these units."""
+        return Intervention.from_json({**self.intervention, "units": units.to_json()})
+
+
+def complement(subject: Any, units: Units, among: Sequence[str]) -> Units:
+    """Return all units of some sites but these."""
+    members: dict[Site, list[int]] = {}
+    for site in subject.resolve(list(among)):
+        kept = set(units[site] or ()) if site in units else set()
+        members[site] = [i for i in range(subject.width(site)) if i not in kept]
+    return Units({site: indices for site, indices in members.items() if indices})

@@ -1,0 +1,259 @@
+"""The middle of a study: choosing units, ablating them on test items, and what follows from it in words and claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from patchclamp.study import findings
+from patchclamp.study.ability import items_fingerprint, metric_text
+from patchclamp.study.claims import Claim
+from patchclamp.study.describing import describe_heads, describe_neurons
+from patchclamp.study.experiments import Bench
+from patchclamp.study.findings import Context
+from patchclamp.study.options import StudyOptions
+from patchclamp.study.select import Selection, select_units
+from patchclamp.study.share import Share, corrected
+from patchclamp.study.tables import score_interval, strongest_role
+from patchclamp.task import Task
+from patchclamp.units import Unit, Units
+
+__all__ = ["KINDS", "Proved", "context_of", "prove", "select_all", "unit_rows"]
+
+KINDS: Mapping[str, tuple[str, str]] = {
+    "heads": ("head", "attention head"),
+    "neurons": ("mlp_act", "MLP neuron"),
+}
+"""Kind of unit -> (point, name of one in words)."""
+
+Say = Callable[..., None]
+
+
+@dataclass
+class Proved:
+    """What the interventions on test items found.
+
+    Parameters
+    ----------
+    joint, alone
+        Kind -> share lost with the chosen set ablated; unit -> share lost with it alone.
+    kept
+        Kind -> share recovered with all units of the kind ablated but the chosen.
+    ratio
+        Kind -> sum of single effects over the joint effect of the same units.
+    otherwise
+        Kind -> ablation in words -> share lost by the chosen set under it.
+    claims
+        What can be measured again.
+    """
+
+    joint: dict[str, Share] = field(default_factory=dict)
+    alone: dict[Unit, Share] = field(default_factory=dict)
+    kept: dict[str, Share] = field(default_factory=dict)
+    ratio: dict[str, Share] = field(default_factory=dict)
+    otherwise: dict[str, dict[str, Share]] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+
+    @property
+    def matched_by(self) -> str:
+        """How the random sets were drawn, in words."""
+        controls = [s.control for s in self.joint.values() if s.control is not None]
+        return str(controls[0]["matched_by"]) if controls else "none"
+
+    def forest(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
+        """All effects as rows of the forest figure: each chosen set, then its units alone."""
+        rows = []
+        for s in selections:
+            rows.append(self.joint[s.kind].row(f"{s.k:,} {s.kind}" if s.k > 1 else str(s.order[0])))
+            rows += [self.alone[u].row(str(u)) for u in s.order if u in self.alone and s.k > 1]
+        return rows
+
+    def ablations(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
+        """The chosen sets under every kind of ablation, as rows of a forest figure."""
+        return [
+            share.row(f"{s.k:,} {s.kind}, {name}")
+            for s in selections
+            for name, share in self.otherwise[s.kind].items()
+        ]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Every share by name."""
+        named: dict[str, Share] = {
+            **{f"joint {k}": v for k, v in self.joint.items()},
+            **{f"alone {u}": v for u, v in self.alone.items()},
+            **{f"kept {k}": v for k, v in self.kept.items()},
+            **{f"ratio {k}": v for k, v in self.ratio.items()},
+            **{f"joint {k}: {name}": v for k, some in self.otherwise.items() for name, v in some.items()},
+        }
+        return [{"name": name, **asdict(share)} for name, share in named.items()]
+
+
+def context_of(
+    subject: Any, task: Task, splits: Mapping[str, Task], bench: Bench, source: str, options: StudyOptions
+) -> Context:
+    """Collect what all claims of a study share."""
+    reference = "" if options.kind == "zero" else f" over {len(splits['train'])} train items"
+    words = {
+        "mean": f"their mean{reference} in place of their activity, by {options.by}",
+        "zero": "zero in place of their activity",
+        "resample": f"their activity on a random train item (of {len(splits['train'])}) in its place",
+    }
+    return Context(
+        task={
+            "name": source,
+            "n": len(task),
+            "seed": options.seed,
+            "corruption": task.corruption or None,
+            "split": "test",
+            "items": len(splits["test"]),
+            "reference_split": "train",
+            "reference_items": len(splits["train"]),
+            "fingerprint": items_fingerprint(splits["test"]),
+            "min_accuracy": task.min_accuracy,
+        },
+        model={
+            "name": subject.name,
+            "fingerprint": subject.fingerprint,
+            "dtype": str(subject.dtype).removeprefix("torch."),
+        },
+        title=task.description.split(":")[0] or task.name,
+        metric=str(task.score),
+        metric_text=metric_text(task),
+        ablation=words[options.kind],
+        intervention=bench.intervention,
+        seed=options.seed,
+    )
+
+
+def select_all(bench: Bench, validation: Task, scores: Any, options: StudyOptions) -> list[Selection]:
+    """Choose heads and neurons: those kinds that were scored, by ablation on the validation items."""
+    trial = Bench(bench.subject, validation, bench.reference, bench.intervention, bench.seed)
+    plans = {
+        "heads": (options.head_sizes, options.head_target),
+        "neurons": (options.neuron_sizes, options.neuron_target),
+    }
+    scored = {site.point for site in scores.sites}
+    return [
+        select_units(scores, kind, point, *plans[kind], lambda units: trial.lost(units).estimate)
+        for kind, (point, _) in KINDS.items()
+        if point in scored
+    ]
+
+
+def prove(
+    bench: Bench, selections: Sequence[Selection], context: Context, options: StudyOptions, say: Say
+) -> Proved:
+    """Ablate the chosen sets and their first units alone on test items, and state what follows as claims."""
+    proved = Proved()
+    for s in selections:
+        say(f"{s.k} {s.kind} together, {options.n_control} random sets")
+        proved.joint[s.kind] = bench.lost(s.units, options.n_control)
+        first = [Units.parse(u) for u in s.order[: min(s.k, options.n_singles)]]
+        say(f"{len(first)} {s.kind} alone, {options.n_control_single} random ones")
+        alone = bench.each(first, options.n_control_single)
+        proved.alone |= dict(zip(s.order, alone, strict=False))
+        if len(first) > 1:
+            together = proved.joint[s.kind] if len(first) == s.k else None
+            proved.ratio[s.kind] = bench.ratio(s.first(len(first)), alone, together)
+        say(f"{s.k} {s.kind} under other ablations")
+        proved.otherwise[s.kind] = bench.otherwise(s.units)
+        if s.kind == "heads":
+            proved.kept[s.kind] = bench.recovered(s.units, among(s.kind))
+    _correct(proved)
+    proved.claims = _claims(proved, selections, context)
+    return proved
+
+
+def among(kind: str) -> tuple[str, ...]:
+    """Addresses of all units of a kind."""
+    return (f"{KINDS[kind][0]}.*",)
+
+
+def _correct(proved: Proved) -> None:
+    """Correct all p-values of the study together."""
+    joint = {f"joint {kind}": share for kind, share in proved.joint.items()}
+    alone = {f"alone {unit}": share for unit, share in proved.alone.items()}
+    adjusted = corrected({**joint, **alone})
+    proved.joint = {kind: adjusted[f"joint {kind}"] for kind in proved.joint}
+    proved.alone = {unit: adjusted[f"alone {unit}"] for unit in proved.alone}
+
+
+def _claims(proved: Proved, selections: Sequence[Selection], context: Context) -> list[Claim]:
+    found: list[Claim | None] = []
+    for s in selections:
+        name = KINDS[s.kind][1]
+        what = f"{s.k:,} of {len(s.order):,} {name}s" if s.k > 1 else f"one of {len(s.order):,} {name}s"
+        found.append(findings.necessity(context, f"{s.kind}-together", what, s.units, proved.joint[s.kind]))
+        for unit in [u for u in s.order if u in proved.alone and s.k > 1]:
+            found.append(
+                findings.necessity(
+                    context, f"alone-{unit}", f"one {name}", Units.parse(unit), proved.alone[unit]
+                )
+            )
+        if s.kind in proved.ratio:
+            n = sum(u in proved.alone for u in s.order)
+            found.append(
+                findings.redundancy(
+                    context,
+                    f"{s.kind}-redundancy",
+                    f"the first {n} {name}s",
+                    s.first(n),
+                    proved.ratio[s.kind],
+                )
+            )
+        if s.kind in proved.kept:
+            found.append(
+                findings.sufficiency(
+                    context, f"{s.kind}-kept", what, s.units, among(s.kind), proved.kept[s.kind]
+                )
+            )
+    return [claim for claim in found if claim is not None]
+
+
+def unit_rows(
+    subject: Any,
+    test: Task,
+    scores: Any,
+    selections: Sequence[Selection],
+    proved: Proved,
+    options: StudyOptions,
+) -> list[dict[str, Any]]:
+    """Return a row for each unit that was ablated alone: score, effect, control, and what it encodes."""
+    from patchclamp.record import documents
+
+    shown = [u for s in selections for u in s.order if u in proved.alone]
+    roles = {u: strongest_role(scores, u) for u in shown}
+    texts = [d.text for d, _ in zip(documents("sample"), range(options.n_texts), strict=False)]
+    described = {
+        **describe_heads(
+            subject, test, [u for u in shown if u.site.point == "head"], roles, seed=options.seed
+        ),
+        **describe_neurons(
+            subject, [u for u in shown if u.site.point == "mlp_act"], roles, texts, seed=options.seed
+        ),
+    }
+    rows = []
+    for unit in shown:
+        share = proved.alone[unit]
+        score, low, high = score_interval(scores, unit, options.seed)
+        control = share.control or {"mean": None, "low": None, "high": None}
+        rows.append(
+            {
+                "unit": str(unit),
+                "role": roles[unit],
+                "score": score,
+                "score_low": low,
+                "score_high": high,
+                "effect": share.estimate,
+                "low": share.low,
+                "high": share.high,
+                "control": control["mean"],
+                "control_low": control["low"],
+                "control_high": control["high"],
+                "p": share.p,
+                "p_adjusted": share.p_adjusted,
+                **asdict(described[unit]),
+            }
+        )
+    return rows

@@ -1,0 +1,100 @@
+"""Methods side by side: every estimator against exact patching, on few items and a spread of layers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from patchclamp.attribute import METHODS
+from patchclamp.evaluate import agreement
+from patchclamp.study.options import StudyOptions
+from patchclamp.task import Task
+from patchclamp.units import Site
+
+__all__ = ["LABELS", "compare_methods"]
+
+EXACT = "activation_patching"
+PARTS = ((("resid_post", "attn_out", "mlp_out"), "roles"), (("head",), "sum"))
+"""Points, and how their positions are patched."""
+LABELS: Mapping[str, str] = {
+    "integrated_gradients": "integrated gradients",
+    "attribution_patching": "attribution patching",
+    "relevance_patching": "relevance patching",
+    "direct_logit_attribution": "direct logit attribution",
+}
+
+
+def compare_methods(
+    subject: Any, task: Task, options: StudyOptions, progress: Callable[..., None]
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the comparison for ``study.json`` and the table of agreements.
+
+    Cells are the stream, attention and MLP outputs at every role, and heads at all positions together, at
+    `options.exact_layers` layers spread evenly over the model.
+    """
+    items = task.take(options.exact_items)
+    layers = np.unique(np.linspace(0, subject.n_layers - 1, options.exact_layers).round().astype(int))
+    parts = [(sites, how) for points, how in PARTS if (sites := _sites(subject, points, layers))]
+
+    def run(method: str) -> tuple[list[Any], float]:
+        start = time.perf_counter()
+        found = [
+            METHODS[method](subject, items, sites, positions=how, batch_size=options.batch_size)
+            for sites, how in parts
+        ]
+        return found, time.perf_counter() - start
+
+    progress("patching exactly")
+    exact, exact_seconds = run(EXACT)
+    rows: list[dict[str, Any]] = []
+    scatter: list[dict[str, Any]] = []
+    for method in [m for m in METHODS if m != EXACT and "positions" in signature(METHODS[m]).parameters]:
+        label = LABELS.get(method, method.replace("_", " "))
+        progress(f"comparing {label}")
+        estimates, seconds = run(method)
+        if estimates[0].direction != exact[0].direction:
+            continue  # such as direct logit attribution, which estimates another quantity
+        scatter.append({"method": method, "label": label, "points": {}})
+        for estimate, truth in zip(estimates, exact, strict=True):
+            found = agreement(estimate, truth, n_boot=100, seed=options.seed)
+            rows += [
+                {"method": method, "label": label, "seconds": seconds, **row}
+                for row in found.to_dict("records")
+            ]
+            scatter[-1]["points"] |= _points(estimate, truth)
+    data = {
+        "n_items": len(items),
+        "n_cells": sum(len(group) for group in scatter[0]["points"].values()) if scatter else 0,
+        "drawn": f": layers {', '.join(map(str, layers))}",
+        "points": [site.point for site in dict.fromkeys(Site(s.point) for sites, _ in parts for s in sites)],
+        "exact_seconds": exact_seconds,
+        "agreement": rows,
+        "scatter": scatter,
+    }
+    return data, pd.DataFrame(rows)
+
+
+def _sites(subject: Any, points: Sequence[str], layers: Sequence[int]) -> list[Site]:
+    known = set(subject.known_sites())
+    return [site for point in points for layer in layers if (site := Site(point, int(layer))) in known]
+
+
+def _points(estimate: Any, exact: Any) -> dict[str, list[tuple[float, float, str]]]:
+    """Return (exact, estimate, name) of each cell by point; cells that no item has are left out."""
+    found: dict[str, list[tuple[float, float, str]]] = {}
+    for site in exact.sites:
+        true, guess = (np.asarray(s.mean(site)).reshape(len(s.index(site)), -1) for s in (exact, estimate))
+        for node, index in enumerate(exact.index(site)):
+            name = str(site) if index is None else f"{site}[{index}]"
+            for p, label in enumerate(exact.positions or ("",)):
+                if np.isfinite(true[node, p]) and np.isfinite(guess[node, p]):
+                    tip = f"{name} at {label}" if label else name
+                    found.setdefault(site.point, []).append(
+                        (float(true[node, p]), float(guess[node, p]), tip)
+                    )
+    return found
