@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from patchclamp.errors import PatchclampError
 from patchclamp.measure import AttentionSinks, Exemplars, MassiveActivations, contexts
 from patchclamp.recording import Samples
+from patchclamp.subjects import LanguageModel
 
 
 def test_planted_massive_activations_are_the_ones_found() -> None:
@@ -195,3 +197,28 @@ def test_exemplars_over_many_batches_against_a_full_sort(per_doc: bool) -> None:
             order = order[np.sort(np.unique(doc.numpy()[order], return_index=True)[1])]
         assert r["doc"].values[unit].tolist() == doc[order[:4]].tolist()
         assert r["position"].values[unit].tolist() == position[order[:4]].tolist()
+
+
+def test_sinks_of_a_subject_do_not_depend_on_padding() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    subject = LanguageModel(LlamaForCausalLM(config).eval())
+    site = subject.resolve("attn_probs.1")[0]
+    texts = [list(range(3, 15)), list(range(20, 29)), [4, 5, 6]]
+
+    def measured(batches: list[list[int]]) -> AttentionSinks:
+        measure = AttentionSinks.for_site(subject, site, positions=6, min_queries=2)
+        for rows in batches:
+            batch = subject.batch([texts[i] for i in rows], rows)
+            row, position = batch.mask.nonzero(as_tuple=True)
+            assert batch.tokens is not None
+            samples = Samples.of(batch.rows[row], position, batch.tokens[batch.mask])
+            measure.update(subject.run(batch, read=[site]).activity[site], samples, batch.mask)
+        return measure
+
+    together, apart = measured([[0, 1, 2]]).result(), measured([[2], [0], [1]]).result()
+    assert together.attrs["site"] == "attn_probs.1" and together.sizes["head"] == 4
+    np.testing.assert_allclose(together["excess"], apart["excess"], atol=1e-6)
+    assert together["found_doc"].values[0] == apart["found_doc"].values[0]

@@ -40,6 +40,7 @@ class Exemplars(Measure):
 
     Examples
     --------
+    >>> from patchclamp.recording import Samples
     >>> m = Exemplars(k=1)
     >>> m.update(torch.tensor([[0.0], [5.0]]), Samples.of(torch.zeros(2), torch.arange(2)))
     >>> m.result()["position"].values.tolist()

@@ -25,6 +25,7 @@ class FiringRate(Measure):
 
     Examples
     --------
+    >>> from patchclamp.recording import Samples
     >>> f = FiringRate(threshold=0.5)
     >>> f.update(torch.tensor([[0.0, 1.0], [0.6, 1.0]]), Samples.of(torch.zeros(2), torch.arange(2)))
     >>> f.result()["rate"].values.tolist()

@@ -39,6 +39,7 @@ class Moments(Measure):
 
     Examples
     --------
+    >>> from patchclamp.recording import Samples
     >>> m = Moments()
     >>> m.update(torch.tensor([[1.0], [3.0]]), Samples.of(torch.zeros(2), torch.arange(2)))
     >>> float(m.result()["mean"][0]), float(m.result()["variance"][0])

@@ -48,6 +48,7 @@ class Quantiles(Measure):
 
     Examples
     --------
+    >>> from patchclamp.recording import Samples
     >>> m = Quantiles(q=(0.5,))
     >>> m.update(torch.arange(101.0)[:, None], Samples.of(torch.zeros(101), torch.arange(101)))
     >>> abs(float(m.result()["quantile_value"][0, 0]) - 50) < 50 * 0.0154
