@@ -39,7 +39,9 @@ class Letters:
         return {letter: i + 2 for i, letter in enumerate(self.letters)}
 
 
-def tiny_subject(seed: int = 0, bos: bool = False, dtype: torch.dtype = torch.float32, **kw: Any) -> LanguageModel:
+def tiny_subject(
+    seed: int = 0, bos: bool = False, dtype: torch.dtype = torch.float32, **kw: Any
+) -> LanguageModel:
     """A Llama with 2 layers, d 16 and 24 neurons a layer."""
     torch.manual_seed(seed)
     config = LlamaConfig(

@@ -13,7 +13,6 @@ import torch
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_subject import Letters, texts, tiny_subject
 from torch import Tensor
 
 from patchclamp.errors import PatchclampError
@@ -22,6 +21,7 @@ from patchclamp.record.corpus import read_corpus, tokenise
 from patchclamp.record.schedule import cut_batches
 from patchclamp.recording import Recording, Samples
 from patchclamp.subjects import Edit, LanguageModel
+from record_subject import Letters, texts, tiny_subject
 
 SUBJECT = tiny_subject()
 SITES = "mlp_act.*, head.1, resid_post.0"
@@ -113,7 +113,9 @@ def test_measures_in_the_pass_agree_with_the_store_and_both_come_from_one_pass(t
 
 
 @pytest.mark.parametrize("store", [True, False])
-def test_repeated_texts_are_computed_once_and_counted_as_often_as_they_occur(tmp_path: Path, store: bool) -> None:
+def test_repeated_texts_are_computed_once_and_counted_as_often_as_they_occur(
+    tmp_path: Path, store: bool
+) -> None:
     base = texts(12, seed=5)
     source = base + base[:3] * 2 + texts(40, seed=6) + base[:3]
     entries = [{"text": t, "label": f"l{i % 2}", "group": i} for i, t in enumerate(source)]
@@ -191,7 +193,9 @@ def test_activity_that_is_not_finite_is_named(value: float) -> None:
 
 def test_overflow_of_the_storage_type_is_named_not_swallowed(tmp_path: Path) -> None:
     subject = damaged(1e5)
-    with pytest.raises(PatchclampError, match=r"mlp_act\.1\[5\] in document 1 at position 2.*float16.*bfloat16"):
+    with pytest.raises(
+        PatchclampError, match=r"mlp_act\.1\[5\] in document 1 at position 2.*float16.*bfloat16"
+    ):
         record(subject, ["abc", "abq"], "mlp_act.1", dtype="float16", progress=False)
     rec = record(subject, ["abc", "abq"], "mlp_act.1", dtype="bfloat16", progress=False)
     assert float(rec["mlp_act.1"][-1, 5]) == float(torch.tensor(1e5).bfloat16())
@@ -200,7 +204,12 @@ def test_overflow_of_the_storage_type_is_named_not_swallowed(tmp_path: Path) -> 
 def test_a_run_that_fails_in_the_middle_keeps_what_it_has_and_is_resumed(tmp_path: Path) -> None:
     source = [*texts(50), "ab.q" + "a" * 30]
     source = [t.replace("q", "r") for t in source[:-1]] + source[-1:]
-    options: dict[str, Any] = {"batch_tokens": 60, "chunk_rows": 40, "store": tmp_path / "s.zarr", "progress": False}
+    options: dict[str, Any] = {
+        "batch_tokens": 60,
+        "chunk_rows": 40,
+        "store": tmp_path / "s.zarr",
+        "progress": False,
+    }
     sub, bad = tiny_subject(), damaged(float("nan"))
     many = source * 1
     with pytest.raises(PatchclampError, match="document 50"):
@@ -299,7 +308,9 @@ def test_measures_without_a_store_are_resumed_from_a_checkpoint(
     assert journal["note"]["windows"] >= 2
     seen: list[int] = []
     options["progress"] = lambda done, total: seen.append(done)
-    again = record(tiny_subject(), source, "mlp_act.1", **options, checkpoint=tmp_path / "c")["mlp_act.1"]["sums"]
+    again = record(tiny_subject(), source, "mlp_act.1", **options, checkpoint=tmp_path / "c")["mlp_act.1"][
+        "sums"
+    ]
     assert again.n == straight.n and torch.equal(again.total, straight.total)
     assert seen and seen[-1] < 10_000 and not list((tmp_path / "c").iterdir())
 
@@ -323,5 +334,3 @@ def test_batches_are_the_cheapest_cut(lengths: list[int], most: int, overhead: i
         return min((best(a) + (n - a) * ordered[n - 1] + overhead for a in options), default=0.0)
 
     assert cost == best(len(ordered))
-
-

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from record_subject import texts, tiny_subject
-from test_record import same_tree
 
 from patchclamp.errors import PatchclampError
 from patchclamp.record import record
 from patchclamp.recording import Recording
+from record_subject import texts, tiny_subject
+from test_record import same_tree
 
 HERE = Path(__file__).parent
 
@@ -54,7 +54,9 @@ def test_a_disk_that_fills_up_is_named_and_the_run_resumed(tmp_path: Path) -> No
     script = FULL.format(tests=str(HERE), limit=100_000, store=str(tmp_path / "s"))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 1 and "the disk is full" in last and "make the same call again" in last, done.stderr
+    assert done.returncode == 1 and "the disk is full" in last and "make the same call again" in last, (
+        done.stderr
+    )
     with pytest.raises(PatchclampError, match="chunk_rows is 1500 there and 128 here"):
         record(
             tiny_subject(),

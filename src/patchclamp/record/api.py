@@ -146,7 +146,7 @@ def record(
     dtype
         Storage type: ``"float32"``, ``"float16"`` or ``"bfloat16"``. A finite value too large for it is refused.
     batch_tokens
-        Most tokens (with padding) a pass; 2,048 on a CPU, 32,768 on a GPU.
+        Most tokens (with padding) a pass; 1,024 on a CPU, 32,768 on a GPU.
     window_tokens
         Most tokens held in memory at once (twice, while the last ones are written): texts are sorted by length
         within a window. About 128 MB of activity where None.
@@ -214,7 +214,7 @@ def record(
         sink = _sink(work, store, measures is not None, checkpoint, keep_free)
         with closing(sink):
             stream = Stream(subject, work, content_only, keeps)
-            found = {} if measures is None else fresh_measures(measures, chosen)
+            found = {} if measures is None else fresh_measures(measures, chosen, subject)
             if sink.complete and measures is not None and store is not None:
                 recording = sink.finish()
                 assert recording is not None

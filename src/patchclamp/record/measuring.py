@@ -35,11 +35,24 @@ class Measure(Protocol):
         """The measure as an `xarray.Dataset` over units."""
 
 
-Measures = Mapping[str, Measure | Callable[[], Measure]] | Sequence[Measure | Callable[[], Measure]]
+Spec = Measure | type[Measure] | Callable[[], Measure] | tuple[type[Measure], Mapping[str, Any]]
+Measures = Mapping[str, Spec] | Sequence[Spec]
 
 
-def fresh_measures(measures: Measures, sites: Sequence[Site]) -> dict[Site, dict[str, Measure]]:
-    """A set of new measures for each site; instances are copied, classes and functions called.
+def fresh_measures(
+    measures: Measures, sites: Sequence[Site], subject: Any = None
+) -> dict[Site, dict[str, Measure]]:
+    """A set of new measures for each site.
+
+    Parameters
+    ----------
+    measures
+        By name, or a list. Each is an instance, of which an empty copy is made; a class, or a pair of a class and its
+        options, which is asked for one that fits the site (`for_site`); or a function that returns one.
+    sites
+        The sites.
+    subject
+        The model, for measures that need its weights.
 
     Raises
     ------
@@ -47,24 +60,32 @@ def fresh_measures(measures: Measures, sites: Sequence[Site]) -> dict[Site, dict
         For two measures of one name.
     """
     named = dict(measures) if isinstance(measures, Mapping) else _by_name(measures)
-    return {site: {name: _new(measure) for name, measure in named.items()} for site in sites}
+    return {site: {name: _new(spec, site, subject) for name, spec in named.items()} for site in sites}
 
 
 def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
     named: dict[str, Any] = {}
-    for measure in measures:
-        kind = measure if isinstance(measure, type) else type(measure)
-        name = str(getattr(measure, "name", "") or kind.__name__.lower())
+    for spec in measures:
+        kind = spec[0] if isinstance(spec, tuple) else spec
+        kind = kind if isinstance(kind, type) or not hasattr(kind, "update") else type(kind)
+        name = str(getattr(kind, "name", None) or getattr(kind, "__name__", kind)).lower()
         if name in named:
             raise PatchclampError(f"two measures are called {name!r}; pass a mapping from names to measures")
-        named[name] = measure
+        named[name] = spec
     return named
 
 
-def _new(measure: Any) -> Measure:
-    return (
-        copy.deepcopy(measure) if hasattr(measure, "update") and not isinstance(measure, type) else measure()
-    )
+def _new(spec: Any, site: Site, subject: Any) -> Measure:
+    kind, options = spec if isinstance(spec, tuple) else (spec, {})
+    if isinstance(kind, type) and subject is not None and hasattr(kind, "for_site"):
+        return kind.for_site(subject, site, **options)
+    if hasattr(kind, "update") and not isinstance(kind, type):
+        made = kind.fresh() if hasattr(kind, "fresh") else copy.deepcopy(kind)
+    else:
+        made = kind(**options)
+    if hasattr(made, "site"):
+        made.site = str(site)
+    return made
 
 
 class Recorded(Mapping[Site, dict[str, Measure]]):
@@ -105,7 +126,11 @@ class Recorded(Mapping[Site, dict[str, Measure]]):
             parts.append(
                 part.assign_coords(**labels, layer=("unit", [layer] * n), index=("unit", list(range(n))))
             )
-        return parts[0] if len(parts) == 1 else xr.concat(parts, dim="unit")
+        return (
+            parts[0]
+            if len(parts) == 1
+            else xr.concat(parts, "unit", data_vars="different", coords="different")
+        )
 
 
 def measure_recording(recording: Recording, measures: Measures) -> Recorded:

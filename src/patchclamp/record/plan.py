@@ -21,8 +21,8 @@ from patchclamp.record.corpus import Corpus, tokenise
 from patchclamp.record.schedule import Schedule, Window, padded_tokens
 from patchclamp.units import Site
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
-OVERHEAD = {"cpu": 48, "cuda": 4096}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
+OVERHEAD = {"cpu": 24, "cuda": 4096}
 WINDOW_BYTES = 128 << 20
 
 

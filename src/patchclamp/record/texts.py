@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -60,13 +61,23 @@ def documents(
             f"{where} with {', '.join(map(str, list(source)[:6]))}: this is a mapping, not a list of texts; "
             "choose one of its entries (a split of a data set)"
         )
-    if hasattr(source, "to_dict") and hasattr(source, "iloc"):
-        source = (dict(zip(source.columns, row, strict=True)) for row in source.itertuples(index=False))
+    if hasattr(source, "itertuples"):
+        source = _table(source)
     elif not isinstance(source, Iterable):
         raise PatchclampError(f"{where}: not a source of text; give a list of strings, a path or a data set")
     names = _class_names(source, label)
     for number, entry in enumerate(source):
         yield _document(entry, number, where, fields, names)
+
+
+def _table(table: Any) -> Iterator[dict[str, Any]]:
+    """Rows of a pandas table; missing entries are None."""
+    names = list(table.columns)
+    for row in table.itertuples(index=False):
+        yield {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in zip(names, row, strict=True)
+        }
 
 
 def _class_names(source: Any, label: str) -> list[str] | None:
