@@ -46,5 +46,5 @@ def for_tasks(digits: int = 1, bos: bool = False) -> PreTrainedTokenizerFast:
         texts += list(templates.values())
     texts += [*sentiment.TEMPLATES.values(), sentiment.EXAMPLE, mcqa.EXAMPLE, mcqa.QUERY]
     texts += [*colored_objects.STATEMENTS.values(), *colored_objects.QUESTIONS.values()]
-    texts += ["List: The the", "from the year 17"]
+    texts += ["List: The the", "from the year 17", agreement.FRAME]
     return build(texts, digits, bos)

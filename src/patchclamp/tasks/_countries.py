@@ -21,7 +21,7 @@ Iceland/Reykjavik;India/New Delhi;Indonesia/Jakarta;Iran/Tehran;Iraq/Baghdad;Ire
 Italy/Rome;Ivory Coast/Yamoussoukro;Jamaica/Kingston;Japan/Tokyo;Jordan/Amman;Kazakhstan/Astana;Kenya/Nairobi;
 Kiribati/Tarawa;Kosovo/Pristina;Kuwait/Kuwait City;Kyrgyzstan/Bishkek;Laos/Vientiane;Latvia/Riga;Lebanon/Beirut;
 Lesotho/Maseru;Liberia/Monrovia;Libya/Tripoli;Liechtenstein/Vaduz;Lithuania/Vilnius;Luxembourg/Luxembourg;
-Madagascar/Antananarivo;Malawi/Lilongwe;Malaysia/Kuala Lumpur;the Maldives/Male;Mali/Bamako;Malta/Valletta;
+Madagascar/Antananarivo;Malawi/Lilongwe;Malaysia/Kuala Lumpur;the Maldives/Malé;Mali/Bamako;Malta/Valletta;
 the Marshall Islands/Majuro;Mauritania/Nouakchott;Mauritius/Port Louis;Mexico/Mexico City;Micronesia/Palikir;
 Moldova/Chisinau;Monaco/Monaco;Mongolia/Ulaanbaatar;Montenegro/Podgorica;Morocco/Rabat;Mozambique/Maputo;
 Myanmar/Naypyidaw;Namibia/Windhoek;Nauru/Yaren;Nepal/Kathmandu;the Netherlands/Amsterdam;New Zealand/Wellington;

@@ -16,7 +16,7 @@ MEN: tuple[str, ...] = _list(
     "Paul Andrew Joshua Kevin Brian George Edward Ronald Timothy Jason Jeffrey Ryan Jacob Gary Nicholas Eric "
     "Jonathan Stephen Larry Justin Scott Benjamin Samuel Frank Gregory Raymond Patrick Jack Dennis Jerry Tyler "
     "Aaron Henry Adam Peter Nathan Walter Harold Kyle Carl Arthur Roger Lawrence Albert Bruce Tom Simon Martin "
-    "Luke Oliver Philip Howard Fred Harry Sam Max Leo Ben Alan Keith Ralph Roy Louis Philip Bobby Johnny Ethan "
+    "Luke Oliver Philip Howard Fred Harry Sam Max Leo Ben Alan Keith Ralph Roy Louis Bobby Johnny Ethan "
     "Noah Oscar Hugo Felix Isaac Neil Ian Tim Jim Bob Mike Steve Dave Joe Ken Don Ron Greg Tony Andy"
 )
 WOMEN: tuple[str, ...] = _list(

@@ -1,4 +1,4 @@
-"""Subject and verb: "The keys near the cabinet" -> " are", whatever the number of the noun in between."""
+"""Subject and verb: "We know that the keys near the cabinet" -> " are", whatever the number of the noun in between."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from patchclamp.task import Item, Task
 from patchclamp.tasks import _build, _words
 from patchclamp.tasks._build import Draw, Words
 
-PREPOSITIONS: tuple[str, ...] = ("near", "behind", "beside", "above", "below", "with", "by", "under")
+PREPOSITIONS: tuple[str, ...] = ("near", "behind", "beside", "above", "below", "with")
 VERBS: tuple[tuple[str, str], ...] = (("is", "are"), ("was", "were"), ("has", "have"))
+FRAME = "We know that the {subject} {preposition} the {attractor}"
 CORRUPTIONS: dict[str, str] = {
     "subject_number": "the subject changes its number: the answer flips",
     "attractor_number": "the noun next to the verb changes its number: the answer stays",
@@ -18,7 +19,7 @@ CORRUPTIONS: dict[str, str] = {
 
 
 def agreement(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = None) -> Task:
-    """Make the verb agree with the subject: "The keys near the cabinet" -> " are", " were", " have".
+    """Make the verb agree with the subject: "We know that the keys near the cabinet" -> " are", " were", " have".
 
     Metric: mean logit of the verbs in the subject's number, minus that of the same verbs in the other number. Subjects in
     singular and plural, attractors of the same and of the other number come equally often (named in the template).
@@ -92,4 +93,4 @@ def _item(
 
 def _text(subject: str, preposition: str, attractor: str) -> tuple[str, dict[str, tuple[int, int]]]:
     slots = {"subject": subject, "preposition": preposition, "attractor": attractor}
-    return _build.fill("The {subject} {preposition} the {attractor}", slots)
+    return _build.fill(FRAME, slots)

@@ -23,8 +23,8 @@ CORRUPTIONS: dict[str, str] = {
 def pronouns(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = None) -> Task:
     """Choose the pronoun by a first name: "Yesterday Mary was very tired, so" -> " she".
 
-    Names are those that the United States gave almost only to one sex; the task tests that association and says nothing
-    about persons. Metric: logit(pronoun) - logit(pronoun of the other gender). Both genders come equally often in every
+    Names are mostly given to one sex in the United States; the task tests that association and says nothing about
+    persons. Metric: logit(pronoun) - logit(pronoun of the other gender). Both genders come equally often in every
     template. Roles: name, end. Group: the name; splits share no name.
 
     Parameters
