@@ -117,6 +117,10 @@ class Intervention:
         """The same change of other units."""
         return Intervention(units, **{k: v for k, v in self._fields().items() if k != "units"})
 
+    def along(self, vector: Any) -> Intervention:
+        """The same change along another direction or subspace."""
+        return Intervention(**{**self._fields(), "vector": _freeze(vector)})
+
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 

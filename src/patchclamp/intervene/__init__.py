@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from patchclamp.intervene.controls import matched_sets
+from patchclamp.intervene.controls import control_changes, matched_sets
 from patchclamp.intervene.effect import effect
+from patchclamp.intervene.joint import JointEffect, joint_effect
 from patchclamp.subjects.reference import Reference
 
-METHODS = {"effect": effect}
+METHODS = {"effect": effect, "joint_effect": joint_effect}
 
-__all__ = ["METHODS", "Reference", "effect", "matched_sets"]
+__all__ = [
+    "METHODS",
+    "JointEffect",
+    "Reference",
+    "control_changes",
+    "effect",
+    "joint_effect",
+    "matched_sets",
+]

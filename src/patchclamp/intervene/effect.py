@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +11,12 @@ from numpy.typing import NDArray
 
 from patchclamp._statistics import bootstrap_interval, holm, permutation_p
 from patchclamp.errors import PatchclampError
-from patchclamp.intervene.controls import MATCHED_BY, matched_sets
+from patchclamp.intervene.controls import Change, control_changes, unique
 from patchclamp.intervention import Intervention
 from patchclamp.scores import Control, Effect, metric_name
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.reference import Reference
-from patchclamp.subjects.trial import run_trial
+from patchclamp.subjects.trial import Trial, run_trial
 from patchclamp.units import Units
 
 FEWEST = 20
@@ -38,8 +39,8 @@ def effect(
 
     The estimate is mean over items of m(as it is) - m(changed): positive means that the units as they were raised the
     metric. The interval is a paired bootstrap over items (over groups, where items have them). The control makes
-    the same change to random sets of units matched by layer and activity; p = (1 + #{|control| >= |estimate|}) /
-    (R + 1).
+    the same change to random sets of units matched by layer and activity (for directions: along random directions of
+    the same norm); p = (1 + #{|control| >= |estimate|}) / (R + 1), which cannot fall below 1 / (R + 1).
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def effect(
     n_control
         Number of random sets, at least 20.
     seed
-        Of bootstrap and random sets; the same seed gives the same result whatever the batch size.
+        Of bootstrap and random sets; the same seed gives the same result whatever the batch size (up to rounding).
     reference
         Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
 
@@ -75,21 +76,21 @@ def effect(
     source = (
         reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
     )
-    controls = (
-        [_control_sets(s, subject, source, n_control, seed) for s in sets] if control else [[] for _ in sets]
-    )
-    unique, where = _unique([*sets, *(c for many in controls for c in many)])
-    trial = run_trial(subject, task, unique, source, batch_size=batch_size, progress=progress)
+    drawn = [control_changes(s, subject, source, n_control, seed) for s in sets] if control else []
+    different, where = unique([*sets, *(c for many, _ in drawn for c in many)])
+    trial = run_trial(subject, task, different, source, batch_size=batch_size, progress=progress)
     changed = trial.changed[where]
     found, offset = [], len(sets)
     for number, change in enumerate(sets):
-        null = changed[offset : offset + len(controls[number])]
-        offset += len(controls[number])
-        found.append(_effect(change, task, trial.baseline, changed[number], null, trial.groups, seed, n_boot))
+        null, words = changed[:0], ""
+        if control:
+            null, words = changed[offset : offset + n_control], drawn[number][1]
+            offset += n_control
+        found.append(_effect(task, change, trial, changed[number], null, words, seed, n_boot))
     return _adjusted(found)[0] if single else _adjusted(found)
 
 
-def _sets(interventions: Any) -> tuple[list[tuple[Intervention, ...]], bool]:
+def _sets(interventions: Any) -> tuple[list[Change], bool]:
     if isinstance(interventions, Intervention):
         return [(interventions,)], True
     listed = list(interventions)
@@ -102,55 +103,30 @@ def _sets(interventions: Any) -> tuple[list[tuple[Intervention, ...]], bool]:
     return [tuple(entry) for entry in listed], False
 
 
-def _control_sets(
-    change: tuple[Intervention, ...], subject: Subject, reference: Reference, n_sets: int, seed: int
-) -> list[tuple[Intervention, ...]]:
-    """The same changes on matched units; units shared between interventions of a set are drawn together."""
-    members: dict[Any, set[int] | None] = {}
-    for intervention in change:
-        for site, indices in intervention.units.items():
-            old = members.get(site, set())
-            members[site] = None if indices is None or old is None else old | set(indices)
-    if any(other.on(change[0].units) != change[0] for other in change):
-        raise PatchclampError(
-            "a matched control makes one kind of change, and the interventions of this set differ in more than their "
-            "units; pass control=None"
-        )
-    drawn = matched_sets(Units(members), subject, reference, n_sets, seed)
-    return [(change[0].on(units),) for units in drawn]
-
-
-def _unique(sets: list[tuple[Intervention, ...]]) -> tuple[list[tuple[Intervention, ...]], NDArray[np.int64]]:
-    """Each distinct set once, and where each of the given ones is: random draws of single units often repeat."""
-    places: dict[tuple[Intervention, ...], int] = {}
-    where = [places.setdefault(change, len(places)) for change in sets]
-    return list(places), np.array(where)
-
-
 def _effect(
-    change: tuple[Intervention, ...],
     task: Any,
-    baseline: NDArray[np.float64],
+    change: Change,
+    trial: Trial,
     changed: NDArray[np.float64],
     null: NDArray[np.float64],
-    groups: tuple[str, ...],
+    matched_by: str,
     seed: int,
     n_boot: int,
 ) -> Effect:
-    difference = baseline - changed
-    low, high = bootstrap_interval(difference, groups, n_boot=n_boot, seed=seed)
+    difference = trial.baseline - changed
+    low, high = bootstrap_interval(difference, trial.groups, n_boot=n_boot, seed=seed)
     estimate = float(difference.mean())
     control, p = None, None
     if len(null):
-        sizes = (baseline - null).mean(1)
-        edges = np.quantile(sizes, [0.025, 0.975])
+        sizes = (trial.baseline - null).mean(1)
+        ends = np.quantile(sizes, [0.025, 0.975])
         control = Control(
-            float(sizes.mean()),
-            float(edges[0]),
-            float(edges[1]),
-            tuple(map(float, sizes)),
-            len(sizes),
-            MATCHED_BY,
+            mean=float(sizes.mean()),
+            low=float(ends[0]),
+            high=float(ends[1]),
+            per_set=tuple(map(float, sizes)),
+            n_sets=len(sizes),
+            matched_by=matched_by,
         )
         p = permutation_p(abs(estimate), np.abs(sizes))
     return Effect(
@@ -158,14 +134,14 @@ def _effect(
         intervention=tuple(i.to_json() for i in change),
         task=task.name,
         metric=metric_name(task.metric),
-        baseline=float(baseline.mean()),
+        baseline=float(trial.baseline.mean()),
         changed=float(changed.mean()),
         estimate=estimate,
         low=float(low),
         high=float(high),
         per_item=tuple(map(float, difference)),
-        baseline_per_item=tuple(map(float, baseline)),
-        n=len(baseline),
+        baseline_per_item=tuple(map(float, trial.baseline)),
+        n=len(trial.baseline),
         seed=seed,
         control=control,
         p=p,
@@ -173,11 +149,8 @@ def _effect(
 
 
 def _adjusted(effects: list[Effect]) -> list[Effect]:
-    if any(e.p is None for e in effects):
+    p = [e.p for e in effects if e.p is not None]
+    if len(p) < len(effects):
         return effects
-    adjusted = holm([e.p for e in effects])
-    return [Effect(**{**_fields(e), "p_adjusted": float(q)}) for e, q in zip(effects, adjusted, strict=True)]
-
-
-def _fields(found: Effect) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in found.__dataclass_fields__}
+    adjusted = holm(p)
+    return [replace(e, p_adjusted=float(q)) for e, q in zip(effects, adjusted, strict=True)]
