@@ -33,7 +33,7 @@ def open_subject(
         used as it is and never changed.
     device, dtype
         Where and in what precision to run; ``"auto"`` takes a GPU where there is one, and the precision of the
-        weights. Ignored for a module object, which stays where it is.
+        weights. A module object stays where and what it is; asking for something else is refused.
     tokenizer
         For a language model given as an object.
     bos
@@ -57,12 +57,12 @@ def open_subject(
         )
     from patchclamp.subjects.loading import load_model
 
-    model, found, name, fingerprint = load_model(
-        source, device=device, dtype=dtype, trust_remote_code=trust_remote_code
+    loaded = load_model(
+        source, device=device, dtype=dtype, trust_remote_code=trust_remote_code, tokenizer=tokenizer
     )
-    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
-        return VisionModel(model, name, fingerprint)
-    return LanguageModel(model, tokenizer or found, name, fingerprint, bos)
+    if getattr(loaded.model, "main_input_name", "input_ids") == "pixel_values":
+        return VisionModel(loaded.model, loaded.name, loaded.fingerprint)
+    return LanguageModel(loaded.model, loaded.tokenizer, loaded.name, loaded.fingerprint, bos)
 
 
 __all__ = [
