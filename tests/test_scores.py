@@ -42,7 +42,17 @@ def test_means_leave_out_positions_that_an_item_does_not_have(scores):
 
 def test_table_names_units_and_brackets_the_mean(scores):
     table = scores.table(n_boot=200)
-    assert list(table.columns) == "unit site point layer index position score low high".split()
+    assert list(table.columns) == [
+        "unit",
+        "site",
+        "point",
+        "layer",
+        "index",
+        "position",
+        "score",
+        "low",
+        "high",
+    ]
     assert set(table["unit"]) == {"head.1[0]", "head.1[2]", "head.1[5]", "mlp_out.0"}
     assert len(table) == 8
     assert ((table["low"] <= table["score"]) & (table["score"] <= table["high"])).all()

@@ -205,9 +205,9 @@ def _basis(change: Intervention, site: Site, subject: Subject) -> Tensor:
 
 
 def _orthonormal(rows: Tensor, site: Site) -> Tensor:
-    """Orthonormal rows with the same span; linearly dependent ones are dropped."""
+    """Orthonormal rows with the same span; linearly dependent ones (to float32's precision) are dropped."""
     _, sizes, right = torch.linalg.svd(rows, full_matrices=False)
-    kept = sizes > 1e-10 * sizes.max()
+    kept = sizes > 1e-6 * sizes.max()
     if float(sizes.max()) == 0:
         raise PatchclampError(f"{site}: the vector is zero, so it spans nothing")
     return right[kept]
