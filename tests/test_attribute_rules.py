@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tiny import tiny_model
 from torch import nn
 
 from patchclamp.attribute import relevance_patching, relevance_rules
@@ -10,6 +9,7 @@ from patchclamp.errors import PatchclampError
 from patchclamp.subjects import LanguageModel, TensorTask, TorchModule
 from patchclamp.subjects.batch import Edit, right_pad
 from patchclamp.units import Site
+from tiny import tiny_model
 
 FOUR = ("LN", "Identity", "Half", "AH")
 

@@ -116,6 +116,8 @@ class _Jobs:
     group: Int[Tensor, " job"]
 
     def cut(self, size: int) -> Iterator[_Jobs]:
+        if not len(self.row):
+            return
         parts = (t.split(size) for t in (self.row, self.node, self.unit, self.group))
         for row, node, unit, group in zip(*parts, strict=True):
             yield _Jobs(row, node, unit, group)
