@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from patchclamp.record.schedule import cut_batches
 from patchclamp.recording import Recording, Samples
 from patchclamp.subjects import Edit, LanguageModel
 from record_subject import Letters, texts, tiny_subject
+from tiny import tiny_model
 
 SUBJECT = tiny_subject()
 SITES = "mlp_act.*, head.1, resid_post.0"
@@ -334,3 +336,40 @@ def test_batches_are_the_cheapest_cut(lengths: list[int], most: int, overhead: i
         return min((best(a) + (n - a) * ordered[n - 1] + overhead for a in options), default=0.0)
 
     assert cost == best(len(ordered))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma2"])
+def test_shared_beginnings_are_computed_once_and_agree_to_rounding(family: str) -> None:
+    subject = LanguageModel(tiny_model(family), Letters(bos=True), family)
+    header = texts(1, seed=8)[0].ljust(30, ".") + " "
+    source = [header + t for t in texts(12, seed=2, longest=20)] + texts(6, seed=3) + [header + "ab"] * 3
+    where = subject.resolve(["resid_post.1", "mlp_act.1", "head.0"])
+    plain = record(subject, source, where, content_only=False, progress=False)
+    shared = record(subject, source, where, content_only=False, share_prefixes=True, progress=False)
+    for site in where:
+        torch.testing.assert_close(shared[site][:], plain[site][:], atol=1e-4, rtol=1e-4)
+    assert all(
+        torch.equal(a, b)
+        for (_, a), (_, b) in zip(plain.samples.columns(), shared.samples.columns(), strict=True)
+    )
+    costs = [
+        plan(subject, source, where, share_prefixes=share, probe=False).computed for share in (True, False)
+    ]
+    assert costs[0] < 0.6 * costs[1]
+    sums = record(
+        subject, source, where[:1], measures=[Sums], share_prefixes=True, batch_tokens=60, progress=False
+    )
+    straight = record(subject, source, where[:1], measures=[Sums], progress=False)
+    torch.testing.assert_close(
+        sums[where[0]]["sums"].total, straight[where[0]]["sums"].total, rtol=1e-4, atol=1e-3
+    )
+    assert not subject.model._forward_pre_hooks
+
+
+def test_beginnings_are_not_shared_where_positions_see_what_follows() -> None:
+    from patchclamp.record.prefix import check_sharing
+
+    subject = tiny_subject()
+    subject.row = replace(subject.row, causal=False)
+    with pytest.raises(PatchclampError, match="share_prefixes=False"):
+        check_sharing(subject, [3] * 30, 20, subject.resolve("mlp_act.0"))

@@ -41,6 +41,7 @@ def plan(
     batch_tokens: int | None = None,
     window_tokens: int | None = None,
     chunk_rows: int | None = None,
+    share_prefixes: bool = False,
     content_only: bool = True,
     long: Long = "refuse",
     context: int | None = None,
@@ -76,6 +77,7 @@ def plan(
             batch_tokens=batch_tokens,
             window_tokens=window_tokens,
             chunk_rows=chunk_rows,
+            share_prefixes=share_prefixes,
             options={},
         )
         if not probe:
@@ -115,6 +117,7 @@ def record(
     batch_tokens: int | None = None,
     window_tokens: int | None = None,
     chunk_rows: int | None = None,
+    share_prefixes: bool = False,
     content_only: bool = True,
     long: Long = "refuse",
     context: int | None = None,
@@ -152,6 +155,9 @@ def record(
         within a window. About 128 MB of activity where None.
     chunk_rows
         Samples a chunk of the store; about 8 MB where None.
+    share_prefixes
+        Compute the beginning that texts have in common (16 tokens or more) once, for prompts with a common header.
+        The result agrees to floating-point rounding, which is checked on one text first; causal models only.
     content_only
         Leave out special tokens and position 0 (attention sinks). False keeps them, marked in `samples.content`.
     long, context, empty
@@ -209,6 +215,7 @@ def record(
             batch_tokens=batch_tokens,
             window_tokens=window_tokens,
             chunk_rows=chunk_rows,
+            share_prefixes=share_prefixes,
             options={"content_only": content_only, "long": long, "context": context},
         )
         sink = _sink(work, store, measures is not None, checkpoint, keep_free)

@@ -129,7 +129,7 @@ class Recorded(Mapping[Site, dict[str, Measure]]):
         return (
             parts[0]
             if len(parts) == 1
-            else xr.concat(parts, "unit", data_vars="different", coords="different")
+            else xr.concat(parts, "unit", data_vars="different", coords="different", compat="equals")
         )
 
 

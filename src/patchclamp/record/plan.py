@@ -18,7 +18,8 @@ from patchclamp._lazy import storage_dtype
 from patchclamp._store import Layout
 from patchclamp.errors import PatchclampError
 from patchclamp.record.corpus import Corpus, tokenise
-from patchclamp.record.schedule import Schedule, Window, padded_tokens
+from patchclamp.record.prefix import LEAST, check_sharing
+from patchclamp.record.schedule import Schedule, Window, computed_tokens
 from patchclamp.units import Site
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
@@ -100,6 +101,7 @@ def prepare(
     batch_tokens: int | None,
     window_tokens: int | None,
     chunk_rows: int | None,
+    share_prefixes: bool,
     options: dict[str, Any],
 ) -> Work:
     """Decide on layout, windows and batches, and describe them.
@@ -110,6 +112,8 @@ def prepare(
         Whether activity is kept (in a store or in memory).
     measured
         Whether measures are updated in the pass.
+    share_prefixes
+        Whether common beginnings are computed once.
     options
         Further entries of the manifest.
     """
@@ -134,8 +138,12 @@ def prepare(
         OVERHEAD.get(kind, OVERHEAD["cuda"]),
         by_length=not keeps,
         read_back=keeps and (lossless or not measured),
+        share=LEAST if share_prefixes else 0,
     )
     windows = schedule.windows(corpus)
+    example = next(((w.batches[i][0], n) for w in windows for i, n in enumerate(w.shared) if n), None)
+    if example is not None:
+        check_sharing(subject, corpus.tokens(example[0]), example[1], sites)
     manifest = _manifest(subject, corpus, dtype, schedule) | options
     plan = _plan(corpus, sites, layout, schedule, windows, keeps)
     return Work(corpus, sites, layout, schedule, windows, manifest, plan)
@@ -160,7 +168,7 @@ def _plan(
         documents=corpus.n_documents,
         tokens=corpus.n_tokens,
         samples=corpus.n_samples,
-        computed=padded_tokens(corpus, windows),
+        computed=computed_tokens(windows),
         batches=sum(len(window.batches) for window in windows),
         windows=len(windows),
         sites=tuple(map(str, sites)),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from patchclamp.record.corpus import Corpus
+from patchclamp.record.prefix import shared_groups
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class Window:
         Piece numbers in the order in which their samples are written.
     batches
         Lists of pieces that go through the model together, longest first.
+    shared
+        For each batch, with how many common tokens its pieces begin (0: nothing is shared).
+    costs
+        For each batch, the tokens that the model computes for it, padding counted.
     repeats
         piece -> later pieces of this window with the same tokens, which take its activity.
     copies
@@ -31,6 +35,8 @@ class Window:
 
     pieces: list[int]
     batches: list[list[int]]
+    shared: list[int]
+    costs: list[int]
     repeats: dict[int, list[int]]
     copies: list[tuple[int, int]]
     start: int
@@ -52,6 +58,8 @@ class Schedule:
         or stay in the order of the data (for stores).
     read_back
         Whether repeats of earlier windows are read back instead of computed.
+    share
+        Shortest common beginning that is computed once; 0 for none.
     """
 
     window_tokens: int
@@ -59,12 +67,15 @@ class Schedule:
     overhead: int
     by_length: bool
     read_back: bool
+    share: int = 0
 
     def windows(self, corpus: Corpus) -> list[Window]:
         """Cut the corpus into windows, and each window into batches."""
         order = np.arange(len(corpus))
         if self.by_length:
             order = np.lexsort((order, corpus.twin, -corpus.length))
+            if self.share:  # texts that begin alike have to meet in a window
+                order = np.array(sorted(order.tolist(), key=lambda p: (corpus.tokens(p)[: self.share], p)))
         cuts = _cuts(corpus.length[order], self.window_tokens)
         out: list[Window] = []
         for a, b in pairwise(cuts):
@@ -83,17 +94,30 @@ class Schedule:
                 copies.append((piece, twin))
             elif corpus.kept[piece]:
                 fresh.append(piece)
-        order = sorted(fresh, key=lambda piece: (int(corpus.length[piece]), piece))
-        lengths = corpus.length[order] if order else np.zeros(0, np.int64)
-        cuts = cut_batches(lengths, self.batch_tokens, self.overhead)
-        # The longest first: if memory is too small, that shows at the beginning.
-        batches = [order[a:b] for a, b in cuts][::-1]
-        return Window(pieces, batches, repeats, copies, start, start + int(corpus.kept[pieces].sum()))
+        batches, shared, costs = self._batches(corpus, fresh)
+        stop = start + int(corpus.kept[pieces].sum())
+        return Window(pieces, batches, shared, costs, repeats, copies, start, stop)
+
+    def _batches(self, corpus: Corpus, fresh: list[int]) -> tuple[list[list[int]], list[int], list[int]]:
+        """Batches, the length of each one's common beginning, and the tokens computed."""
+        if self.share:
+            groups = shared_groups({piece: corpus.tokens(piece) for piece in fresh}, self.share)
+        else:
+            groups = [(0, sorted(fresh, key=lambda piece: (int(corpus.length[piece]), piece)))]
+        batches, shared, costs = [], [], []
+        for begin, order in groups:
+            lengths = corpus.length[order] - begin if order else np.zeros(0, np.int64)
+            # The longest first: if memory is too small, that shows at the beginning.
+            for number, (a, b) in enumerate(cut_batches(lengths, self.batch_tokens, self.overhead)[::-1]):
+                batches.append(order[a:b])
+                shared.append(begin)
+                costs.append((b - a) * int(lengths[b - 1]) + (begin if number == 0 else 0))
+        return batches, shared, costs
 
 
-def padded_tokens(corpus: Corpus, windows: list[Window]) -> int:
-    """Tokens that the model computes, padding counted, repeats not."""
-    return sum(len(batch) * int(corpus.length[batch].max()) for w in windows for batch in w.batches)
+def computed_tokens(windows: list[Window]) -> int:
+    """Tokens that the model computes: padding counted, repeats and shared beginnings once."""
+    return sum(sum(window.costs) for window in windows)
 
 
 def _cuts(lengths: np.ndarray, most: int) -> list[int]:
@@ -106,7 +130,7 @@ def _cuts(lengths: np.ndarray, most: int) -> list[int]:
     return [*cuts, len(lengths)]
 
 
-def cut_batches(lengths: np.ndarray, batch_tokens: int, overhead: int) -> Iterator[tuple[int, int]]:
+def cut_batches(lengths: np.ndarray, batch_tokens: int, overhead: int) -> list[tuple[int, int]]:
     """Cut ascending lengths into batches [a, b) with the least total of rows * longest + overhead.
 
     Dynamic programme: best[b] = min over a of best[a] + (b - a) * lengths[b - 1] + overhead, with the batch's
@@ -114,7 +138,7 @@ def cut_batches(lengths: np.ndarray, batch_tokens: int, overhead: int) -> Iterat
 
     Examples
     --------
-    >>> list(cut_batches(np.array([2, 2, 9, 10]), 100, 5))
+    >>> cut_batches(np.array([2, 2, 9, 10]), 100, 5)
     [(0, 2), (2, 4)]
     """
     n = len(lengths)
@@ -130,4 +154,4 @@ def cut_batches(lengths: np.ndarray, batch_tokens: int, overhead: int) -> Iterat
     while n:
         ends.append((int(cut[n]), n))
         n = int(cut[n])
-    return iter(ends[::-1])
+    return ends[::-1]

@@ -14,6 +14,7 @@ from patchclamp._lazy import storage_dtype
 from patchclamp.record.checks import check_activity
 from patchclamp.record.measuring import Measure, scalars
 from patchclamp.record.plan import Work
+from patchclamp.record.prefix import Beginning
 from patchclamp.record.schedule import Window
 from patchclamp.recording import Samples
 from patchclamp.units import Site
@@ -46,6 +47,7 @@ class Stream:
         self.content_only, self.keeps = content_only, keeps
         self.dtype = storage_dtype(work.layout.dtype) if keeps else None
         self.done = 0
+        self._beginning: Beginning | None = None
 
     def probe(self, pieces: list[int]) -> None:
         """Run a batch and record nothing."""
@@ -67,9 +69,9 @@ class Stream:
         if self.dtype is not None:
             for site, shape in self.work.layout.shapes.items():
                 buffers[site] = torch.empty(rows, *shape, dtype=self.dtype)
-        for pieces in window.batches:
-            self._batch(pieces, window, offsets, samples, buffers, measures)
-            self.done += len(pieces) * int(self.corpus.length[pieces].max())
+        for pieces, shared, cost in zip(window.batches, window.shared, window.costs, strict=True):
+            self._batch(pieces, shared, window, offsets, samples, buffers, measures)
+            self.done += cost
             report(self.done)
         for piece, source in window.copies:
             self._copy(piece, source, offsets, samples, buffers, measures, read)
@@ -78,6 +80,7 @@ class Stream:
     def _batch(
         self,
         pieces: list[int],
+        shared: int,
         window: Window,
         offsets: dict[int, int],
         samples: Samples,
@@ -96,7 +99,18 @@ class Stream:
             site: self._reader(site, flat, targets, buffers.get(site), measures.get(site, {}))
             for site in self.work.sites
         }
-        self.subject.run(batch, read=read)
+        if shared:
+            self._run_shared(pieces, shared, read)
+        else:
+            self.subject.run(batch, read=read)
+
+    def _run_shared(self, pieces: list[int], shared: int, read: dict[Site, Callable[[Tensor], None]]) -> None:
+        """Run pieces with a common beginning, which is kept for the batches that follow."""
+        tokens = [self.corpus.tokens(piece) for piece in pieces]
+        begin = tokens[0][:shared]
+        if self._beginning is None or self._beginning.tokens != begin:
+            self._beginning = Beginning.run(self.subject, begin, self.work.sites)
+        self._beginning.run_rest(self.subject, [piece[shared:] for piece in tokens], read)
 
     def _targets(
         self,
