@@ -152,10 +152,9 @@ class LanguageModel(Transformer):
 
         `rows` are the items' places in the task, so that results can be put back in order.
         """
-        from patchclamp.task import METRICS
-
-        metric = METRICS[task.metric] if isinstance(task.metric, str) else task.metric
-        for part in task.encode(self.tokenizer, bos=self.bos).batches(batch_size):
+        metric = task.score
+        encoded = task.encode(self.tokenizer, bos=self.bos, max_length=self.max_length)
+        for part in encoded.batches(batch_size):
             yield _pair(part.to(self.device), metric)
 
 
