@@ -338,12 +338,12 @@ def test_batches_are_the_cheapest_cut(lengths: list[int], most: int, overhead: i
     assert cost == best(len(ordered))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma2", "deepseek_v3"])
 def test_shared_beginnings_are_computed_once_and_agree_to_rounding(family: str) -> None:
     subject = LanguageModel(tiny_model(family), Letters(bos=True), family)
     header = texts(1, seed=8)[0].ljust(30, ".") + " "
     source = [header + t for t in texts(12, seed=2, longest=20)] + texts(6, seed=3) + [header + "ab"] * 3
-    where = subject.resolve(["resid_post.1", "mlp_act.1", "head.0"])
+    where = subject.resolve(["resid_post.1", "mlp_out.1", "head.0"])
     plain = record(subject, source, where, content_only=False, progress=False)
     shared = record(subject, source, where, content_only=False, share_prefixes=True, progress=False)
     for site in where:

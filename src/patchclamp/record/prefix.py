@@ -84,8 +84,8 @@ class Beginning:
         cache = DynamicCache()
         for number, layer in enumerate(self.cache.layers):
             if layer.keys is not None:
-                shape = (rows, *layer.keys.shape[1:])
-                cache.update(layer.keys.expand(shape), layer.values.expand(shape), number)
+                keys, values = (part.expand(rows, *part.shape[1:]) for part in (layer.keys, layer.values))
+                cache.update(keys, values, number)
         return cache
 
     def run_rest(self, subject: Any, rests: list[list[int]], read: dict[Site, Any]) -> None:
