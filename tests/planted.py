@@ -7,6 +7,7 @@ positions, is the only way from the ones to the others that is not small and ran
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -50,6 +51,13 @@ def subject(planted: bool = True, seed: int = 0, layers: int = 3) -> LanguageMod
     found = open_subject(model, tokenizer=tokenizer())
     assert isinstance(found, LanguageModel)
     return found
+
+
+def save(folder: Path) -> str:
+    """Write the model as a folder that `open_subject` opens; returns its path."""
+    subject().model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
 
 
 def task(n: int = 96, seed: int = 0) -> Task:

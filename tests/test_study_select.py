@@ -74,9 +74,9 @@ def test_the_smallest_size_that_suffices_is_chosen(lost, target, k):
 def test_the_search_stops_at_the_target_and_never_takes_units_that_work_against():
     tried: list[int] = []
 
-    def lost(units: Units) -> float:
-        tried.append(units.count)
-        return {1: 0.4, 2: 0.7, 3: 0.8}[units.count]
+    def lost(sets: list[Units]) -> list[float]:
+        tried.extend(units.count for units in sets)
+        return [{1: 0.4, 2: 0.7, 3: 0.8}[units.count] for units in sets]
 
     many = [0.5, -2.0, 0.1, *[-0.1] * 6]
     found = select_units(scores(many, [-1, 1.0, *[0.0] * 7]), "heads", "head", (1, 2, 3, 4, 6, 18), 0.9, lost)
@@ -87,10 +87,29 @@ def test_the_search_stops_at_the_target_and_never_takes_units_that_work_against(
 
 
 def test_a_set_never_takes_more_than_a_third_of_all_units():
-    found = select_units(
-        scores([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]), "heads", "head", (1, 2, 3), 0.9, lambda u: 0.1
+    given = scores([1.0, 1.0, 1.0], [1.0, 1.0, 1.0])
+    assert select_units(given, "heads", "head", (1, 2, 3), 0.9, lambda sets: [0.1] * len(sets)).sizes == (
+        1,
+        2,
     )
-    assert found.sizes == (1, 2)
+
+
+def test_the_first_by_score_are_put_in_the_order_of_their_measured_effect():
+    effects = {"head.1[1]": 0.2, "head.0[0]": 0.6, "head.0[2]": 0.3}
+    given = scores([0.5, -2.0, 0.1], [0.0, 1.0, 0.05])
+    found = select_units(
+        given, "heads", "head", (1, 2), 0.9, lambda sets: [effects.get(str(u), 0.5) for u in sets], 3
+    )
+    assert [str(u) for u in found.order[:4]] == ["head.0[0]", "head.0[2]", "head.1[1]", "head.1[2]"]
+    assert found.scores[:3] == pytest.approx((0.5, 0.1, 1.0))
+    assert found.measured == (0.6, 0.3, 0.2)
+    ranking = found.ranking(given)
+    assert [str(u) for u in ranking.top(4, by="signed")] == [
+        "head.0[0]",
+        "head.0[2]",
+        "head.1[1]",
+        "head.1[2]",
+    ]
 
 
 def test_single_effects_that_add_up_have_ratio_one_and_redundant_ones_less():

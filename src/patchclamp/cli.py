@@ -25,7 +25,8 @@ app = typer.Typer(
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
 
-_UsageError = typer.BadParameter.__bases__[0]
+# click's UsageError, of which typer has a copy of its own.
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 _FILE_ERRORS = (
     errno.ENOENT,
     errno.EACCES,
@@ -59,8 +60,8 @@ def run(arguments: list[str] | None = None) -> int:
         status = app(args=arguments, standalone_mode=False)
     except PatchclampError as error:
         return _complain(str(error))
-    except _UsageError as error:
-        return _complain(f"{error.format_message()} (see patchclamp --help)")  # type: ignore[attr-defined]
+    except _USAGE_ERROR as error:
+        return _complain(f"{_message(error)} (see patchclamp --help)")
     except OSError as error:
         if error.errno not in _FILE_ERRORS:
             raise
@@ -68,6 +69,11 @@ def run(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _complain("stopped", 130)
     return status if isinstance(status, int) else 0
+
+
+def _message(error: Exception) -> str:
+    format_message = getattr(error, "format_message", None)
+    return str(format_message() if format_message is not None else error)
 
 
 def _complain(message: str, status: int = 2) -> int:

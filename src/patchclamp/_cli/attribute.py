@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,16 +32,17 @@ def attribute(
     from patchclamp.attribute import METHODS
     from patchclamp.errors import PatchclampError, did_you_mean
 
-    if method not in METHODS:
-        hint = did_you_mean(method, METHODS)
+    methods: dict[str, Callable[..., Any]] = dict(METHODS)
+    if method not in methods:
+        hint = did_you_mean(method, methods)
         raise PatchclampError(
-            f"method {method!r}: there is none of this name{hint or '; give ' + ', '.join(METHODS)}"
+            f"method {method!r}: there is none of this name{hint or '; give ' + ', '.join(methods)}"
         )
     subject = common.open_model(model, device, dtype)
     found = subject.resolve(sites)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption).split("train").take(items)
     with common.console(stderr=True).status(f"{method} over {len(found)} sites, {len(loaded)} items"):
-        scores = METHODS[method](
+        scores = methods[method](
             subject, loaded, found, **({} if positions == "sum" else {"positions": positions})
         )
     if out is not None:

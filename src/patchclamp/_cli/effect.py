@@ -26,9 +26,14 @@ def effect(
     as_json: common.JsonOption = False,
 ) -> None:
     """Change units on test items and measure what becomes of the behaviour, beside matched random units."""
+    from rich.text import Text
+
+    from patchclamp.errors import PatchclampError
     from patchclamp.intervene import effect as measure_effect
     from patchclamp.intervention import Intervention
 
+    if control not in ("matched", "none"):
+        raise PatchclampError(f'--control {control}: give "matched" or "none"')
     subject = common.open_model(model, device, dtype)
     chosen = subject.units(units)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption)
@@ -38,7 +43,7 @@ def effect(
             subject,
             loaded.split("test").take(items),
             [change],
-            control=None if control == "none" else control,
+            control="matched" if control == "matched" else None,
             n_control=n_control,
             seed=seed,
             reference=loaded.split("train").take(items),
@@ -46,15 +51,24 @@ def effect(
     if as_json:
         common.emit_json(found.to_json())
         return
-    print_effect(found)
-
-
-def print_effect(found: object) -> None:
-    """Print an effect in three lines."""
-    e: object = found
-    share = e.estimate / e.baseline  # type: ignore[attr-defined]
     screen = common.console()
-    screen.print(f"{e.units}", style="bold", markup=False)  # type: ignore[attr-defined]
-    screen.print(
-        f"{e.metric}: {e.baseline:.3f} -> {e.changed:.3f}  (effect {e.estimate:+.3f}, {e.low:+.3f} to {e.high:+.3f}; {share:.0%})"
-    )  # type: ignore[attr-defined]
+    screen.print(Text(str(change), style="bold"))
+    columns = (found.metric, "as it is", "changed", "effect", "95% interval", "share")
+    row = ("units", f"{found.baseline:+.3f}", f"{found.changed:+.3f}", f"{found.estimate:+.3f}")
+    rows = [(*row, f"{found.low:+.3f} to {found.high:+.3f}", f"{found.share:.0%}")]
+    if found.control is not None:
+        c = found.control
+        share = c.mean / found.baseline
+        rows.append(
+            (
+                f"{c.n_sets} random sets",
+                "",
+                "",
+                f"{c.mean:+.3f}",
+                f"{c.low:+.3f} to {c.high:+.3f}",
+                f"{share:.0%}",
+            )
+        )
+    screen.print(common.table(columns, rows, f"{loaded.name}, {found.n} test items", right=(1, 2, 3, 5)))
+    if found.p is not None:
+        screen.print(Text(f"p = {found.p:.3g} against the random sets", style="dim"))

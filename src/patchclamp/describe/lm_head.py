@@ -84,7 +84,8 @@ def lm_head(
     >>> lm_head(pc.open_subject("smollm2"), "mlp_act.28[7]", top=3)  # doctest: +SKIP
     """
     selection = subject.units(units)
-    names, rows = [], []
+    names: list[str] = []
+    rows: list[Tensor] = []
     for site, indices in selection.items():
         matrix = output_directions(subject, site)
         chosen = range(matrix.shape[0]) if indices is None else indices

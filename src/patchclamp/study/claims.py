@@ -82,8 +82,11 @@ class Claim:
     def from_json(cls, data: Mapping[str, Any]) -> Claim:
         """Read back what `to_json` wrote."""
         known = {f.name for f in fields(cls)}
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in known}
-        return cls(**{"baseline": float("nan"), "changed": float("nan"), **values})
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in known
+        }
+        defaults: dict[str, Any] = {"baseline": float("nan"), "changed": float("nan")}
+        return cls(**{**defaults, **values})
 
     def meets(self, estimate: float, control: Mapping[str, Any] | None) -> bool:
         """Return whether an estimate and its control, measured again, meet the criterion."""

@@ -37,7 +37,7 @@ def draw_curves(
         found = faithfulness(
             bench.subject,
             items,
-            scores,
+            s.ranking(scores),
             spread_sizes(len(s.order), options.curve_points, s.k),
             options.kind,
             points=(points[s.kind],),

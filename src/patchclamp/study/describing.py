@@ -191,7 +191,7 @@ def _exemplars(
     for neuron in neurons:
         by_site[neuron.site].append(neuron)
     best: dict[Unit, list[tuple[float, float, int, int]]] = {neuron: [] for neuron in neurons}
-    sequences = [ids for ids in subject.encode(list(texts)) if len(ids) > 1] if texts else []
+    sequences = _cut(subject, texts)
     for start in range(0, len(sequences), 8):
         batch = subject.batch(
             sequences[start : start + 8], list(range(start, min(start + 8, len(sequences))))
@@ -213,6 +213,15 @@ def _exemplars(
         ]
         for neuron, found in best.items()
     }
+
+
+def _cut(subject: Any, texts: Sequence[str], longest: int = 96) -> list[list[int]]:
+    """Token ids of the texts, each cut to what the model reads and to `longest`."""
+    if not texts:
+        return []
+    found = subject.tokenizer(list(texts), add_special_tokens=subject.bos is not False)["input_ids"]
+    limit = min(longest, subject.max_length)
+    return [list(ids[:limit]) for ids in found if len(ids) > 1]
 
 
 def _column_reader(columns: list[int]) -> Any:

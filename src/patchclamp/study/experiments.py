@@ -79,6 +79,10 @@ class Bench:
         )
         return [share_lost(one) for one in found]
 
+    def shares(self, units: Sequence[Units]) -> list[float]:
+        """Return the estimates of `each` without controls."""
+        return [share.estimate for share in self.each(units)]
+
     def recovered(self, units: Units, among: Sequence[str]) -> Share:
         """Return the share of the metric that is left when everything among some sites but the units is ablated."""
         lost = self.lost(complement(self.subject, units, among))

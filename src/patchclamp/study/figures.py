@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from patchclamp.study.svg import Svg, linear, log_scale
 from patchclamp.study.text import number
@@ -108,9 +109,9 @@ def heat_map(
     left = 30.0 + 5.8 * max((len(r) for r in rows), default=1)
     cell = max(14.0, min(26.0, 620.0 / max(len(columns), 1)))
     tall = min(cell, 20.0)
-    width = left + cell * len(columns) + 10
+    width = max(left + cell * len(columns) + 10, left + 250)
     height = 10 + tall * len(rows) + 62
-    svg = Svg(width, height, label)
+    svg = Svg(width, height, label, least=min(width, 560))
     top = max((abs(v) for row in values for v in row if math.isfinite(v)), default=0.0) or 1.0
     for r, row in enumerate(values):
         svg.text(rows[r], left - 6, 10 + tall * (r + 0.5) + 3.5, anchor="end")
@@ -118,7 +119,7 @@ def heat_map(
             name = names[r][c] if names else f"{rows[r]}, {columns[c]}"
             css = "cell missing" if not math.isfinite(value) else ("cell pos" if value >= 0 else "cell neg")
             opacity = 1.0 if not math.isfinite(value) else round(abs(value) / top, 3)
-            box = {
+            box: dict[str, Any] = {
                 "x": left + cell * c + 0.75,
                 "y": 10 + tall * r + 0.75,
                 "width": cell - 1.5,

@@ -78,7 +78,7 @@ def necessity(context: Context, id: str, what: str, units: Units, share: Share) 
     low, high, estimate = share.low, share.high, share.estimate
     text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {context.metric_text}"
     text += f" ({percent(low)} to {percent(high)}) on held-out items of {context.title}"
-    if low > NEAR_ZERO and share.beats_control:
+    if matters(share):
         criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
         return _claim(context, id, "necessity", f"{text}; {_control(share)}.", units, share, criterion)
     if max(abs(low), abs(high)) < NEAR_ZERO:
@@ -89,6 +89,11 @@ def necessity(context: Context, id: str, what: str, units: Units, share: Share) 
         criterion = {"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}
         return _claim(context, id, "necessity", text, units, share, criterion, negative=True)
     return None
+
+
+def matters(share: Share) -> bool:
+    """Return whether an effect is more than next to nothing and beyond its random sets."""
+    return share.low > NEAR_ZERO and share.beats_control
 
 
 def sufficiency(

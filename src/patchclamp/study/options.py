@@ -36,6 +36,8 @@ class StudyOptions:
         Units of each kind that are also ablated alone.
     n_control_single
         Random units beside each of those.
+    refine_heads, refine_neurons
+        How many of the first by score are put in the order of their effect alone, measured on validation items.
     head_sizes, neuron_sizes
         Sizes tried when choosing.
     head_target, neuron_target
@@ -60,6 +62,8 @@ class StudyOptions:
     n_control: int = 20
     n_singles: int = 5
     n_control_single: int = 20
+    refine_heads: int = 20
+    refine_neurons: int = 0
     head_sizes: tuple[int, ...] = _HEADS
     neuron_sizes: tuple[int, ...] = _NEURONS
     head_target: float = 0.9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from patchclamp.study import findings
@@ -128,17 +128,18 @@ def context_of(
 
 def select_all(bench: Bench, validation: Task, scores: Any, options: StudyOptions) -> list[Selection]:
     """Choose heads and neurons: those kinds that were scored, by ablation on the validation items."""
-    trial = Bench(bench.subject, validation, bench.reference, bench.intervention, bench.seed)
+    trial = replace(bench, items=validation)
     plans = {
-        "heads": (options.head_sizes, options.head_target),
-        "neurons": (options.neuron_sizes, options.neuron_target),
+        "heads": (options.head_sizes, options.head_target, options.refine_heads),
+        "neurons": (options.neuron_sizes, options.neuron_target, options.refine_neurons),
     }
     scored = {site.point for site in scores.sites}
-    return [
-        select_units(scores, kind, point, *plans[kind], lambda units: trial.lost(units).estimate)
-        for kind, (point, _) in KINDS.items()
-        if point in scored
-    ]
+    found = []
+    for kind, (point, _) in KINDS.items():
+        if point in scored:
+            sizes, target, refine = plans[kind]
+            found.append(select_units(scores, kind, point, sizes, target, trial.shares, refine))
+    return found
 
 
 def prove(
@@ -191,7 +192,7 @@ def _claims(proved: Proved, selections: Sequence[Selection], context: Context) -
                     context, f"alone-{unit}", f"one {name}", Units.parse(unit), proved.alone[unit]
                 )
             )
-        if s.kind in proved.ratio:
+        if s.kind in proved.ratio and findings.matters(proved.joint[s.kind]):
             n = sum(u in proved.alone for u in s.order)
             found.append(
                 findings.redundancy(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.errors import PatchclampError
+from patchclamp.scores import Scores
 from patchclamp.units import Unit, Units
 
 __all__ = ["Selection", "choose_size", "ranked", "select_units"]
@@ -26,9 +27,12 @@ class Selection:
     kind
         ``"heads"`` or ``"neurons"``.
     order
-        All units of the kind, the one with the largest positive score first.
+        All units of the kind: first those whose effect alone was measured, the largest first; then the others by
+        score, the largest positive one first.
     scores
         Their scores, in the same order.
+    measured
+        Share of the metric that the first of them take alone on the validation items.
     k
         How many are chosen.
     sizes, lost
@@ -44,6 +48,7 @@ class Selection:
     sizes: tuple[int, ...]
     lost: tuple[float, ...]
     rule: str
+    measured: tuple[float, ...] = ()
 
     @property
     def units(self) -> Units:
@@ -54,6 +59,20 @@ class Selection:
         """The first `k` units of the order."""
         return Units.parse(list(self.order[:k]))
 
+    def ranking(self, like: Scores) -> Scores:
+        """The order as scores of one item, for whatever ranks units by `Scores`."""
+        place = {unit: float(len(self.order) - i) for i, unit in enumerate(self.order)}
+        sites = sorted({unit.site for unit in self.order})
+        values = {
+            site: np.array(
+                [[place[Unit(site, i)] for i in like.index(site) if i is not None]], dtype=np.float32
+            )
+            for site in sites
+        }
+        level = {site: like.level[site] for site in sites}
+        nodes = {site: like.nodes[site] for site in sites if site in like.nodes}
+        return Scores("study", "none", like.metric, like.task, values, level, nodes=nodes)
+
     def to_json(self) -> dict[str, Any]:
         """The choice as plain data; of the order, the first hundred."""
         return {
@@ -62,13 +81,15 @@ class Selection:
             "universe": len(self.order),
             "units": [str(u) for u in self.order[: self.k]],
             "order": [str(u) for u in self.order[:100]],
+            "scores": list(self.scores[:100]),
+            "measured": list(self.measured),
             "sizes": list(self.sizes),
             "lost": list(self.lost),
             "rule": self.rule,
         }
 
 
-def ranked(scores: Any, point: str) -> tuple[tuple[Unit, ...], tuple[float, ...]]:
+def ranked(scores: Scores, point: str) -> tuple[tuple[Unit, ...], tuple[float, ...]]:
     """Order the units of a point by their mean score, largest first; equal scores in the order of the pass.
 
     The sign matters: a unit with a large negative score works against the behaviour and does not carry it.
@@ -86,7 +107,7 @@ def ranked(scores: Any, point: str) -> tuple[tuple[Unit, ...], tuple[float, ...]
         if None in indices:
             raise PatchclampError(f"{site}: it was scored as a whole, so its units cannot be ranked")
         values.append(np.asarray(summed.mean(site), dtype=np.float64))
-        units.extend(Unit(site, i) for i in indices)
+        units.extend(Unit(site, i) for i in indices if i is not None)
     if not units:
         raise PatchclampError(f"{point}: the scores hold no unit of this point, so none can be chosen")
     flat = np.concatenate(values)
@@ -126,19 +147,20 @@ def choose_size(sizes: Sequence[int], lost: Sequence[float], target: float) -> t
 
 
 def select_units(
-    scores: Any,
+    scores: Scores,
     kind: str,
     point: str,
     sizes: Sequence[int],
     target: float,
-    lost_by_ablating: Callable[[Units], float],
+    lost: Callable[[Sequence[Units]], Sequence[float]],
+    refine: int = 0,
 ) -> Selection:
     """Rank the units of a point and choose how many, by ablating the first k of them on validation items.
 
     Parameters
     ----------
     scores
-        `Scores` over train and validation items.
+        Over train items.
     kind, point
         ``"heads"`` and ``"head"``, or ``"neurons"`` and ``"mlp_act"``.
     sizes
@@ -146,19 +168,40 @@ def select_units(
         left out. The search ends at the first size that loses `target`.
     target
         Fraction of the metric.
-    lost_by_ablating
-        Measures the fraction lost, on validation items.
+    lost
+        Measures the fraction lost with each of some selections ablated, on validation items.
+    refine
+        So many of the first by score are put in the order of their effect alone, measured by `lost`.
     """
     order, values = ranked(scores, point)
     positive = sum(v > 0 for v in values)
+    order, values, measured = _refined(order, values, min(refine, positive), lost)
     tried: list[int] = []
-    lost: list[float] = []
+    shares: list[float] = []
     # At most a third of all units, so that random sets matched to the chosen one can be drawn from the rest.
     most = max(1, min(positive, len(order) // 3))
     for size in [s for s in sizes if s <= most]:
         tried.append(size)
-        lost.append(lost_by_ablating(Units.parse(list(order[:size]))))
-        if lost[-1] >= target:
+        shares += lost([Units.parse(list(order[:size]))])
+        if shares[-1] >= target:
             break
-    k, rule = choose_size(tried, lost, target)
-    return Selection(kind, order, values, k, tuple(tried), tuple(lost), rule)
+    k, rule = choose_size(tried, shares, target)
+    return Selection(kind, order, values, k, tuple(tried), tuple(shares), rule, measured)
+
+
+def _refined(
+    order: tuple[Unit, ...],
+    values: tuple[float, ...],
+    n: int,
+    lost: Callable[[Sequence[Units]], Sequence[float]],
+) -> tuple[tuple[Unit, ...], tuple[float, ...], tuple[float, ...]]:
+    """Put the first `n` units in the order of their measured effect alone."""
+    if n < 2:
+        return order, values, ()
+    effects = np.asarray(lost([Units.parse(unit) for unit in order[:n]]), dtype=np.float64)
+    place = [*np.argsort(-effects, kind="stable").tolist(), *range(n, len(order))]
+    return (
+        tuple(order[i] for i in place),
+        tuple(values[i] for i in place),
+        tuple(float(effects[i]) for i in place[:n]),
+    )

@@ -90,8 +90,8 @@ def share_lost(effect: Effect) -> Share:
 def corrected(shares: Mapping[str, Share]) -> dict[str, Share]:
     """Return the shares with p-values corrected together by Holm's method; those without p stay as they are."""
     tested = [name for name, share in shares.items() if share.p is not None]
-    adjusted = holm([float(shares[name].p) for name in tested]) if tested else []  # type: ignore[arg-type]
-    values = dict(zip(tested, adjusted, strict=True))
+    p_values = [share.p for share in shares.values() if share.p is not None]
+    values = dict(zip(tested, holm(p_values).tolist(), strict=True)) if tested else {}
     return {n: replace(s, p_adjusted=float(values[n])) if n in values else s for n, s in shares.items()}
 
 

@@ -38,13 +38,15 @@ def compare_methods(
     `options.exact_layers` layers spread evenly over the model.
     """
     items = task.take(options.exact_items)
-    layers = np.unique(np.linspace(0, subject.n_layers - 1, options.exact_layers).round().astype(int))
+    layers = sorted({round(x) for x in np.linspace(0, subject.n_layers - 1, options.exact_layers).tolist()})
     parts = [(sites, how) for points, how in PARTS if (sites := _sites(subject, points, layers))]
+
+    methods: Mapping[str, Callable[..., Any]] = METHODS
 
     def run(method: str) -> tuple[list[Any], float]:
         start = time.perf_counter()
         found = [
-            METHODS[method](subject, items, sites, positions=how, batch_size=options.batch_size)
+            methods[method](subject, items, sites, positions=how, batch_size=options.batch_size)
             for sites, how in parts
         ]
         return found, time.perf_counter() - start
@@ -53,7 +55,7 @@ def compare_methods(
     exact, exact_seconds = run(EXACT)
     rows: list[dict[str, Any]] = []
     scatter: list[dict[str, Any]] = []
-    for method in [m for m in METHODS if m != EXACT and "positions" in signature(METHODS[m]).parameters]:
+    for method in [m for m in methods if m != EXACT and "positions" in signature(methods[m]).parameters]:
         label = LABELS.get(method, method.replace("_", " "))
         progress(f"comparing {label}")
         estimates, seconds = run(method)

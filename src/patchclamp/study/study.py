@@ -295,7 +295,7 @@ def _intervention(options: StudyOptions) -> dict[str, Any]:
 
 
 def _default_folder(task: Task, subject: Any, options: StudyOptions) -> Path:
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{task.name}-{subject.name}")
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{task.name}-{Path(subject.name).name}")
     return Path("studies") / f"{name}-seed{options.seed}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patchclamp.study.findings import Context
+from patchclamp.study.findings import Context, matters
 from patchclamp.study.proof import KINDS, Proved
 from patchclamp.study.select import Selection
 from patchclamp.study.share import Share
@@ -104,7 +104,7 @@ def _alone(s: Selection, proved: Proved) -> str:
     share = alone[best]
     text = f"Ablated alone, the strongest of these {s.kind}, {best}, takes {percent(share.estimate)}"
     text += f" ({percent(share.low)} to {percent(share.high)})"
-    if s.kind in proved.ratio:
+    if s.kind in proved.ratio and matters(proved.joint[s.kind]):
         text += f"; the first {len(alone)}, one at a time, add up to {percent(proved.ratio[s.kind].estimate)} of what "
         text += "they take together"
     return text + "."

@@ -110,10 +110,10 @@ def _spaced(values: Iterable[float], to: Callable[[float], float], minimum: floa
 
 
 class Svg:
-    """Collects elements and wraps them as one responsive ``<svg>`` with an accessible name."""
+    """Collects elements and wraps them as one responsive ``<svg>`` with an accessible name, `least` pixels wide."""
 
-    def __init__(self, width: float, height: float, label: str) -> None:
-        self.width, self.height, self.label = width, height, label
+    def __init__(self, width: float, height: float, label: str, least: float = 0) -> None:
+        self.width, self.height, self.label, self.least = width, height, label, least
         self._parts: list[Markup] = []
 
     def add(self, tag: str, content: str = "", **attributes: object) -> None:
@@ -136,8 +136,10 @@ class Svg:
         self.add("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis")
 
     def __html__(self) -> str:
-        head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" style="max-width:{}px">').format(
-            _short(self.width), _short(self.height), self.label, round(self.width * 1.25)
+        head = Markup(
+            '<svg viewBox="0 0 {} {}" role="img" aria-label="{}" style="max-width:{}px;min-width:{}px">'
+        ).format(
+            _short(self.width), _short(self.height), self.label, round(self.width * 1.25), round(self.least)
         )
         return str(head + Markup("").join(self._parts) + Markup("</svg>"))
 

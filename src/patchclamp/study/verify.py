@@ -106,19 +106,32 @@ def verify_claims(
     """
     benches: dict[str, Bench | str] = {}
     subjects: dict[str, Any] = {} if subject is None else {subject.name: subject}
+    if subject is None and model is not None:
+        subjects[model] = open_subject(model, device=device, dtype=dtype)
     verdicts = []
     for number, claim in enumerate(claims):
         if progress is not None:
             progress(f"verifying {claim.id}", number, len(claims))
         name = subject.name if subject is not None else (model or str(claim.model["name"]))
         if name not in subjects:
-            subjects[name] = open_subject(name, device=device, dtype=dtype)
+            subjects[name] = _open(name, device, dtype)
         live = subjects[name]
+        if isinstance(live, str):
+            verdicts.append(Verdict(claim, "cannot run", None, name, "", live))
+            continue
         key = repr((name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
         if key not in benches:
             benches[key] = _bench(live, claim)
         verdicts.append(_judge(live, claim, benches[key]))
     return verdicts
+
+
+def _open(name: str, device: str, dtype: str) -> Any:
+    """Open the model that a claim names, or say why that is not possible."""
+    try:
+        return open_subject(name, device=device, dtype=dtype)
+    except PatchclampError as error:
+        return str(error)
 
 
 def _bench(subject: Any, claim: Claim) -> Bench | str:

@@ -1,0 +1,204 @@
+"""The command line: quick to answer, clear about bad input, machine-readable on request."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+import planted
+from patchclamp import cli
+from patchclamp._cli import COMMANDS
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of one call in this process."""
+    status = cli.run(list(arguments))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """The planted model as a folder that anybody could open."""
+    return planted.save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def task_file(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("task") / "copying.jsonl"
+    planted.task().to_jsonl(path)
+    return str(path)
+
+
+def test_help_answers_within_half_a_second_and_without_torch():
+    code = (
+        "import sys, time; t = time.perf_counter(); from patchclamp import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules, 'pandas' in sys.modules, time.process_time(), file=sys.stderr)"
+    )
+    best = 9.0
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        torch, pandas, seconds = done.stderr.split()[-3:]
+        assert (torch, pandas) == ("False", "False")
+        best = min(best, float(seconds))
+    assert best < 0.5
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_json(capsys, name):
+    status, out, _ = run(capsys, name, "--help")
+    assert status == 0
+    assert "--json" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nonsense"], "nonsense"),
+        (["study"], "Missing argument"),
+        (["study", "ioi", "--items", "two"], "valid integer"),
+        (["check", "--wrong"], "--wrong"),
+        (["verify", "none.json"], "none.json: no such file"),
+        (["study", "oi"], "did you mean ioi"),
+        (["study", "none.jsonl"], "none.jsonl"),
+        (["study", "ioi", "--ablation", "maen"], "did you mean mean"),
+        (["attribute", "ioi", "--method", "gradients"], "did you mean integrated_gradients"),
+        (["effect", "ioi", "head.9[1]"], "layers 0..2"),
+        (["effect", "ioi", "head.1[77]"], "units 0..3"),
+        (["measure", "mlp_act.1", "--measures", "momnts"], "did you mean moments"),
+        (["measure", "mlp_akt.1"], "did you mean mlp_act"),
+        (["record", "mlp_act.1", "--out", "x", "--text", "none.txt"], "none.txt"),
+        (["record", "mlp_act.1", "--out", "x", "--long", "splitt"], "did you mean split"),
+        (["sites", "MODEL", "resid.1"], "ambiguous"),
+        (["sites", "no-such-model"], "no-such-model"),
+        (["tasks", "nope"], "nope"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    takes_model = {"study", "attribute", "effect", "measure", "record", "tasks"} & set(arguments[:1])
+    status, out, err = run(
+        capsys, *[a.replace("MODEL", model) for a in arguments], *(["-m", model] if takes_model else [])
+    )
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("patchclamp: ")
+    assert message in err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken(*a: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("patchclamp._cli.common.open_model", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.run(["sites"])
+
+
+def test_a_full_disk_is_one_line(capsys, model, monkeypatch):
+    def full(*a: object, **k: object) -> None:
+        raise OSError(28, "No space left on device", "x/zarr.json")
+
+    monkeypatch.setattr("patchclamp.record.record", full)
+    status, _, err = run(capsys, "record", "mlp_act.1", "--out", "x", "--model", model)
+    assert status == 2
+    assert err == "patchclamp: x/zarr.json: No space left on device\n"
+
+
+def test_sites_models_tasks_and_check_speak_json(capsys, model, task_file):
+    status, out, _ = run(capsys, "sites", model, "mlp_act.*", "--json")
+    assert status == 0
+    assert [row["site"] for row in json.loads(out)] == ["mlp_act.0", "mlp_act.1", "mlp_act.2"]
+    assert "Llama" in json.loads(run(capsys, "models", "--json")[1])["families"]
+    assert "ioi" in {row["name"] for row in json.loads(run(capsys, "tasks", "--json")[1])}
+    shown = json.loads(run(capsys, "tasks", task_file, "--items", "2", "--model", model, "--json")[1])
+    assert len(shown["items"]) == 2
+    status, out, _ = run(capsys, "check", model, "--json")
+    assert status == 0
+    assert json.loads(out)["passed"]
+
+
+def test_the_same_without_json_prints_tables(capsys, model, task_file):
+    for arguments in (
+        ["sites", model],
+        ["models"],
+        ["tasks"],
+        ["tasks", task_file, "-m", model],
+        ["check", model],
+    ):
+        status, out, _ = run(capsys, *arguments)
+        assert status == 0
+        assert len(out.splitlines()) > 3
+
+
+def test_attribute_finds_the_planted_head(capsys, model, task_file):
+    status, out, _ = run(capsys, "attribute", task_file, "--items", "16", "--model", model, "--json")
+    assert status == 0
+    assert json.loads(out)["units"][0]["unit"] == "head.1[2]"
+
+
+def test_effect_measures_the_planted_head(capsys, model, task_file):
+    status, out, _ = run(capsys, "effect", task_file, "head.1[2]", "--items", "16", "-m", model, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["share"] > 0.7
+    assert abs(found["control"]["mean"] / found["baseline"]) < 0.1
+    status, out, _ = run(
+        capsys, "effect", task_file, "head.1[2]", "--items", "16", "-m", model, "--control", "none"
+    )
+    assert status == 0
+    assert "head.1[2]" in out
+
+
+def test_record_and_measure(capsys, model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("w1 w2 w3 w4\nw5 w6 w7\n")
+    store = tmp_path / "acts.zarr"
+    options = ["--text", str(text), "--model", model, "--json"]
+    planned = json.loads(run(capsys, "record", "mlp_act.1", "--out", str(store), "--plan", *options)[1])
+    assert planned["samples"] == 5
+    assert not store.exists()
+    done = json.loads(run(capsys, "record", "mlp_act.1", "--out", str(store), *options)[1])
+    assert done["samples"] == 5
+    table = tmp_path / "table.parquet"
+    status, out, _ = run(capsys, "measure", "mlp_act.1", "--out", str(table), *options)
+    assert status == 0
+    assert json.loads(out)["units"] == 32
+    assert table.exists()
+    again = json.loads(run(capsys, "measure", str(store), "--json")[1])
+    assert again["table"][0]["unit"] == json.loads(out)["table"][0]["unit"]
+
+
+def test_study_then_verify(capsys, model, task_file, tmp_path):
+    out = tmp_path / "study"
+    status, text, _ = run(capsys, "study", task_file, "--model", model, "--items", "16", "--out", str(out))
+    assert status == 0
+    assert "head.1[2]" in text
+    for name in ("study.json", "claims.json", "report.html", "scores.parquet", "units.parquet"):
+        assert (out / name).stat().st_size > 100
+    status, text, _ = run(capsys, "verify", str(out / "claims.json"))
+    assert status == 0
+    assert "holds" in text
+    data = json.loads((out / "claims.json").read_text())
+    data["claims"][0]["criterion"] = {"at_least": 5.0}
+    (out / "claims.json").write_text(json.dumps(data))
+    status, text, _ = run(capsys, "verify", str(out / "claims.json"), "--json")
+    assert status == 1
+    assert json.loads(text)[0]["outcome"] == "fails"
+    (out / "claims.json").write_text(json.dumps({**data, "schema": "another/7"}))
+    status, _, err = run(capsys, "verify", str(out / "claims.json"))
+    assert status == 2
+    assert "another/7" in err
+
+
+def test_commands_start_quickly_even_when_they_fail():
+    start = time.perf_counter()
+    assert cli.run(["verify", "/none.json"]) == 2
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,162 @@
+"""The whole chain on a model whose answer is known: the planted head is found, proved, claimed and verified."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from jsonschema import Draft202012Validator
+
+import planted
+from patchclamp.errors import PatchclampError
+from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
+from patchclamp.study.jsonfile import read_json
+from patchclamp.task import Task
+from patchclamp.units import Units
+
+SMALL = StudyOptions(
+    n_train=32, n_validation=16, n_test=24, head_sizes=(1, 2, 3), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=4,
+    curve_items=8, curve_points=3, n_random=1, exact_items=4, exact_layers=3, n_texts=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return planted.subject()
+
+
+@pytest.fixture(scope="module")
+def study(subject, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    file = folder / "copying.jsonl"
+    planted.task().to_jsonl(file)
+    return run_study(subject, planted.task(), folder / "out", options=SMALL, source=str(file))
+
+
+def test_the_planted_head_is_what_is_found(study):
+    heads = study.data["selection"][0]
+    assert heads["units"] == ["head.1[2]"]
+    assert study.units.iloc[0]["unit"] == "head.1[2]"
+    assert "head.1[2]" in str(study.claims[0].units)
+    assert study.claims[0].estimate > 0.7
+    assert abs(study.claims[0].control["mean"]) < 0.1
+
+
+def test_neurons_which_do_nothing_are_not_claimed_to_matter(study):
+    neurons = [c for c in study.claims if "mlp_act" in c.units[0]]
+    assert all(c.negative for c in neurons)
+    assert "No evidence" in "\n".join(study.data["findings"])
+
+
+def test_the_only_head_is_also_enough(study):
+    kept = next(c for c in study.claims if c.kind == "sufficiency")
+    assert kept.estimate > 0.8
+    assert not kept.negative
+
+
+def test_no_item_selects_and_verifies(subject):
+    task = planted.task()
+    texts = {name: {i.clean for i in task.split(name).items} for name in ("train", "validation", "test")}
+    assert not texts["test"] & (texts["train"] | texts["validation"])
+
+
+def test_the_files_are_complete_and_keep_to_their_schema(study):
+    schema = read_json(__import__("patchclamp.study", fromlist=["x"]).__path__[0] + "/study.schema.json")
+    data = read_json(study.folder / "study.json")
+    Draft202012Validator(schema).validate(data)
+    assert data["selection"][0]["units"] == ["head.1[2]"]
+    assert read_claims(study.folder / "claims.json") == list(study.claims)
+    for name, table in study.tables.items():
+        assert len(pd.read_parquet(study.folder / f"{name}.parquet")) == len(table)
+    page = (study.folder / "report.html").read_text()
+    assert page.count("<svg") >= 8
+    assert "head.1[2]" in page
+
+
+def test_claims_verify_where_they_were_made(study, subject):
+    verdicts = verify_claims(study.claims, subject)
+    assert {v.outcome for v in verdicts} == {"holds"}
+    for verdict in verdicts:
+        assert verdict.measured.estimate == pytest.approx(verdict.claim.estimate, abs=1e-5)
+        assert json.dumps(verdict.to_json())
+
+
+def test_a_claim_that_says_too_much_fails(study, subject):
+    claim = study.claims[0]
+    wrong = [
+        replace(claim, criterion={"at_least": 3.0}),
+        replace(claim, criterion={"at_most": 0.1}),
+        replace(claim, interval=(0.1, 0.2)),
+        replace(claim, units=("head.0[1]",)),
+    ]
+    verdicts = verify_claims(wrong, subject)
+    assert [v.outcome for v in verdicts] == ["fails"] * 4
+    assert all(v.reason for v in verdicts)
+
+
+def test_another_model_that_cannot_do_the_task_cannot_run(study):
+    verdicts = verify_claims(study.claims, planted.subject(planted=False))
+    assert {v.outcome for v in verdicts} == {"cannot run"}
+    assert "accuracy" in verdicts[0].reason
+
+
+def test_another_model_that_does_it_otherwise_fails(study):
+    other = planted.subject(seed=5, layers=4)
+    verdicts = verify_claims([study.claims[0]], other)
+    assert verdicts[0].outcome == "holds"
+    assert verdicts[0].reason == "on another model"
+    moved = replace(study.claims[0], units=("head.2[2]",))
+    assert verify_claims([moved], other)[0].outcome == "fails"
+    gone = replace(study.claims[0], units=("head.7[2]",))
+    assert verify_claims([gone], other)[0].outcome == "cannot run"
+
+
+def test_a_task_that_has_changed_cannot_run(study, subject, tmp_path):
+    file = tmp_path / "other.jsonl"
+    planted.task(seed=9).to_jsonl(file)
+    claim = replace(study.claims[0], task={**study.claims[0].task, "name": str(file)})
+    verdict = verify_claims([claim], subject)[0]
+    assert verdict.outcome == "cannot run"
+    assert "other items" in verdict.reason
+
+
+def test_what_a_study_refuses(subject):
+    task = planted.task()
+    with pytest.raises(PatchclampError, match="cannot do it.*accuracy"):
+        run_study(planted.subject(planted=False), task, options=SMALL, write=False)
+    bare = Task("bare", [replace(i, corrupted=None, corrupted_spans={}) for i in task.items])
+    with pytest.raises(PatchclampError, match="no corrupted texts"):
+        run_study(subject, bare, options=SMALL, write=False)
+    with pytest.raises(PatchclampError, match="did you mean integrated_gradients"):
+        run_study(subject, task, options=SMALL.change(method="integrated_gradient"), write=False)
+    with pytest.raises(PatchclampError, match="better when lower"):
+        run_study(subject, replace(task, metric="loss"), options=SMALL, write=False)
+    with pytest.raises(PatchclampError, match="at least 20"):
+        SMALL.change(n_control=3)
+    with pytest.raises(PatchclampError, match="did you mean n_test"):
+        SMALL.change(n_tests=3)
+
+
+def test_a_failed_check_of_the_tensors_stops_the_study(monkeypatch):
+    broken = planted.subject()
+    # A wrong anatomy: neurons are read from another layer than the one they are named after.
+    place = type(broken).place
+    monkeypatch.setattr(
+        type(broken),
+        "place",
+        lambda self, site: place(
+            self, replace(site, layer=0) if site.point == "mlp_act" and site.layer == 2 else site
+        ),
+    )
+    with pytest.raises(PatchclampError, match="check .* fails"):
+        run_study(broken, planted.task(), options=SMALL, write=False)
+
+
+def test_the_bench_ablates_what_it_says(subject, study):
+    from patchclamp.study.experiments import complement
+
+    rest = complement(subject, Units.parse("head.1[2]"), ["head.*"])
+    assert rest.count == 11
+    assert (rest[next(s for s in rest.sites if s.layer == 1)]) == (0, 1, 3)
