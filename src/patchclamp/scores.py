@@ -177,12 +177,36 @@ class Scores:
         points
             Only sites of these points, such as ``["head"]``.
         """
-        table = self.summed().table(n_boot=0)
-        if points is not None:
-            table = table[table["point"].isin(points)]
-        key = table["score"].abs() if by == "abs" else table["score"]
-        chosen = table.loc[key.sort_values(ascending=False, kind="stable").index[:k]]
-        return [Units.parse(name) for name in chosen["unit"]]
+        ranked = self.ranked(by, points)[:k]
+        return [Units({site: None if index is None else (index,)}) for site, index in ranked]
+
+    def ranked(
+        self, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+    ) -> list[tuple[Site, int | None]]:
+        """All nodes as (site, index or None), ordered as in `top`; equal scores in the order of the pass.
+
+        Raises
+        ------
+        PatchclampError
+            When nothing was scored at these points, or a score is not finite.
+        """
+        if by not in ("abs", "signed"):
+            raise PatchclampError(f"by={by!r}: rank by 'abs' or 'signed'")
+        summed = self.summed()
+        sites = [s for s in self.sites if points is None or s.point in points]
+        nodes = [(site, index) for site in sites for index in self.index(site)]
+        if not nodes:
+            raise PatchclampError(
+                f"{self.method}: no score at {', '.join(points or ())}; there are scores at "
+                f"{', '.join(dict.fromkeys(s.point for s in self.sites))}"
+            )
+        values = np.concatenate([summed.mean(site) for site in sites])
+        if not np.isfinite(values).all():
+            site, index = nodes[int(np.flatnonzero(~np.isfinite(values))[0])]
+            name = site if index is None else Unit(site, index)
+            raise PatchclampError(f"{name}: its score is not finite, so units cannot be ranked")
+        order = np.argsort(-np.abs(values) if by == "abs" else -values, kind="stable")
+        return [nodes[int(place)] for place in order]
 
     def to_xarray(self) -> xr.Dataset:
         """A dataset with one variable a site, dims item, unit and, where kept, pos."""

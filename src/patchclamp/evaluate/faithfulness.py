@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -11,26 +11,62 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp._statistics import resamples
-from patchclamp.errors import PatchclampError
+from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.intervention import Intervention
 from patchclamp.scores import Scores
 from patchclamp.subjects.base import Subject
+from patchclamp.subjects.matching import Member, collect, matched_order
 from patchclamp.subjects.reference import Reference
 from patchclamp.subjects.trial import run_trial
-from patchclamp.units import Site, Units
 
 Array = NDArray[np.float64]
-RANDOM = "random"
+RANKED = "ranked"
+BASELINES = ("random", "matched")
+ABLATIONS = ("mean", "zero", "resample", "patch")
+_PARTS = {
+    **dict.fromkeys(("head", "z", "attn_out", "attn_out_post", "attn_probs"), "attention"),
+    **dict.fromkeys(("mlp_pre", "mlp_act", "mlp_out", "mlp_out_post", "router"), "MLP"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ablation: which curve and order it belongs to, how many units the set has, which are ablated."""
+
+    curve: str
+    order: str
+    draw: int
+    size: int
+    ablated: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Curves over the number of units, each value (m(C) - m(empty)) / (m(full) - m(empty)) on held-out items.
+    """Curves over the number of units, each value f = (m(C) - m(empty)) / (m(full) - m(empty)).
 
-    `table` has columns curve ("kept": all other candidates are ablated; "ablated": the set itself is), order
-    ("ranked" or "random"), size, value, low, high. `cpr` is the area under "kept" and `cmd` that of |1 - kept|, by
-    trapezoid over the fraction of units, on a linear and a logarithmic axis; `beats_model` says that some kept set
-    exceeds the whole model, where `cpr` says little.
+    Attributes
+    ----------
+    table : DataFrame
+        Columns curve, order, size, fraction, value, low, high. Curve ``"kept"``: all other candidates are ablated;
+        ``"ablated"``: the set itself is, so that value is the faithfulness of the complement and 1 - value what is
+        lost (completeness is good where it falls early). Order ``"ranked"``, or a baseline: ``"random"`` orders, or
+        ``"matched"`` ones (random, but with as many units of each site and stratum of activity as the ranking).
+        The band of the ranked curve resamples items; that of a baseline items and orders.
+    full, empty : float
+        Mean metric as it is, and with all candidates ablated.
+    candidates : int
+    rank_by, ablation : str
+    cpr, cmd : float
+        Mean height of "kept" and of |1 - "kept"| over the fraction of units from the smallest size to all (by
+        trapezoid; the area itself is this times 1 - smallest fraction). `cpr_log`, `cmd_log`: over its logarithm.
+    beats_model : bool
+        Whether a kept set exceeds the whole model; then a large `cpr` is no virtue, and `cmd` is the one to read.
+    n : int
+        Items.
+    runs : DataFrame
+        One row a pass over the items: curve, order, draw, size.
+    per_item : array (run, item)
+        The metric in each run; `full_per_item` and `empty_per_item` beside.
     """
 
     table: pd.DataFrame
@@ -45,6 +81,22 @@ class Faithfulness:
     cmd_log: float
     beats_model: bool
     n: int
+    runs: pd.DataFrame = field(repr=False)
+    per_item: Array = field(repr=False)
+    full_per_item: Array = field(repr=False)
+    empty_per_item: Array = field(repr=False)
+
+    def curve(self, curve: str = "kept", order: str = RANKED) -> pd.DataFrame:
+        """The rows of one curve, by size."""
+        chosen = (self.table["curve"] == curve) & (self.table["order"] == order)
+        if not chosen.any():
+            raise PatchclampError(f"there is no {curve} curve of {order} units")
+        return self.table[chosen].sort_values("size", ignore_index=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The curves and their summary as plain data, without the values per item."""
+        names = [f.name for f in fields(self) if f.repr and f.name != "table"]
+        return {name: getattr(self, name) for name in names} | {"table": self.table.to_dict("records")}
 
 
 def default_sizes(candidates: int) -> list[int]:
@@ -57,139 +109,208 @@ def faithfulness(
     subject: Subject,
     task: Any,
     ranking: Scores,
-    sizes: Sequence[int] | None = None,
+    sizes: Sequence[float] | None = None,
     ablation: str = "mean",
     *,
-    points: Sequence[str] = ("head",),
+    points: Sequence[str] | None = None,
     rank_by: Literal["abs", "signed"] = "abs",
     by: str = "template",
     reference: Any = None,
+    baselines: Sequence[str] = ("random",),
     n_random: int = 5,
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> Faithfulness:
-    """Measure how much of a task's metric the first k ranked units recover, and how much goes without them.
+    """Measure how much of a task's metric the first k ranked units recover, and how much is left without them.
 
-    f(C) = (m(C) - m(empty)) / (m(full) - m(empty)), where everything among the candidates (all units of `points`)
-    that is not in C is ablated, and `empty` is all of them ablated. Everything that is no candidate stays intact.
+    f(C) = (m(C) - m(empty)) / (m(full) - m(empty)), where of the candidates (all units scored at `points`) those not in
+    C are ablated, and `empty` has all of them ablated. What is no candidate stays intact, so a high f says that C
+    carries what the candidates carry, not that it is the whole mechanism. m is the mean over items: f is a ratio of
+    means, never a mean of ratios.
 
     Parameters
     ----------
-    task
+    subject, task
         Items that did not choose the ranking.
     ranking
-        Scores whose units are ranked, one rule for both curves: by size (``"abs"``) or signed.
+        Scores whose units are ranked; all are candidates.
     sizes
-        Numbers of units; by default 1, 2, 5, 10, ... and all.
+        Numbers of units; numbers below 1 are fractions of the candidates. By default 1, 2, 5, 10, ... and all.
     ablation, by
-        Kind of intervention, and of mean.
-    n_random
-        Random orders of the candidates beside the ranked one.
+        Kind of intervention (``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the corrupted input), and
+        how a mean is taken.
+    points
+        Points that are candidates; by default heads, or neurons where no head was scored, or all there is. Points that
+        contain one another (head and attn_out) are refused.
+    rank_by
+        One rule for both curves: by size (``"abs"``), or ``"signed"``, which puts units that work against the
+        behaviour last; the latter can exceed the whole model.
     reference
-        Task for means; by default the items themselves.
+        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
+    baselines, n_random
+        Orders to compare with (``"random"``, ``"matched"``), and how many of each.
+    seed
+        Of orders and bootstrap.
+    progress
+        Called with the number of passes done.
+
+    Raises
+    ------
+    PatchclampError
+        For bad options, sizes out of range, or when ablating everything does not change the metric.
 
     Notes
     -----
-    Ratios are ratios of means; the band resamples items (groups), not tokens. m(full) near m(empty) makes the ratio
-    meaningless and is refused.
+    Passes: (1 + 2 |sizes| (1 + n_random |baselines|)) over the items. Verified on networks with planted circuits.
     """
-    order = ranking.top(10**9, by=rank_by, points=points)
-    candidates = len(order)
-    if candidates == 0:
-        raise PatchclampError(f"the ranking has no unit of {', '.join(points)}")
-    steps = sorted({int(k) for k in sizes or default_sizes(candidates)})
-    if steps[0] < 1 or steps[-1] > candidates:
-        raise PatchclampError(f"sizes {steps[0]}..{steps[-1]}: there are 1..{candidates} units to keep")
-    rng = np.random.default_rng(seed)
-    orders = {
-        "ranked": [order],
-        RANDOM: [[order[i] for i in rng.permutation(candidates)] for _ in range(n_random)],
-    }
-    plan = [
-        (curve, name, k, _part(one, k, curve))
-        for name, many in orders.items()
-        for one in many
-        for curve in ("kept", "ablated")
-        for k in steps
-    ]
+    _check(ablation, baselines)
+    points = points or _default_points(ranking)
+    _refuse_overlap(points)
+    order = ranking.ranked(rank_by, points)
+    steps = _sizes(sizes, len(order))
     source = (
         reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
     )
-    sets = [_change(part, ablation, by, seed) for *_, part in plan]
-    everything = _change(order, ablation, by, seed)
+    orders = _orders(order, subject, source, baselines, n_random, seed)
+    runs = [
+        Run(curve, name, draw, k, tuple(one[:k] if curve == "ablated" else one[k:]))
+        for name, many in orders.items()
+        for draw, one in enumerate(many)
+        for curve in ("kept", "ablated")
+        for k in steps
+    ]
+    sets = [_change(run.ablated, ablation, by, seed) for run in runs]
+    everything = _change(tuple(order), ablation, by, seed)
     trial = run_trial(subject, task, [everything, *sets], source, batch_size=batch_size, progress=progress)
-    full, empty = trial.baseline, trial.changed[0]
+    full, empty, per_item = trial.baseline, trial.changed[0], trial.changed[1:]
     if abs(full.mean() - empty.mean()) < 1e-6 * max(1.0, abs(full.mean())):
         raise PatchclampError(
-            f"ablating all {candidates} units changes the metric by {full.mean() - empty.mean():.2g} only, so no share "
+            f"ablating all {len(order)} units changes the metric by {full.mean() - empty.mean():.2g} only, so no share "
             "of it can be stated; take other points or another ablation"
         )
     weights = resamples(len(full), trial.groups or None, n_boot, seed)
-    table = _table(plan, trial.changed[1:], full, empty, weights)
-    return _summarise(table, full, empty, candidates, rank_by, ablation)
+    table = _table(runs, per_item, full, empty, weights, seed)
+    table.insert(3, "fraction", table["size"] / len(order))
+    return Faithfulness(
+        table=table,
+        full=float(full.mean()),
+        empty=float(empty.mean()),
+        candidates=len(order),
+        rank_by=rank_by,
+        ablation=ablation if ablation != "mean" else f"mean by {by}",
+        **_areas(table),
+        n=len(full),
+        runs=pd.DataFrame([(r.curve, r.order, r.draw, r.size) for r in runs], columns=_RUN_COLUMNS),
+        per_item=per_item,
+        full_per_item=full,
+        empty_per_item=empty,
+    )
 
 
-def _part(order: Sequence[Units], k: int, curve: str) -> Sequence[Units]:
-    """What is ablated: the first k, or all but the first k."""
-    return order[:k] if curve == "ablated" else order[k:]
+_RUN_COLUMNS = ["curve", "order", "draw", "size"]
 
 
-def _change(part: Sequence[Units], ablation: str, by: str, seed: int) -> tuple[Intervention, ...]:
-    if not part:
-        return ()
-    members: dict[Site, list[int] | None] = {}
-    for unit in part:
-        for site, indices in unit.items():
-            if indices is None:
-                members[site] = None
-            else:
-                known = members.setdefault(site, [])
-                assert known is not None
-                known.extend(indices)
-    return (Intervention(Units(members), ablation, by=by, seed=seed),)
+def _check(ablation: str, baselines: Sequence[str]) -> None:
+    for what, value, options in (
+        ("ablation", ablation, ABLATIONS),
+        *(("baseline", b, BASELINES) for b in baselines),
+    ):
+        if value not in options:
+            hint = did_you_mean(value, options) or f"; choose from {', '.join(options)}"
+            raise PatchclampError(f"{what} {value!r}: there is none of this name{hint}")
 
 
-def _table(plan: Sequence[Any], changed: Array, full: Array, empty: Array, weights: Array) -> pd.DataFrame:
-    groups: dict[tuple[str, str, int], list[Array]] = {}
-    for (curve, name, k, _), per_item in zip(plan, changed, strict=True):
-        groups.setdefault((curve, name, k), []).append(per_item)
+def _default_points(ranking: Scores) -> tuple[str, ...]:
+    there = dict.fromkeys(site.point for site in ranking.sites)
+    for point in ("head", "mlp_act"):
+        if point in there:
+            return (point,)
+    return tuple(there)
+
+
+def _refuse_overlap(points: Sequence[str]) -> None:
+    """Points of which one contains the other would be ablated twice, and the count of units would mean nothing."""
+    parts: dict[str, str] = {}
+    for point in points:
+        part = _PARTS.get(point, point)
+        stream = [p for p in points if p.startswith("resid_") or p in ("embeddings", "final_norm")]
+        if part in parts or (stream and len(points) > 1):
+            other = parts.get(part) or next(p for p in points if p != stream[0])
+            inner = point if part in parts else stream[0]
+            raise PatchclampError(f"points {other} and {inner} overlap; rank units of one of them")
+        parts[part] = point
+
+
+def _sizes(sizes: Sequence[float] | None, candidates: int) -> list[int]:
+    if sizes is None:
+        return default_sizes(candidates)
+    steps = sorted({max(1, round(k * candidates)) if 0 < k < 1 else int(k) for k in sizes})
+    if not steps or steps[0] < 1 or steps[-1] > candidates:
+        raise PatchclampError(f"sizes {list(sizes)}: there are 1..{candidates} units to keep")
+    return steps
+
+
+def _orders(
+    order: list[Member],
+    subject: Subject,
+    reference: Reference,
+    baselines: Sequence[str],
+    n_random: int,
+    seed: int,
+) -> dict[str, list[list[Member]]]:
+    orders = {RANKED: [order]}
+    for name in baselines:
+        rng = np.random.default_rng([seed, BASELINES.index(name)])
+        drawn = (
+            [[order[int(i)] for i in rng.permutation(len(order))] for _ in range(n_random)]
+            if name == "random"
+            else [matched_order(order, subject, reference, rng) for _ in range(n_random)]
+        )
+        if drawn:
+            orders[name] = drawn
+    return orders
+
+
+def _change(part: tuple[Member, ...], ablation: str, by: str, seed: int) -> tuple[Intervention, ...]:
+    return (Intervention(collect(part), ablation, by=by, seed=seed),) if part else ()
+
+
+def _table(
+    runs: Sequence[Run], per_item: Array, full: Array, empty: Array, weights: Array, seed: int
+) -> pd.DataFrame:
+    rng = np.random.default_rng([seed, 2])
+    places: dict[tuple[str, str, int], list[int]] = {}
+    for place, run in enumerate(runs):
+        places.setdefault((run.curve, run.order, run.size), []).append(place)
     span = weights @ (full - empty)
+    span = np.where(span != 0, span, np.nan)
     rows = []
-    for (curve, name, k), values in groups.items():
-        per_item = np.mean(values, axis=0)
-        value = (per_item - empty).mean() / (full - empty).mean()
-        boot = weights @ (per_item - empty) / np.where(np.abs(span) > 0, span, np.nan)
+    for (curve, order, size), where in places.items():
+        gain = per_item[where] - empty
+        value = gain.mean() / (full - empty).mean()
+        draw = rng.integers(len(where), size=len(weights))
+        boot = np.einsum("bi,bi->b", weights, gain[draw]) / span
         low, high = np.nanquantile(boot, [0.025, 0.975])
-        rows.append({"curve": curve, "order": name, "size": k, "value": value, "low": low, "high": high})
+        rows.append({"curve": curve, "order": order, "size": size, "value": value, "low": low, "high": high})
     return pd.DataFrame(rows).sort_values(["curve", "order", "size"], ignore_index=True)
 
 
-def _summarise(
-    table: pd.DataFrame, full: Array, empty: Array, candidates: int, rank_by: str, ablation: str
-) -> Faithfulness:
-    kept = table[(table["curve"] == "kept") & (table["order"] == "ranked")]
-    share = kept["size"].to_numpy(float) / candidates
-    value = kept["value"].to_numpy(float)
-    return Faithfulness(
-        table,
-        float(full.mean()),
-        float(empty.mean()),
-        candidates,
-        rank_by,
-        ablation,
-        cpr=_area(share, value),
-        cmd=_area(share, np.abs(1 - value)),
-        cpr_log=_area(np.log10(share), value),
-        cmd_log=_area(np.log10(share), np.abs(1 - value)),
-        beats_model=bool((value[:-1] > 1).any()),
-        n=len(full),
-    )
+def _areas(table: pd.DataFrame) -> dict[str, Any]:
+    kept = table[(table["curve"] == "kept") & (table["order"] == RANKED)].sort_values("size")
+    share, value = kept["fraction"].to_numpy(float), kept["value"].to_numpy(float)
+    return {
+        "cpr": _area(share, value),
+        "cmd": _area(share, np.abs(1 - value)),
+        "cpr_log": _area(np.log10(share), value),
+        "cmd_log": _area(np.log10(share), np.abs(1 - value)),
+        "beats_model": bool((value[share < 1] > 1).any()),
+    }
 
 
 def _area(x: Array, y: Array) -> float:
     """Area by trapezoid over the range of x, divided by its length: the mean height of the curve."""
     if len(x) < 2:
         return float(y[0])
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))

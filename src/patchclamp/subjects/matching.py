@@ -26,10 +26,13 @@ def members(units: Units) -> list[Member]:
 
 def collect(chosen: Sequence[Member]) -> Units:
     """The selection made of these members."""
-    found: dict[Site, set[int] | None] = {}
+    found: dict[Site, list[int] | None] = {}
     for site, index in chosen:
-        old = found.get(site, set())
-        found[site] = None if index is None or old is None else old | {index}
+        known = found.setdefault(site, [])
+        if index is None or known is None:
+            found[site] = None
+        else:
+            known.append(index)
     return Units(found)
 
 
