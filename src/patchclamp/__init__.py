@@ -28,7 +28,6 @@ _WHERE = {
     "Effect": "patchclamp.scores",
     "Recording": "patchclamp.recording",
     "Samples": "patchclamp.recording",
-    "record": "patchclamp.record",
     "effect": "patchclamp.intervene",
     "faithfulness": "patchclamp.evaluate",
     "agreement": "patchclamp.evaluate",
