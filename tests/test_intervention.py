@@ -58,6 +58,15 @@ def test_bad_descriptions_are_refused(arguments, message):
         Intervention(**{"units": "mlp_act.0[1]", **arguments})
 
 
+def test_the_source_of_values_has_a_default_for_each_kind():
+    assert Intervention("head.0[1]", "patch").source == "corrupted"
+    assert Intervention("head.0[1]", "mean").source == "clean"
+    change = Intervention("head.0[1]", "mean", source="corrupted")
+    assert change.to_json()["source"] == "corrupted"
+    assert "over corrupted reference items" in str(change)
+    assert "source" not in Intervention("head.0[1]", "patch").to_json()
+
+
 def test_unknown_keys_in_json_are_refused():
     with pytest.raises(PatchclampError, match="did you mean kind"):
         Intervention.from_json({"units": ["head.0[1]"], "kinds": "zero"})
@@ -154,22 +163,23 @@ def test_zero_scale_and_patch_on_heads(lm):
         activity(lm, pair, Intervention("head.1[2]", "clamp", value=1.0), site)
 
 
-def by_hand(lm, task, site):
+def by_hand(lm, task, site, source="clean"):
     """Activity of each item alone, in the task's order."""
     found = {}
     for pair in lm.pairs(task, 1):
-        found[int(pair.rows[0])] = lm.run(pair.clean, read=[site]).activity[site][0].double()
+        batch = getattr(pair, source)
+        found[int(pair.rows[0])] = lm.run(batch, read=[site]).activity[site][0].double()
     return [found[i] for i in range(len(task))]
 
 
 @pytest.mark.parametrize("by", ["template", "position", "data"])
-@pytest.mark.parametrize("size", [2, 16])
-def test_means_are_those_taken_by_hand(lm, by, size):
+@pytest.mark.parametrize(("size", "source"), [(2, "clean"), (16, "clean"), (4, "corrupted")])
+def test_means_are_those_taken_by_hand(lm, by, size, source):
     site = Site("mlp_act", 0)
     train, test = ragged((4, 6, 5, 6, 4, 6)), ragged((6, 5, 4))
-    values = by_hand(lm, train, site)
+    values = by_hand(lm, train, site, source)
     pair = one_pair(lm, test)
-    change = Intervention("mlp_act.0", "mean", by=by)
+    change = Intervention("mlp_act.0", "mean", by=by, source=source)
     _, after = activity(lm, pair, change, site, Reference(lm, train, size))
     for row in range(len(pair.clean)):
         n = int(pair.clean.lengths[row])

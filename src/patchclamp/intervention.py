@@ -52,7 +52,10 @@ class Intervention:
     by
         How the mean of ``mean`` is taken: by ``template`` and position, by ``position``, or over all ``data``.
     source
-        Where ``patch`` takes its value: ``corrupted`` or ``clean``.
+        Inputs that values are taken from, ``corrupted`` or ``clean``: for ``patch`` the item's own (by default
+        corrupted), for ``mean`` and ``resample`` those of the reference items (by default clean). Means by template over
+        clean inputs keep what all items of a template share, and so spare the units that carry it; over corrupted
+        inputs they keep it only where the corruption does.
     seed
         Of the random choice of ``resample``.
 
@@ -71,7 +74,7 @@ class Intervention:
     value: float | None = None
     vector: Vector | None = None
     by: str = "template"
-    source: str = "corrupted"
+    source: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,6 +86,7 @@ class Intervention:
             object.__setattr__(self, "vector", _freeze(self.vector))
         _choose("kind", self.kind, KINDS)
         _choose("by", self.by, MEANS)
+        object.__setattr__(self, "source", self.source or self._usual_source)
         _choose("source", self.source, {"corrupted": "", "clean": ""})
         if self.kind in _NEEDS_VALUE and self.value is None:
             raise PatchclampError(f"{self.kind} {self.units}: needs value=, a number")
@@ -109,6 +113,10 @@ class Intervention:
                 )
 
     @property
+    def _usual_source(self) -> str:
+        return "corrupted" if self.kind == "patch" else "clean"
+
+    @property
     def places(self) -> tuple[str | int, ...]:
         """The positions as a tuple; ``("all",)`` for all."""
         return self.positions if isinstance(self.positions, tuple) else (self.positions,)
@@ -127,8 +135,10 @@ class Intervention:
     def to_json(self) -> dict[str, Any]:
         """A JSON object; what is at its default is left out."""
         plain: dict[str, Any] = {"units": self.units.to_json(), "kind": self.kind}
+        usual = {name: spec.default for name, spec in self.__dataclass_fields__.items()}
+        usual["source"] = self._usual_source
         for name, value in self._fields().items():
-            if name not in plain and value != self.__dataclass_fields__[name].default:
+            if name not in plain and value != usual[name]:
                 plain[name] = _thaw(value)
         return plain
 
@@ -149,6 +159,8 @@ class Intervention:
         text = KINDS[self.kind].replace("`value`", f"{self.value if self.value is not None else 1:g}")
         text = text.replace("`source`", self.source)
         text += " in the span of `vector`" if self.kind == "patch" and self.vector is not None else ""
+        if self.source != self._usual_source and self.kind in ("mean", "resample"):
+            text = text.replace("reference item", f"{self.source} reference item")
         text += f", by {self.by}" if self.kind == "mean" else ""
         where = "all positions" if self.positions == "all" else ", ".join(map(str, self.places))
         return f"{self.units} {text}, at {where}"

@@ -114,7 +114,7 @@ def _values(
         raise PatchclampError(f"{change.kind} {change.units}: needs reference items; pass reference=")
     if change.kind == "mean":
         assert reference is not None
-        means = reference.means(sites, change.by)
+        means = reference.means(sites, change.by, change.source)
         return {site: _mean(means[site], change, pair) for site in sites}
     if change.kind in REPLAYED:
         seen = replays.values(change)

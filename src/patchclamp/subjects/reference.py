@@ -26,8 +26,11 @@ def from_end(activity: Tensor, batch: Batch) -> Tensor:
     return last[:, None] - steps
 
 
+Key = tuple[Site, str, str]
+
+
 class Reference:
-    """A task's clean items as reference for interventions; means and norms are taken in streaming passes.
+    """A task's items as reference for interventions; means and norms are taken in streaming passes.
 
     Parameters
     ----------
@@ -41,20 +44,28 @@ class Reference:
         self.subject = subject
         self.task = task
         self.batch_size = batch_size
-        self._means: dict[tuple[Site, str], dict[str, Tensor]] = {}
+        self._means: dict[Key, dict[str, Tensor]] = {}
         self._activity: dict[Site, Tensor] = {}
-        self._items: list[tuple[str, int, Batch]] | None = None
+        self._items: dict[str, list[tuple[str, int, Batch]]] = {}
 
-    def means(self, sites: Sequence[Site], by: str) -> Mapping[Site, Mapping[str, Tensor]]:
-        """Means over the items: site -> template -> (position from the end, units...); see `MEANS`."""
-        wanted = [site for site in sites if (site, by) not in self._means]
+    def means(
+        self, sites: Sequence[Site], by: str, source: str = "clean"
+    ) -> Mapping[Site, Mapping[str, Tensor]]:
+        """Means over the items' inputs: site -> template -> (position from the end, units...); see `MEANS`."""
+        wanted = [site for site in sites if (site, by, source) not in self._means]
         if wanted:
-            self._means.update(self._accumulate(wanted, by))
-        return {site: self._means[site, by] for site in sites}
+            self._means.update(self._accumulate(wanted, by, source))
+        return {site: self._means[site, by, source] for site in sites}
 
-    def _accumulate(self, sites: Sequence[Site], by: str) -> dict[tuple[Site, str], dict[str, Tensor]]:
-        sums: dict[tuple[Site, str], dict[str, Tensor]] = {(site, by): {} for site in sites}
-        counts: dict[tuple[Site, str], dict[str, Tensor]] = {(site, by): {} for site in sites}
+    def _input(self, pair: Pair, source: str) -> Batch:
+        found = pair.clean if source == "clean" else pair.corrupted
+        if found is None:
+            raise PatchclampError(f"reference items of {self.task.name}: they have no corrupted inputs")
+        return found
+
+    def _accumulate(self, sites: Sequence[Site], by: str, source: str) -> dict[Key, dict[str, Tensor]]:
+        sums: dict[Key, dict[str, Tensor]] = {(site, by, source): {} for site in sites}
+        counts: dict[Key, dict[str, Tensor]] = {(site, by, source): {} for site in sites}
         for pair in self.subject.pairs(self.task, self.batch_size):
 
             def add(site: Site, activity: Tensor, pair: Pair = pair) -> None:
@@ -64,9 +75,10 @@ class Reference:
                 names = pair.templates if by == "template" else ("",) * len(pair.clean)
                 for name in dict.fromkeys(names):
                     rows = torch.tensor([n == name for n in names], device=activity.device)
-                    _scatter(sums[site, by], counts[site, by], name, activity[rows], place[rows])
+                    key = (site, by, source)
+                    _scatter(sums[key], counts[key], name, activity[rows], place[rows])
 
-            self.subject.run(pair.clean, read={s: partial(add, s) for s in sites})
+            self.subject.run(self._input(pair, source), read={s: partial(add, s) for s in sites})
         return {
             key: {name: total / counts[key][name].clamp(min=1) for name, total in entry.items()}
             for key, entry in sums.items()
@@ -93,23 +105,27 @@ class Reference:
             self._activity[site] = (total / max(count, 1) * norms).cpu()
         return {site: self._activity[site] for site in sites}
 
-    def donors(self, pair: Pair, seed: int) -> Batch:
+    def donors(self, pair: Pair, seed: int, source: str = "clean") -> Batch:
         """For every item another, random reference item of the same template and length.
 
         The choice depends on the seed and the item's place in its task alone, not on the batch.
         """
-        if self._items is None:
+        if source not in self._items:
             found = [
-                (pair.templates[i], int(pair.clean.lengths[i]), pair.clean.take(torch.tensor([i])))
+                (
+                    pair.templates[i],
+                    int(pair.clean.lengths[i]),
+                    self._input(pair, source).take(torch.tensor([i])),
+                )
                 for pair in self.subject.pairs(self.task, self.batch_size)
                 for i in range(len(pair.clean))
             ]
-            self._items = sorted(found, key=lambda item: int(item[2].rows))
+            self._items[source] = sorted(found, key=lambda item: int(item[2].rows))
         chosen = []
         for i, row in enumerate(pair.rows.tolist()):
             key = (pair.templates[i], int(pair.clean.lengths[i]))
             own = pair.clean.take(torch.tensor([i]))
-            pool = [b for t, n, b in self._items if (t, n) == key and not _same_input(b, own)]
+            pool = [b for t, n, b in self._items[source] if (t, n) == key and not _same_input(b, own)]
             if not pool:
                 raise PatchclampError(
                     f"resample: no other reference item has template {key[0]!r} and {key[1]} tokens; "

@@ -14,7 +14,7 @@ from patchclamp.subjects.reference import Reference
 from patchclamp.units import Site
 
 REPLAYED = ("patch", "resample")
-Source = tuple[str, int]
+Source = tuple[str, int, str]
 
 
 class Replays:
@@ -60,7 +60,7 @@ class Replays:
     def _batch(self, change: Intervention) -> Batch:
         if change.kind == "resample":
             assert self.reference is not None
-            return self.reference.donors(self.pair, change.seed)
+            return self.reference.donors(self.pair, change.seed, change.source)
         found = self.pair.clean if change.source == "clean" else self.pair.corrupted
         if found is None:
             raise PatchclampError(f"patch {change.units}: the items have no corrupted input to patch from")
@@ -68,4 +68,4 @@ class Replays:
 
 
 def _source(change: Intervention) -> Source:
-    return ("resample", change.seed) if change.kind == "resample" else (change.source, 0)
+    return (change.kind, change.seed if change.kind == "resample" else 0, change.source)
