@@ -59,7 +59,7 @@ class RowSpace:
     n: int
 
     def __getitem__(self, part: str) -> dict[str, float]:
-        return dict(self.table.set_index("part").loc[part])
+        return {name: float(value) for name, value in self.table.set_index("part").loc[part].items()}
 
 
 def row_space(
