@@ -4,6 +4,7 @@ from patchclamp.attribute.activation_patching import activation_patching
 from patchclamp.attribute.attribution_patching import attribution_patching
 from patchclamp.attribute.direct_logit_attribution import direct_logit_attribution
 from patchclamp.attribute.integrated_gradients import integrated_gradients
+from patchclamp.attribute.partial_gradients import partial_gradients
 from patchclamp.attribute.relevance_patching import relevance_patching
 from patchclamp.attribute.relevance_rules import RULES, relevance_rules
 
@@ -11,6 +12,7 @@ METHODS = {
     "activation_patching": activation_patching,
     "attribution_patching": attribution_patching,
     "integrated_gradients": integrated_gradients,
+    "partial_gradients": partial_gradients,
     "relevance_patching": relevance_patching,
     "direct_logit_attribution": direct_logit_attribution,
 }
@@ -22,6 +24,7 @@ __all__ = [
     "attribution_patching",
     "direct_logit_attribution",
     "integrated_gradients",
+    "partial_gradients",
     "relevance_patching",
     "relevance_rules",
 ]

@@ -118,6 +118,7 @@ class Collector:
         self._metric = {name: np.full(len(self.task), np.nan) for name in ("clean", "corrupted")}
         self._labels: tuple[str, ...] = ()
         self._masks: Bool[Tensor, "batch pos group"] | None = None
+        self._mask: Bool[Tensor, "batch pos"] | None = None
         self._began = time.perf_counter()
 
     def pairs(self) -> Iterator[Pair]:
@@ -133,6 +134,7 @@ class Collector:
             "each": tuple(str(p) for p in range(width)),
         }[self.positions]
         for pair in found:
+            self._mask = pair.clean.mask
             self._masks = position_masks(pair, self.positions, width)
             for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
                 self._groups[row] = group
@@ -143,6 +145,12 @@ class Collector:
         """Groups of positions of the batch at hand."""
         assert self._masks is not None
         return self._masks
+
+    @property
+    def pair_mask(self) -> Bool[Tensor, "batch pos"]:
+        """Real tokens of the batch at hand."""
+        assert self._mask is not None
+        return self._mask
 
     def reduce(
         self, site: Site, product: Float[Tensor, "batch pos *unit"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from patchclamp.attribute._path import Path
 from patchclamp.attribute._shared import (
     Collector,
     Direction,
@@ -17,14 +16,12 @@ from patchclamp.attribute._shared import (
     Sites,
     check_options,
     choose_sites,
-    runs_of,
 )
-from patchclamp.attribute.attribution_patching import backward
 from patchclamp.attribute.relevance_rules import RulePlan
 from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.scores import Scores
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Batch, Edit, Pair
+from patchclamp.subjects.batch import Pair
 from patchclamp.units import Site
 
 Quadrature = Literal["midpoint", "gauss-legendre"]
@@ -126,54 +123,13 @@ def quadrature(steps: int, rule: str) -> tuple[list[float], list[float]]:
 def _along_the_path(
     collector: Collector, pair: Pair, alphas: list[float], weights: list[float], plan: RulePlan
 ) -> None:
-    subject, sites = collector.subject, collector.sites
-    runs_of(pair, collector.direction, collector.method)
-    assert pair.corrupted is not None
-    ends = [e for e in [Site("embeddings")] if e in subject.known_sites()]
-    read = list(dict.fromkeys([*sites, *ends]))
-    clean = subject.run(pair.clean, read=read, logits=pair.answer_position)
-    corrupted = subject.run(pair.corrupted, read=read, logits=pair.answer_position)
-    assert clean.logits is not None and corrupted.logits is not None
-    metrics = [pair.metric(r.logits, reference=clean.logits) for r in (clean, corrupted)]
-    collector.metric(pair, metrics[0], metrics[1])
-    low, high = ([run.activity[e] for e in ends] for run in (corrupted, clean))
-    difference = {site: clean.activity.pop(site) - corrupted.activity.pop(site) for site in sites}
+    path = Path.between(collector, pair)
     total: dict[Site, Tensor] = {}
-
-    def reader(site: Site, weight: float) -> Callable[[Tensor], None]:
-        def gather(gradient: Tensor) -> None:
-            part = weight * collector.reduce(site, gradient * difference[site])
-            total[site] = total[site] + part if site in total else part
-
-        def read_site(tensor: Tensor) -> None:
-            tensor.register_hook(gather)
-
-        return read_site
-
     for alpha, weight in zip(alphas, weights, strict=True):
-        batch, edits = _between(pair, low, high, ends, alpha)
-        with plan.active():
-            run = subject.run(
-                batch,
-                read={site: reader(site, weight) for site in sites},
-                write=edits,
-                logits=pair.answer_position,
-                grad=True,
-            )
-            assert run.logits is not None
-            backward(pair.metric(run.logits, reference=clean.logits), collector.method)
+
+        def gather(site: Site, scores: Tensor, weight: float = weight) -> None:
+            total[site] = weight * scores + total.get(site, torch.zeros_like(scores))
+
+        path.gradients(torch.full((len(pair.rows),), alpha), plan, gather)
     for site, scores in total.items():
         collector.add(site, pair, scores)
-
-
-def _between(
-    pair: Pair, low: list[Tensor], high: list[Tensor], ends: list[Site], alpha: float
-) -> tuple[Batch, list[Edit]]:
-    """The batch, and the edits, that run a point of the path: embeddings, or the input itself where it is one tensor."""
-    if ends:
-        point = torch.lerp(low[0], high[0], alpha).requires_grad_(True)
-        return pair.clean, [Edit(ends[0], lambda activity, batch: point)]
-    assert pair.corrupted is not None
-    start, end = pair.corrupted.tensors, pair.clean.tensors
-    mixed = {name: torch.lerp(start[name], end[name], alpha) for name in start}
-    return replace(pair.clean, tensors=mixed), []
