@@ -82,7 +82,8 @@ def partial_gradients(
     Notes
     -----
     New here. Where items interact (several words changed, one patched back) integrated gradients follow a path on
-    which all change at once; this one stops at the node's share. For an OR gate it gives both directions exactly.
+    which all change at once; this one stops at the node's share. For an OR gate it gives
+    both directions exactly (with an even number of steps), where integrated gradients give one half in each.
 
     Examples
     --------
