@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,36 @@ def against_exact(lm: LanguageModel, name: str, items: int, keep: Path | None) -
     return rows
 
 
+def eight_prompts(lm: LanguageModel) -> Task:
+    """Four pairs of prompts that differ in the repeated name only, each prompt being its partner's contrast."""
+    task = load_task("ioi", lm.tokenizer, n=256, corruption="s2_io_flip")
+    four = [item for item in task.items if item.template.startswith("after")][:4]
+    turned = [
+        replace(i, clean=i.corrupted, corrupted=i.clean, answers=i.foils, foils=i.answers) for i in four
+    ]
+    return replace(task, name="8 prompts", items=(*four, *turned), split={})
+
+
+def relevance_on_eight_prompts(lm: LanguageModel, keep: Path | None) -> list[dict[str, Any]]:
+    """Gradient estimates of one backward pass at every layer and position, with a beginning-of-sequence token."""
+    beginning = LanguageModel(lm.model, lm.tokenizer, lm.name, lm.fingerprint, bos=True)
+    task, sites = eight_prompts(lm), ["resid_pre.*", "attn_out.*", "mlp_out.*"]
+    path = None if keep is None else keep / "eight-prompts.parquet"
+    if path is not None and path.exists():
+        exact = Scores.load(path)
+    else:
+        exact = activation_patching(beginning, task, sites, positions="each")
+        if path is not None:
+            exact.save(path)
+    rows = []
+    for label in list(ESTIMATORS)[:2]:
+        estimate = ESTIMATORS[label](beginning, task, sites, positions="each")
+        for row in agreement(estimate, exact, n_boot=0).to_dict("records"):
+            figures = {key: float(row[key]) for key in ("pearson", "spearman", "slope", "scale", "top")}
+            rows.append({"task": task.name, "estimator": label, "point": row["point"], **figures})
+    return rows
+
+
 def passes(lm: LanguageModel, items: int = 64) -> list[dict[str, Any]]:
     """Relevance patching of all heads and neurons, as a multiple of one forward and backward pass of the bare model."""
     task = load_task("ioi", lm.tokenizer, n=256).split("train").take(items)
@@ -100,7 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
     lm = patchclamp.open_subject("smollm2")
     timed = passes(lm)
     show("Time of all heads and neurons, 64 items of IOI (1 = a bare forward and backward pass)", timed)
-    rows: list[dict[str, Any]] = []
+    rows = relevance_on_eight_prompts(lm, options.keep)
+    show("8 prompts that are each other's contrast: every layer and position", rows)
     for name in options.tasks:
         rows += (found := against_exact(lm, name, options.items, options.keep))
         show(
