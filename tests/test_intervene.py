@@ -145,6 +145,22 @@ def test_several_sets_are_corrected_together(lm, task, reference):
     assert alone.control.per_set == found[0].control.per_set
 
 
+def test_a_shared_null_imitates_every_set_and_holds_no_unit_under_test(lm, task, reference):
+    counted = []
+    alone = [
+        [Intervention(HEAD, "zero")],
+        [Intervention(f"head.{planted.LAYER}[{planted.HEAD - 1}]", "zero")],
+    ]
+    found = effect(lm, task, alone, "shared", reference=reference, progress=counted.append)
+    assert found[0].control == found[1].control
+    assert found[0].control.n_sets == 20
+    assert "in turn" in found[0].control.matched_by
+    assert counted[-1] <= (2 + 20) * -(-len(task) // 64)
+    assert found[0].p < found[1].p
+    with pytest.raises(PatchclampError, match="sets have 1 to 2 units"):
+        effect(lm, task, [alone[0], alone[0] + alone[1]], "shared", reference=reference)
+
+
 def test_matched_sets_resemble_the_set_under_test(lm, reference):
     units = Units.parse("mlp_act.1[3,5], head.1[2]")
     sets = matched_sets(units, lm, reference, 20, seed=0)

@@ -26,7 +26,7 @@ def effect(
     subject: Subject,
     task: Any,
     interventions: Intervention | Sequence[Intervention] | Sequence[Sequence[Intervention]],
-    control: Literal["matched"] | None = "matched",
+    control: Literal["matched", "shared"] | None = "matched",
     *,
     n_control: int = FEWEST,
     seed: int = 0,
@@ -50,7 +50,9 @@ def effect(
         One, or a list that acts together, gives one `Effect`. A list of lists is several sets, measured on the
         same items: it gives a list, with p-values adjusted by Holm.
     control
-        ``"matched"``, or None for no control.
+        ``"matched"``: every set has its own random sets. ``"shared"``: several sets of like size have one null
+        together, in which each is imitated in turn and which holds none of their units: as many passes as for one
+        set. None for no control.
     n_control
         Number of random sets, at least 20.
     seed
@@ -67,8 +69,8 @@ def effect(
     ...              reference=ioi.split("train")))                             # doctest: +SKIP
     """
     sets, single = _sets(interventions)
-    if control not in ("matched", None):
-        raise PatchclampError(f"control={control!r}: choose 'matched' or None")
+    if control not in ("matched", "shared", None):
+        raise PatchclampError(f"control={control!r}: choose 'matched', 'shared' or None")
     if control and n_control < FEWEST:
         raise PatchclampError(
             f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
@@ -76,7 +78,7 @@ def effect(
     source = (
         reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
     )
-    drawn = [control_changes(s, subject, source, n_control, seed) for s in sets] if control else []
+    drawn = _controls(sets, control, subject, source, n_control, seed)
     different, where = unique([*sets, *(c for many, _ in drawn for c in many)])
     trial = run_trial(subject, task, different, source, batch_size=batch_size, progress=progress)
     changed = trial.changed[where]
@@ -88,6 +90,26 @@ def effect(
             offset += n_control
         found.append(_effect(task, change, trial, changed[number], null, words, seed, n_boot))
     return _adjusted(found)[0] if single else _adjusted(found)
+
+
+def _controls(
+    sets: list[Change], control: str | None, subject: Subject, reference: Reference, n_control: int, seed: int
+) -> list[tuple[list[Change], str]]:
+    """For every set its random sets, and in words what they share with it."""
+    if control is None:
+        return []
+    if control == "matched":
+        return [control_changes(s, subject, reference, n_control, seed) for s in sets]
+    sizes = {sum(i.units.count for i in s) for s in sets}
+    if len(sizes) > 1:
+        raise PatchclampError(
+            f"control='shared': the sets have {min(sizes)} to {max(sizes)} units, and one null stands for sets of one "
+            "size only; use 'matched'"
+        )
+    drawn, words = control_changes(tuple(i for s in sets for i in s), subject, reference, n_control, seed)
+    ends = np.cumsum([0, *map(len, sets)])
+    turns = [one[ends[j % len(sets)] : ends[j % len(sets) + 1]] for j, one in enumerate(drawn)]
+    return [(turns, f"{words}, to the {len(sets)} sets in turn")] * len(sets)
 
 
 def _sets(interventions: Any) -> tuple[list[Change], bool]:

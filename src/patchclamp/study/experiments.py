@@ -67,12 +67,12 @@ class Bench:
         return share_lost(found)
 
     def each(self, units: Sequence[Units], n_control: int = 0) -> list[Share]:
-        """Return the share lost with each selection ablated alone, beside random ones matched to it."""
+        """Return the share lost with each selection ablated alone, beside random ones matched to them in turn."""
         found = effect(
             self.subject,
             self.items,
             [[self.change(one)] for one in units],
-            control="matched" if n_control else None,
+            control="shared" if n_control else None,
             n_control=n_control,
             seed=self.seed,
             reference=self.reference,
