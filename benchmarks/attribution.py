@@ -24,7 +24,7 @@ from patchclamp.evaluate import agreement
 from patchclamp.scores import Scores
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.hooks import frozen
-from patchclamp.task import Task
+from patchclamp.task import Item, Task
 from patchclamp.tasks import load_task
 
 CELLS = {"sum": ["head.*"], "roles": ["mlp_out.*", "resid_post.*"]}
@@ -66,20 +66,29 @@ def against_exact(lm: LanguageModel, name: str, items: int, keep: Path | None) -
     return rows
 
 
-def eight_prompts(lm: LanguageModel) -> Task:
+# The prompts on which relevance patching's authors demonstrate it, those of a public demonstration of TransformerLens.
+SENTENCES = (
+    ("When John and Mary went to the shops,{} gave the bag to", " Mary", " John"),
+    ("When Tom and James went to the park,{} gave the ball to", " James", " Tom"),
+    ("When Dan and Sid went to the shops,{} gave an apple to", " Sid", " Dan"),
+    ("After Martin and Amy went to the park,{} gave a drink to", " Amy", " Martin"),
+)
+
+
+def eight_prompts() -> Task:
     """Four pairs of prompts that differ in the repeated name only, each prompt being its partner's contrast."""
-    task = load_task("ioi", lm.tokenizer, n=256, corruption="s2_io_flip")
-    four = [item for item in task.items if item.template.startswith("after")][:4]
-    turned = [
-        replace(i, clean=i.corrupted, corrupted=i.clean, answers=i.foils, foils=i.answers) for i in four
+    turns = [(text, *names) for text, one, two in SENTENCES for names in ((one, two), (two, one))]
+    items = [
+        Item(text.format(twice), (answer,), (twice,), corrupted=text.format(answer))
+        for text, answer, twice in turns
     ]
-    return replace(task, name="8 prompts", items=(*four, *turned), split={})
+    return Task("8 prompts", items)
 
 
 def relevance_on_eight_prompts(lm: LanguageModel, keep: Path | None) -> list[dict[str, Any]]:
     """Gradient estimates of one backward pass at every layer and position, with a beginning-of-sequence token."""
     beginning = LanguageModel(lm.model, lm.tokenizer, lm.name, lm.fingerprint, bos=True)
-    task, sites = eight_prompts(lm), ["resid_pre.*", "attn_out.*", "mlp_out.*"]
+    task, sites = eight_prompts(), ["resid_pre.*", "attn_out.*", "mlp_out.*"]
     path = None if keep is None else keep / "eight-prompts.parquet"
     if path is not None and path.exists():
         exact = Scores.load(path)
