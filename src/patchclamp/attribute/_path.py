@@ -15,7 +15,7 @@ from patchclamp.attribute.relevance_rules import RulePlan
 from patchclamp.subjects.batch import Batch, Edit, Pair
 from patchclamp.units import Site
 
-Gather = Callable[[Site, Float[Tensor, "batch node group"]], None]
+Gather = Callable[[Site, Float[Tensor, "batch pos *unit"]], None]
 
 
 @dataclass
@@ -61,13 +61,13 @@ class Path:
         return replace(self.start, tensors=tensors), []
 
     def gradients(self, alpha: Float[Tensor, " batch"], plan: RulePlan, gather: Gather) -> None:
-        """One forward and backward pass; `gather` receives (a_clean - a_corrupted) * gradient, summed, by site."""
+        """One forward and backward pass; `gather` receives (a_clean - a_corrupted) * gradient of each site."""
         collector = self.collector
         batch, edits = self.point(alpha)
 
         def reader(site: Site) -> Callable[[Tensor], None]:
             def hook(gradient: Tensor) -> None:
-                gather(site, collector.reduce(site, gradient * self.difference[site]))
+                gather(site, gradient * self.difference[site])
 
             def read(tensor: Tensor) -> None:
                 tensor.register_hook(hook)
@@ -77,7 +77,7 @@ class Path:
         with plan.active():
             run = collector.subject.run(
                 batch,
-                read={site: reader(site) for site in collector.sites},
+                read={site: reader(site) for site in self.difference},
                 write=edits,
                 logits=self.pair.answer_position,
                 grad=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -185,7 +185,9 @@ def _jobs(
     return _Jobs(row, node, units[node], group)
 
 
-def _writer(jobs: _Jobs, level: str, source: Tensor, masks: Bool[Tensor, "batch pos group"]):  # type: ignore[no-untyped-def]
+def _writer(
+    jobs: _Jobs, level: str, source: Tensor, masks: Bool[Tensor, "batch pos group"]
+) -> Callable[[Tensor, Batch], Tensor]:
     here = masks[jobs.row, :, jobs.group]
     new = source[jobs.row]
 

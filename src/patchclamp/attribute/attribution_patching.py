@@ -18,6 +18,7 @@ from patchclamp.attribute._shared import (
     choose_sites,
     runs_of,
 )
+from patchclamp.errors import PatchclampError
 from patchclamp.scores import Scores
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.batch import Pair
@@ -132,8 +133,6 @@ def gradient_times_difference(
 
 def backward(metric: Tensor, method: str) -> None:
     """Gradients of every item's metric at once: items do not depend on each other."""
-    from patchclamp.errors import PatchclampError
-
     if not metric.requires_grad:
         raise PatchclampError(
             f"{method}: the metric has no gradient (an accuracy, say); use logit_diff or prob_diff"

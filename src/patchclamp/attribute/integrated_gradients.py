@@ -127,8 +127,9 @@ def _along_the_path(
     total: dict[Site, Tensor] = {}
     for alpha, weight in zip(alphas, weights, strict=True):
 
-        def gather(site: Site, scores: Tensor, weight: float = weight) -> None:
-            total[site] = weight * scores + total.get(site, torch.zeros_like(scores))
+        def gather(site: Site, product: Tensor, weight: float = weight) -> None:
+            scores = weight * collector.reduce(site, product)
+            total[site] = total[site] + scores if site in total else scores
 
         path.gradients(torch.full((len(pair.rows),), alpha), plan, gather)
     for site, scores in total.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -16,18 +17,18 @@ from patchclamp.attribute._shared import (
     Sites,
     check_options,
     choose_sites,
+    level_of,
 )
 from patchclamp.attribute.relevance_rules import RulePlan
 from patchclamp.errors import PatchclampError
 from patchclamp.scores import Scores
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.batch import Pair
-from patchclamp.subjects.transformer import Transformer
 from patchclamp.units import Site
 
-# Points whose activity is written into the stream, so that their share of its difference can be computed.
-_WRITERS = frozenset({"head", "mlp_act", "attn_out", "attn_out_post", "mlp_out", "mlp_out_post"})
-REACH: Mapping[str, float] = {"head": 8.0, "mlp_act": 8.0}
+# Points that are the whole stream at a place, or lie outside of the blocks: measured against themselves.
+_WHOLE = frozenset({"resid_pre", "resid_mid", "resid_post"})
+REACH: Mapping[str, float] = {"head": 1.5}
 _GOLDEN = 0.6180339887498949
 
 
@@ -51,8 +52,9 @@ def partial_gradients(
     weight gets the gradient at the patched run (attribution patching), one that is the whole difference the
     integral over the whole path (integrated gradients). Positive: the node raises the metric.
 
-    s = min(1, reach * <w, D> / <D, D>), where w is the difference that the node writes into the stream and D that of
-    the stream after its layer, over all tokens; for other sites the node's part of the squared difference there.
+    s = min(1, reach * c(u) / sum over tokens t of c(resid_post at t)), where c = mean over the path of
+    abs((a_clean - a_corrupted) * dm/da): what the node does to the metric along the path, against what the stream
+    behind its layer does. Streams, and sites outside of the blocks, are measured against themselves.
 
     Parameters
     ----------
@@ -65,9 +67,8 @@ def partial_gradients(
     ln_rule
         Hold the scale of every norm fixed in the backward passes along the path.
     reach
-        Point -> factor on the share; 1 where not named. That of heads was chosen on SmolLM2 (docs/attribute.md):
-        most of the stream's difference lies where it does not matter to the answer, and what a head adds is taken
-        up by later ones. That of neurons follows the heads and was not tuned.
+        Point -> factor on the share; 1 where not named. That of heads (patched at all positions together) was
+        chosen on SmolLM2; 1.25 to 2 give much the same (docs/attribute.md).
 
     Returns
     -------
@@ -104,30 +105,56 @@ def partial_gradients(
     )
     collector.meta |= {"steps": steps, "ln_rule": ln_rule, "reach": dict(reach)}
     plans = RulePlan(subject, (), strict=False), RulePlan(subject, ("LN",) if ln_rule else (), strict=False)
+    yardsticks = {site: _yardstick(subject, site) for site in collector.sites}
     for pair in collector.pairs():
-        _own_stretch(collector, pair, steps, plans, reach)
+        _own_stretch(collector, pair, steps, plans, _Cells(collector, yardsticks, reach))
     return collector.scores(cost=f"two forward passes, and {steps + 1} forward and backward passes")
 
 
+@dataclass
+class _Cells:
+    """Products of gradient and difference of one batch: by node for each cell, and in total for each yardstick."""
+
+    collector: Collector
+    yardsticks: Mapping[Site, Site]
+    reach: Mapping[str, float]
+    nodes: dict[Site, dict[int, Float[Tensor, "batch node group"]]] = field(default_factory=dict)
+    whole: dict[Site, Float[Tensor, " batch"]] = field(default_factory=dict)
+
+    def gather(self, site: Site, product: Float[Tensor, "batch pos *unit"], cell: int) -> None:
+        if site in self.yardsticks:
+            self.nodes.setdefault(site, {})[cell] = self.collector.reduce(site, product)
+        if cell >= 0 and site in self.yardsticks.values():
+            self.whole[site] = self.whole.get(site, 0) + self._size(site, product)
+
+    def _size(self, site: Site, product: Float[Tensor, "batch pos *unit"]) -> Float[Tensor, " batch"]:
+        """What the site as a whole does to the metric: over real tokens, and units where each is a node."""
+        product = product.flatten(2) if level_of(site) == "site" else product
+        if product.ndim == 4 or level_of(site) == "site":
+            product = product.sum(-1, keepdim=product.ndim == 3)
+        mask = self.collector.pair_mask
+        if product.shape[1] == mask.shape[1]:
+            product = product * mask[..., None]
+        return product.abs().sum((1, 2))
+
+    def scores(self, site: Site, steps: int) -> Float[Tensor, "batch node group"]:
+        cells = self.nodes[site]
+        own = sum(cells[cell].abs() for cell in range(steps))
+        whole = self.whole[self.yardsticks[site]].clamp(min=torch.finfo(cells[0].dtype).tiny)
+        share = (self.reach.get(site.point, 1.0) * own / whole[:, None, None]).clamp(0, 1)
+        return torch.stack([cell_weight(share, cell, steps) * found for cell, found in cells.items()]).sum(0)
+
+
 def _own_stretch(
-    collector: Collector, pair: Pair, steps: int, plans: tuple[RulePlan, RulePlan], reach: Mapping[str, float]
+    collector: Collector, pair: Pair, steps: int, plans: tuple[RulePlan, RulePlan], cells: _Cells
 ) -> None:
-    path = Path.between(collector, pair, also=_streams(collector))
-    shares = {
-        site: _share(collector, site, path.difference, reach.get(site.point, 1.0)) for site in collector.sites
-    }
-    total: dict[Site, Tensor] = {}
+    path = Path.between(collector, pair, also=list(cells.yardsticks.values()))
     offset = (0.5 + pair.rows.double().cpu() * _GOLDEN) % 1
     for cell in range(-1, steps):
-
-        def gather(site: Site, scores: Tensor, cell: int = cell) -> None:
-            weight = cell_weight(shares[site], cell, steps).to(scores.dtype)
-            total[site] = weight * scores + total.get(site, torch.zeros_like(scores))
-
         alpha = torch.zeros(len(offset)) if cell < 0 else (cell + offset) / steps
-        path.gradients(alpha, plans[cell >= 0], gather)
-    for site, scores in total.items():
-        collector.add(site, pair, scores)
+        path.gradients(alpha, plans[cell >= 0], lambda site, product, c=cell: cells.gather(site, product, c))  # type: ignore[misc]
+    for site in cells.nodes:
+        collector.add(site, pair, cells.scores(site, steps))
 
 
 def cell_weight(share: Float[Tensor, "*node"], cell: int, steps: int) -> Float[Tensor, "*node"]:
@@ -150,35 +177,9 @@ def cell_weight(share: Float[Tensor, "*node"], cell: int, steps: int) -> Float[T
     return (share - cell / steps).clamp(0, 1 / steps) / share
 
 
-def _streams(collector: Collector) -> list[Site]:
-    known = set(collector.subject.known_sites())
-    layers = {s.layer for s in collector.sites if s.point in _WRITERS}
-    return [s for layer in layers if (s := Site("resid_post", layer)) in known]
-
-
-def _share(
-    collector: Collector, site: Site, difference: Mapping[Site, Tensor], reach: float
-) -> Float[Tensor, "batch node group"]:
-    own, stream = difference[site], difference.get(Site("resid_post", site.layer))
-    if site.point in _WRITERS and stream is not None:
-        toward = stream * collector.pair_mask[..., None]
-        whole = toward.pow(2).sum((1, 2))
-        part = collector.reduce(site, own * _seen_from(collector.subject, site, toward))
-    else:
-        squares = own.pow(2)
-        part = collector.reduce(site, squares)
-        if squares.shape[1] == collector.pair_mask.shape[1]:
-            squares = squares * collector.pair_mask.view(*squares.shape[:2], *[1] * (squares.ndim - 2))
-        whole = squares.flatten(1).sum(1)
-    return (reach * part / whole.clamp(min=torch.finfo(whole.dtype).tiny)[:, None, None]).clamp(0, 1)
-
-
-def _seen_from(subject: Subject, site: Site, stream: Float[Tensor, "batch pos d"]) -> Tensor:
-    """The stream's difference in the coordinates in which a node is read: its output matrix applied backwards."""
-    assert isinstance(subject, Transformer)
-    if site.point == "head":
-        matrix = subject.head_output_matrix(site.layer or 0).to(stream.dtype)
-        return torch.einsum("btd,hkd->bthk", stream, matrix)
-    if site.point == "mlp_act":
-        return stream @ subject.output_matrix(site).to(stream.dtype).T
+def _yardstick(subject: Subject, site: Site) -> Site:
+    """The stream behind a site's layer; the site itself where it is a stream, or the model has none."""
+    stream = Site("resid_post", site.layer)
+    if site.is_module or site.layer is None or site.point in _WHOLE or stream not in subject.known_sites():
+        return site
     return stream
