@@ -68,7 +68,7 @@ def test_every_command_has_help_and_json(capsys, name):
         (["study", "oi"], "did you mean ioi"),
         (["study", "none.jsonl"], "none.jsonl"),
         (["study", "ioi", "--ablation", "maen"], "did you mean mean"),
-        (["attribute", "ioi", "--method", "gradients"], "did you mean integrated_gradients"),
+        (["attribute", "ioi", "--method", "gradient"], "partial_gradients"),
         (["effect", "ioi", "head.9[1]"], "layers 0..2"),
         (["effect", "ioi", "head.1[77]"], "units 0..3"),
         (["measure", "mlp_act.1", "--measures", "momnts"], "did you mean moments"),

@@ -129,8 +129,8 @@ def test_what_a_study_refuses(subject):
     bare = Task("bare", [replace(i, corrupted=None, corrupted_spans={}) for i in task.items])
     with pytest.raises(PatchclampError, match="no corrupted texts"):
         run_study(subject, bare, options=SMALL, write=False)
-    with pytest.raises(PatchclampError, match="did you mean integrated_gradients"):
-        run_study(subject, task, options=SMALL.change(method="integrated_gradient"), write=False)
+    with pytest.raises(PatchclampError, match="did you mean partial_gradients"):
+        run_study(subject, task, options=SMALL.change(method="partial_gradient"), write=False)
     with pytest.raises(PatchclampError, match="better when lower"):
         run_study(subject, replace(task, metric="loss"), options=SMALL, write=False)
     with pytest.raises(PatchclampError, match="at least 20"):

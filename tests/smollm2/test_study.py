@@ -36,8 +36,8 @@ def test_the_five_heads_ranked_first_carry_it_and_random_ones_do_not(subject, ta
     from patchclamp.subjects.reference import Reference
 
     order = study.data["selection"][0]["order"][:5]
-    splits = {name: task.split(name).take(32) for name in ("train", "test")}
-    bench = Bench(subject, splits["test"], Reference(subject, splits["train"]), {"kind": "mean", "by": "position"})
+    change = {"kind": "mean", "by": "template", "source": "corrupted"}
+    bench = Bench(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
     share = bench.lost(Units.parse(order), 20)
     assert share.estimate >= 0.9, order
     assert share.control["mean"] < 0.2
@@ -58,7 +58,7 @@ def test_the_name_mover_comes_first_and_writes_names(study):
 def test_the_estimator_agrees_with_exact_patching(study):
     rows = {(r["method"], r["point"]): r for r in study.data["methods"]["agreement"]}
     for point in ("resid_post", "mlp_out", "head"):
-        assert rows["integrated_gradients", point]["pearson"] > 0.9
+        assert rows["partial_gradients", point]["pearson"] > 0.9
 
 
 def test_the_report_is_whole(study):

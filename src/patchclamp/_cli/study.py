@@ -17,11 +17,11 @@ def study(
         Path | None, typer.Option("--out", "-o", help="Folder; default: studies/TASK-MODEL-seedN.")
     ] = None,
     items: Annotated[
-        int, typer.Option("--items", "-n", min=8, help="Test items; as many rank the units.")
-    ] = 64,
+        int | None, typer.Option("--items", "-n", min=8, help="Test items (48 if left out).")
+    ] = None,
     method: Annotated[
         str, typer.Option(help="Attribution method that ranks the units.")
-    ] = "integrated_gradients",
+    ] = "partial_gradients",
     ablation: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
     n_control: Annotated[int, typer.Option(help="Random sets beside every joint effect, at least 20.")] = 20,
     seed: common.SeedOption = 0,
@@ -33,16 +33,10 @@ def study(
     """Find the units that carry a behaviour, prove it on held-out items, and write claims and a report."""
     from patchclamp.study import StudyOptions, load_for_study, run_study
 
-    options = StudyOptions(
-        seed=seed,
-        n_train=items,
-        n_validation=max(2, items // 2),
-        n_test=items,
-        method=method,
-        kind=ablation,
-        n_control=n_control,
-        curve_items=max(2, items // 2),
-    )
+    options = StudyOptions(seed=seed, method=method, kind=ablation, n_control=n_control)
+    if items is not None:
+        few = max(2, items // 2)
+        options = options.change(n_train=items, n_validation=few, n_test=items, curve_items=few)
     subject = common.open_model(model, device, dtype)
     loaded = load_for_study(subject, task, options, corruption)
     with common.progress(quiet=as_json) as step:

@@ -20,11 +20,11 @@ from patchclamp.units import Site, Units
 __all__ = ["ABLATIONS", "Bench", "complement"]
 
 ABLATIONS: Mapping[str, Mapping[str, str]] = {
-    "mean at the position": {"kind": "mean", "by": "position"},
-    "mean at the position of the template": {"kind": "mean", "by": "template"},
-    "mean over all positions": {"kind": "mean", "by": "data"},
+    "mean, corrupted, by template": {"kind": "mean", "by": "template", "source": "corrupted"},
+    "mean, clean, by template": {"kind": "mean", "by": "template", "source": "clean"},
+    "mean, clean, by position": {"kind": "mean", "by": "position", "source": "clean"},
     "zero": {"kind": "zero"},
-    "value on the corrupted input": {"kind": "patch", "source": "corrupted"},
+    "own corrupted input": {"kind": "patch", "source": "corrupted"},
 }
 """The kinds of ablation that a study compares."""
 
@@ -111,7 +111,12 @@ class Bench:
         """Return the share lost under every kind of ablation, the study's own included."""
         found = {}
         for name, how in ABLATIONS.items():
-            change = {**{k: v for k, v in self.intervention.items() if k not in ("kind", "by")}, **how}
+            if how.get("by") == "template" and self.intervention.get("by") == "position":
+                continue  # the reference does not hold every template
+            change = {
+                **{k: v for k, v in self.intervention.items() if k not in ("kind", "by", "source")},
+                **how,
+            }
             found[name] = replace(self, intervention=change).lost(units)
         return found
 

@@ -23,13 +23,17 @@ class StudyOptions:
         Of items, bootstrap and random sets.
     n_train, n_validation, n_test
         Items that rank the units, that choose how many, and that verify them.
-    method
-        Name of an attribution method.
+    method, direction
+        Name of an attribution method, and the direction in which it is asked. The proof is by ablation, so the question
+        is whether a unit is needed: ``"noising"``.
     kind
         Ablation that verifies: ``"mean"``, ``"zero"`` or ``"resample"``.
-    by
-        Where means come from: ``"position"``, ``"template"`` or ``"data"``. Means by template keep whatever all items
-        of a template share, such as the order of two names, and so leave alone the units that carry it.
+    by, source
+        How means are taken: by ``"template"`` (by ``"position"`` where the train items do not hold every template), by
+        ``"position"`` or over all ``"data"``; over ``"corrupted"`` or ``"clean"`` train items. Means by template over
+        clean items keep what all items of a template share, such as the order of two names, and so spare the units
+        that carry it; means by position over templates of unequal length mix tokens that have nothing in common,
+        such as the attention sink at the first.
     n_control
         Random sets beside every joint effect; at least 20.
     n_singles
@@ -55,22 +59,24 @@ class StudyOptions:
     seed: int = 0
     n_train: int = 64
     n_validation: int = 32
-    n_test: int = 64
-    method: str = "integrated_gradients"
+    n_test: int = 48
+    method: str = "partial_gradients"
+    direction: str = "noising"
     kind: str = "mean"
-    by: str = "position"
+    by: str = "template"
+    source: str = "corrupted"
     n_control: int = 20
     n_singles: int = 5
     n_control_single: int = 20
-    refine_heads: int = 20
+    refine_heads: int = 12
     refine_neurons: int = 0
     head_sizes: tuple[int, ...] = _HEADS
     neuron_sizes: tuple[int, ...] = _NEURONS
     head_target: float = 0.9
     neuron_target: float = 0.5
-    curve_items: int = 32
-    curve_points: int = 8
-    n_random: int = 3
+    curve_items: int = 24
+    curve_points: int = 7
+    n_random: int = 2
     exact_items: int = 12
     exact_layers: int = 5
     n_texts: int = 24

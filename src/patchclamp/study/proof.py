@@ -93,11 +93,11 @@ def context_of(
     subject: Any, task: Task, splits: Mapping[str, Task], bench: Bench, source: str, options: StudyOptions
 ) -> Context:
     """Collect what all claims of a study share."""
-    reference = "" if options.kind == "zero" else f" over {len(splits['train'])} train items"
+    change, n = bench.intervention, len(task.split("train"))
     words = {
-        "mean": f"their mean{reference} in place of their activity, by {options.by}",
-        "zero": "zero in place of their activity",
-        "resample": f"their activity on a random train item (of {len(splits['train'])}) in its place",
+        "mean": f"replaced by their mean over {n} {change.get('source')} train items, by {change.get('by')}",
+        "zero": "set to zero",
+        "resample": f"replaced by their activity on a random one of {n} train items",
     }
     return Context(
         task={
@@ -108,7 +108,7 @@ def context_of(
             "split": "test",
             "items": len(splits["test"]),
             "reference_split": "train",
-            "reference_items": len(splits["train"]),
+            "reference_items": n,
             "fingerprint": items_fingerprint(splits["test"]),
             "min_accuracy": task.min_accuracy,
         },
@@ -172,12 +172,12 @@ def among(kind: str) -> tuple[str, ...]:
 
 
 def _correct(proved: Proved) -> None:
-    """Correct all p-values of the study together."""
-    joint = {f"joint {kind}": share for kind, share in proved.joint.items()}
-    alone = {f"alone {unit}": share for unit, share in proved.alone.items()}
-    adjusted = corrected({**joint, **alone})
-    proved.joint = {kind: adjusted[f"joint {kind}"] for kind in proved.joint}
-    proved.alone = {unit: adjusted[f"alone {unit}"] for unit in proved.alone}
+    """Correct p-values within each family: the chosen set of a kind is one test, its units alone are another."""
+    proved.joint = {kind: corrected({kind: share})[kind] for kind, share in proved.joint.items()}
+    for point in dict.fromkeys(unit.site.point for unit in proved.alone):
+        family = {str(unit): share for unit, share in proved.alone.items() if unit.site.point == point}
+        adjusted = corrected(family)
+        proved.alone |= {unit: adjusted[str(unit)] for unit in proved.alone if str(unit) in adjusted}
 
 
 def _claims(proved: Proved, selections: Sequence[Selection], context: Context) -> list[Claim]:

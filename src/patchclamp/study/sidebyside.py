@@ -22,10 +22,10 @@ EXACT = "activation_patching"
 PARTS = ((("resid_post", "attn_out", "mlp_out"), "roles"), (("head",), "sum"))
 """Points, and how their positions are patched."""
 LABELS: Mapping[str, str] = {
+    "partial_gradients": "partial gradients",
     "integrated_gradients": "integrated gradients",
     "attribution_patching": "attribution patching",
     "relevance_patching": "relevance patching",
-    "direct_logit_attribution": "direct logit attribution",
 }
 
 
@@ -43,24 +43,29 @@ def compare_methods(
 
     methods: Mapping[str, Callable[..., Any]] = METHODS
 
-    def run(method: str) -> tuple[list[Any], float]:
-        start = time.perf_counter()
-        found = [
-            methods[method](subject, items, sites, positions=how, batch_size=options.batch_size)
-            for sites, how in parts
-        ]
-        return found, time.perf_counter() - start
-
+    fixed: dict[str, Any] = {"direction": options.direction, "batch_size": options.batch_size}
     progress("patching exactly")
-    exact, exact_seconds = run(EXACT)
+    start = time.perf_counter()
+    exact = [methods[EXACT](subject, items, sites, positions=how, **fixed) for sites, how in parts]
+    exact_seconds = time.perf_counter() - start
+
+    def run(method: str) -> tuple[list[Any], float]:
+        """Estimates at all roles at once; over a part's positions together they are summed."""
+        start = time.perf_counter()
+        found = methods[method](
+            subject, items, [s for sites, _ in parts for s in sites], positions="roles", **fixed
+        )
+        seconds = time.perf_counter() - start
+        return [
+            found.select(sites) if how == "roles" else found.select(sites).summed() for sites, how in parts
+        ], seconds
+
     rows: list[dict[str, Any]] = []
     scatter: list[dict[str, Any]] = []
-    for method in [m for m in methods if m != EXACT and "positions" in signature(methods[m]).parameters]:
+    for method in [m for m in methods if m != EXACT and "direction" in signature(methods[m]).parameters]:
         label = LABELS.get(method, method.replace("_", " "))
         progress(f"comparing {label}")
         estimates, seconds = run(method)
-        if estimates[0].direction != exact[0].direction:
-            continue  # such as direct logit attribution, which estimates another quantity
         scatter.append({"method": method, "label": label, "points": {}})
         for estimate, truth in zip(estimates, exact, strict=True):
             found = agreement(estimate, truth, n_boot=100, seed=options.seed)

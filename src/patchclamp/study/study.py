@@ -20,6 +20,7 @@ import pandas as pd
 from patchclamp import __version__
 from patchclamp.attribute import METHODS
 from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.scores import Scores
 from patchclamp.study import ability, proof, summary, tables
 from patchclamp.study.claims import Claim, write_claims
 from patchclamp.study.curves import draw_curves
@@ -37,6 +38,13 @@ from patchclamp.tasks import load_task
 __all__ = ["Study", "load_for_study", "run_study"]
 
 Progress = Callable[..., None]
+
+CORRUPTION: Mapping[str, str] = {"ioi": "random_s2"}
+"""Corruptions that a study prefers to a task's default: they change the one word on which the answer depends.
+
+With all names changed (``abc``) patching finds the last heads of the chain only, since no earlier one brings back
+names that are gone.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def load_for_study(
     """Load a task with as many items as a study of these options needs in every split."""
     options = options or StudyOptions()
     n = 4 * max(options.n_test, options.n_validation, -(-options.n_train // 2))
-    return load_task(source, subject.tokenizer, n=n, seed=options.seed, corruption=corruption)
+    chosen = corruption or CORRUPTION.get(source)
+    return load_task(source, subject.tokenizer, n=n, seed=options.seed, corruption=chosen)
 
 
 def run_study(
@@ -153,8 +162,9 @@ class _Chain:
         self.subject, self.task, self.source, self.options, self.clock = subject, task, source, options, clock
         self.splits = ability.splits_of(task, options)
         self.label = LABELS.get(options.method, options.method.replace("_", " "))
-        reference = Reference(subject, self.splits["train"], options.batch_size)
-        self.bench = Bench(subject, self.splits["test"], reference, _intervention(options), options.seed)
+        reference = Reference(subject, task.split("train"), options.batch_size)
+        intervention = _intervention(options, self.splits, task.split("train"))
+        self.bench = Bench(subject, self.splits["test"], reference, intervention, options.seed)
         self.context = proof.context_of(subject, task, self.splits, self.bench, source, options)
 
     def run(self, folder: Path) -> Study:
@@ -165,9 +175,7 @@ class _Chain:
         with clock("checking that the model does the task"):
             self.able = ability.measure_ability(subject, splits["test"], options)
         with clock("attributing"):
-            self.scores = METHODS[options.method](
-                subject, splits["train"], _sites(subject), positions="roles", batch_size=options.batch_size
-            )
+            self.scores = _attribute(subject, splits["train"], options)
         with clock("choosing on validation items"):
             self.selections = proof.select_all(self.bench, splits["validation"], self.scores, options)
         with clock("ablating on test items"):
@@ -226,7 +234,7 @@ class _Chain:
     def _attribution(self) -> dict[str, Any]:
         return {
             "method": self.options.method,
-            "label": self.label,
+            "label": _method_text(self.label, self.scores.meta),
             "n_items": len(self.splits["train"]),
             "seconds": self.clock.seconds["attributing"],
             "direction": self.scores.direction,
@@ -283,15 +291,43 @@ def _refuse(task: Task, options: StudyOptions) -> None:
         )
 
 
+def _attribute(subject: Any, task: Task, options: StudyOptions) -> Scores:
+    methods: Mapping[str, Callable[..., Scores]] = METHODS
+    return methods[options.method](
+        subject,
+        task,
+        _sites(subject),
+        direction=options.direction,
+        positions="roles",
+        batch_size=options.batch_size,
+    )
+
+
 def _sites(subject: Any) -> list[Any]:
     """Heads, neurons, attention and MLP outputs, the stream: those of them that the model has."""
     points = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
     return [site for site in subject.known_sites() if site.point in points]
 
 
-def _intervention(options: StudyOptions) -> dict[str, Any]:
+def _intervention(options: StudyOptions, splits: Mapping[str, Task], reference: Task) -> dict[str, Any]:
+    """The ablation without units; means by template fall back to position where a template has no reference item."""
     found: dict[str, Any] = {"kind": options.kind, "positions": "all", "seed": options.seed}
-    return found | ({"by": options.by} if options.kind == "mean" else {})
+    if options.kind != "mean":
+        return found
+    known = {item.template for item in reference.items}
+    whole = all(item.template in known for part in splits.values() for item in part.items)
+    by = "position" if options.by == "template" and not whole else options.by
+    return {**found, "by": by, "source": options.source}
+
+
+def _method_text(label: str, meta: Mapping[str, Any]) -> str:
+    """The method with the settings that it reports."""
+    parts = [label]
+    if "steps" in meta and "rule" in meta:
+        parts.append(f"{meta['steps']} steps ({meta['rule']})")
+    if meta.get("ln_rule"):
+        parts.append("LN rule")
+    return ", ".join(parts)
 
 
 def _default_folder(task: Task, subject: Any, options: StudyOptions) -> Path:
