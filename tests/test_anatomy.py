@@ -14,8 +14,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 import tiny
 from patchclamp.errors import PatchclampError
-from patchclamp.subjects import Batch, Edit, LanguageModel, VisionModel
+from patchclamp.intervention import Intervention
+from patchclamp.subjects import Batch, Edit, LanguageModel, TensorTask, VisionModel
 from patchclamp.subjects.anatomy import POINTS, TABLE, families, module_at, row_for, weight_in_out
+from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.trial import run_trial
 from patchclamp.units import Site
 
 torch.set_num_threads(1)
@@ -154,7 +157,7 @@ def test_head_of_the_model(name: str) -> None:
         stream = stream[:, 0]
     for path in row.head_path:
         stream = module_at(model, path)(stream)
-    close(stream, seen["logits"])
+    close(stream, seen["logits"][:, 0] if name in tiny.VISION else seen["logits"])
     cap = getattr(subject.config, row.logit_softcap) if row.logit_softcap else None
     close(cap * torch.tanh(stream / cap) if cap else stream, seen["out"])
     if name == "gemma2":
@@ -453,6 +456,32 @@ def test_resumed_pass_gives_the_same_bits(name: str) -> None:
     subject, batch = subject_of(name), batch_of(name)
     run = subject.run(batch, logits="all", start=(2, recorded(name)["resid_pre.2"]))
     assert torch.equal(run.logits, recorded(name)["out"])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_logits_are_read_at_every_position_whatever_is_asked_for(name: str) -> None:
+    subject, batch = subject_of(name), batch_of(name)
+    if "logits" in subject.row.fixed:
+        for logits in (None, "last"):
+            seen = subject.run(batch, read=[Site("logits")], logits=logits).activity[Site("logits")]
+            assert torch.equal(seen, recorded(name)["logits"])
+
+
+def test_positions_of_a_vision_model_are_its_patches() -> None:
+    subject, batch = subject_of("vit"), batch_of("vit")
+    assert batch.mask.shape == subject.content_mask(batch).shape == recorded("vit")["resid_post.0"].shape[:2]
+    task = TensorTask("class", batch.tensors["pixel_values"], None, lambda out: out[:, 0])
+    for where in (0, 3, -1):
+        edit = Edit(
+            Site("mlp_act", 1), lambda a, b, where=where: a.index_fill(1, torch.tensor([where % 17]), 0.0)
+        )
+        want = subject.run(batch, write=[edit], logits="all").logits[:, 0]
+        trial = run_trial(subject, task, [[Intervention("mlp_act.1", "zero", where)]])
+        assert trial.changed[0] == pytest.approx(want.numpy(), abs=1e-6)
+    site = Site("mlp_act", 1)
+    size = recorded("vit")[str(site)].abs().mean((0, 1)).double() * subject.output_norms(site)
+    assert torch.allclose(Reference(subject, task).activity([site])[site], size.double(), rtol=1e-5)
+    assert run_trial(subject, task, [[Intervention("logits[0]", "zero")]]).changed.tolist() == [[0.0, 0.0]]
 
 
 # ---- the table

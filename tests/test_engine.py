@@ -140,6 +140,45 @@ def test_starting_at_a_layer_gives_the_same_result(tiny):
     assert no_hooks(tiny.model)
 
 
+def test_a_resumed_pass_enters_with_the_stream_given_and_refuses_what_it_skips(tiny):
+    batch = tiny.batch([[5, 6, 7, 8], [3, 2, 1]])
+    stream = torch.randn(2, 4, 32)
+    run = tiny.run(batch, read=[Site("resid_pre", 0)], logits="last", start=(0, stream))
+    assert torch.equal(run.activity[Site("resid_pre", 0)], stream)
+    with pytest.raises(PatchclampError, match=r"resid_post\.0: .* not computed"):
+        tiny.run(batch, read=[Site("resid_post", 0)], start=(2, stream))
+    inside = Site("model.layers.0.mlp", io="out")
+    with pytest.raises(PatchclampError, match="would do nothing"):
+        tiny.run(batch, write=[Edit(inside, lambda a, b: a)], logits="last", start=(2, stream))
+    with pytest.raises(PatchclampError, match=r"layers 0\.\.2, not 3"):
+        tiny.run(batch, logits="last", start=(3, stream))
+
+
+def test_a_forward_that_a_block_had_of_its_own_is_put_back(tiny):
+    block = tiny.model.model.layers[0]
+    own = block.forward = block.forward
+    tiny.run(tiny.batch([[5, 6]]), logits="last", start=(1, torch.randn(1, 2, 32)))
+    assert block.__dict__["forward"] is own
+
+
+def test_addresses_with_indices_are_checked_against_the_model(tiny):
+    assert tiny.resolve("mlp_act.1[1,5], resid_post.0") == [Site("resid_post", 0), Site("mlp_act", 1)]
+    for wrong in ("mlp_act.9[1]", "mlp_act.1[48]"):
+        with pytest.raises(PatchclampError, match="layers 0|units 0"):
+            tiny.resolve(wrong)
+    with pytest.raises(PatchclampError, match=r"\[-1\]: mlp_act.1 has units 0\.\.47"):
+        tiny.units(Site("mlp_act", 1)[-1])
+
+
+def test_a_metric_that_is_not_one_number_an_item_is_refused(net):
+    task = TensorTask("mean", torch.randn(5, 4), None, lambda out: out.mean())
+    pair = next(net.pairs(task))
+    with pytest.raises(PatchclampError, match="one number an item"):
+        pair.metric(net.run(pair.clean, logits="all").logits)
+    with pytest.raises(PatchclampError, match="2 groups for 5 items"):
+        TensorTask("mean", torch.randn(5, 4), None, lambda out: out[:, 0], ("a", "b"))
+
+
 def test_writing_the_middle_of_the_stream_moves_the_skip_path_too(tiny):
     batch = tiny.batch([[5, 6, 7, 8]])
     shift = torch.randn(32)

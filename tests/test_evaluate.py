@@ -174,6 +174,13 @@ def test_bad_calls_of_faithfulness_are_refused():
 # ---- agreement
 
 
+def test_agreement_matches_nodes_by_unit_not_by_place():
+    true = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    one = Scores("a", "none", "m", "t", {UNITS: true}, {UNITS: "unit"}, nodes={UNITS: (4, 7, 9)})
+    other = Scores("b", "none", "m", "t", {UNITS: true[:, ::-1]}, {UNITS: "unit"}, nodes={UNITS: (9, 7, 4)})
+    assert agreement(one, other, n_boot=0)["pearson"].iloc[0] == pytest.approx(1.0)
+
+
 def test_agreement_of_known_vectors():
     rng = np.random.default_rng(0)
     true = rng.normal(size=(8, 40))
@@ -273,6 +280,13 @@ def test_the_null_part_separates_and_the_row_part_is_dormant():
     assert found["null"]["separation"] == pytest.approx(4 / found["null"]["spread"], rel=1e-4)
     plane = row_space(subject, task, UNITS, [[1, 1, 0], [0, 0, 1]], readout=READOUT, n_random=0)
     assert plane["row"]["transferred"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_row_space_takes_tensors_of_any_precision():
+    subject, task = three_units()
+    vector, readout = (torch.tensor(x, dtype=torch.bfloat16) for x in ([1, 1, 0], READOUT))
+    found = row_space(subject, task, UNITS, vector, readout=readout, n_random=0)
+    assert found["full"]["transferred"] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_the_neurons_read_out_is_the_down_projection():

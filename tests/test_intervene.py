@@ -279,3 +279,34 @@ def test_passes_are_counted_and_groups_kept(lm, task):
     trial = run_trial(lm, task, [[Intervention(HEAD, "zero")], []], batch_size=10, progress=seen.append)
     assert seen == list(range(1, 7))
     np.testing.assert_array_equal(trial.changed[1], trial.baseline)
+
+
+def test_positions_of_an_image_are_those_of_the_site():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 1)).eval()
+    subject = TorchModule(net, torch.zeros(1, 1, 4, 4))
+    task = TensorTask("image", torch.randn(3, 1, 4, 4), None, lambda out: out[:, 0])
+    with torch.no_grad():
+        image = net[0](task.clean)
+        image[:, :, 1, 1] = 0
+        want = net[2](image.flatten(1))[:, 0]
+    trial = run_trial(subject, task, [[Intervention("0.out", "zero", 3)]])
+    assert trial.changed[0] == pytest.approx(want.numpy(), abs=1e-6)
+    with pytest.raises(PatchclampError, match="positions 4 select nothing"):
+        run_trial(subject, task, [[Intervention("0.out", "zero", 4)]])
+
+
+def test_logits_are_changed_at_the_position_named(lm, task):
+    few = task.take(6)
+    trial = run_trial(lm, few, [[Intervention("logits", "zero", "end")], [Intervention("logits", "zero")]])
+    assert np.all(trial.changed == 0)
+    assert np.any(trial.baseline != 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_matched_set_is_drawn_twice_while_others_are_left(seed):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 40), nn.ReLU(), nn.Linear(40, 1)).eval()
+    subject = TorchModule(net, torch.zeros(1, 3))
+    reference = Reference(subject, TensorTask("sum", torch.rand(4, 3), None, lambda out: out[:, 0]))
+    drawn = matched_sets(Units.parse("1.out[7]"), subject, reference, 20, seed)
+    assert len(set(drawn)) == 20

@@ -84,3 +84,7 @@ def test_units_merge_sort_and_count():
     assert units.to_json() == ["mlp_act.2[10,11,12]", "mlp_out.2", "head.5[1,3]"]
     assert units.count == 6
     assert [str(u) for u in units.each()][-1] == "head.5[3]"
+
+
+def test_a_mapping_of_sites_to_indices_is_read_with_its_indices():
+    assert Units.parse({"mlp_act.3": [5, 1], Site("head", 2): None}) == Units.parse("head.2, mlp_act.3[1,5]")

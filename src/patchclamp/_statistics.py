@@ -20,6 +20,8 @@ def resamples(n: int, groups: Sequence[str] | None, n_boot: int, seed: int) -> N
     """
     if n == 0:
         raise PatchclampError("there is no item to resample; give at least one")
+    if n_boot < 1:
+        raise PatchclampError(f"n_boot={n_boot}: at least one resample is needed for an interval")
     rng = np.random.default_rng(seed)
     own = [group or f"\0{i}" for i, group in enumerate(groups)] if groups else np.arange(n)
     names, member = np.unique(own, return_inverse=True)

@@ -188,7 +188,7 @@ class Units(Mapping[Site, "tuple[int, ...] | None"]):
 
     @classmethod
     def parse(cls, what: Any) -> Units:
-        """Read units from a string, a `Site`, a `Unit`, `Units`, or any nesting of lists of those.
+        """Read units from a string, a `Site`, a `Unit`, `Units`, a mapping from site to indices, or lists of those.
 
         Raises
         ------
@@ -263,8 +263,14 @@ def _walk(what: Any) -> Iterator[tuple[Site, tuple[int, ...] | None]]:
     elif isinstance(what, Site):
         yield what, None
     elif isinstance(what, str):
-        for part in _split(what):
+        for part in split_addresses(what):
             yield _parse_part(part)
+    elif isinstance(what, Mapping):
+        for site, indices in what.items():
+            yield (
+                parse_site(site) if isinstance(site, str) else site,
+                None if indices is None else tuple(indices),
+            )
     elif isinstance(what, Iterable):
         for entry in what:
             yield from _walk(entry)
@@ -274,7 +280,7 @@ def _walk(what: Any) -> Iterator[tuple[Site, tuple[int, ...] | None]]:
         )
 
 
-def _split(text: str) -> list[str]:
+def split_addresses(text: str) -> list[str]:
     """Split at commas and semicolons outside brackets."""
     parts = re.split(r"[;,](?![^\[]*\])", text)
     return [part.strip() for part in parts if part.strip()]

@@ -166,6 +166,7 @@ def _name(site: Site) -> str:
 def _cells(scores: Scores, other: Scores, site: Site) -> Array:
     """(item, cell) of the nodes that both score."""
     both = set(other.index(site))
-    nodes = [place for place, index in enumerate(scores.index(site)) if index in both]
+    places = {index: place for place, index in enumerate(scores.index(site))}
+    nodes = [places[index] for index in sorted(both & set(places), key=lambda index: index or 0)]
     values = scores.values[site][:, nodes].astype(np.float64)
     return values.reshape(len(values), -1)

@@ -163,7 +163,7 @@ def faithfulness(
 
     Notes
     -----
-    Passes: (1 + 2 |sizes| (1 + n_random |baselines|)) over the items. Verified on networks with planted circuits.
+    Passes: at most 1 + 2 |sizes| (1 + n_random |baselines|) over the items. Verified on networks with planted circuits.
     """
     _check(ablation, baselines)
     points = points or _default_points(ranking)

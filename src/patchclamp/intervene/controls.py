@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from patchclamp.intervention import Intervention
@@ -67,10 +65,3 @@ def _random_direction(change: Intervention, rng: np.random.Generator) -> Interve
     drawn = rng.standard_normal(vector.shape)
     sizes = np.linalg.norm(vector, axis=-1, keepdims=True) / np.linalg.norm(drawn, axis=-1, keepdims=True)
     return change.along(drawn * sizes)
-
-
-def unique(sets: Sequence[Change]) -> tuple[list[Change], list[int]]:
-    """Each distinct set once, and the place of each of the given ones among them."""
-    places: dict[Change, int] = {}
-    where = [places.setdefault(change, len(places)) for change in sets]
-    return list(places), where

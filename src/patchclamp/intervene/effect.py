@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from patchclamp._statistics import bootstrap_interval, holm, permutation_p
 from patchclamp.errors import PatchclampError
-from patchclamp.intervene.controls import Change, control_changes, unique
+from patchclamp.intervene.controls import Change, control_changes
 from patchclamp.intervention import Intervention
 from patchclamp.scores import Control, Effect, metric_name
 from patchclamp.subjects.base import Subject
@@ -79,9 +79,9 @@ def effect(
         reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
     )
     drawn = _controls(sets, control, subject, source, n_control, seed)
-    different, where = unique([*sets, *(c for many, _ in drawn for c in many)])
-    trial = run_trial(subject, task, different, source, batch_size=batch_size, progress=progress)
-    changed = trial.changed[where]
+    measured = [*sets, *(c for many, _ in drawn for c in many)]
+    trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)
+    changed = trial.changed
     found, offset = [], len(sets)
     for number, change in enumerate(sets):
         null, words = changed[:0], ""

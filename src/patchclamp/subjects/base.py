@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.hooks import Place, Session, frozen, keep
-from patchclamp.units import Site, Unit, Units, parse_pattern
+from patchclamp.units import Site, Unit, Units, parse_pattern, split_addresses
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
 
@@ -101,11 +101,11 @@ class Subject(ABC):
                     "no site was asked for; give an address such as mlp_act.* or resid_post.3"
                 )
             return sorted(found)
-        parts = [part.strip() for part in address.replace(";", ",").split(",") if part.strip()]
+        parts = split_addresses(address)
         if len(parts) != 1:
             return self.resolve(parts)
-        if "[" in parts[0] and not parts[0].endswith("output[") and "_output[" not in parts[0]:
-            return Units.parse(parts[0]).sites
+        if "[" in parts[0]:
+            return self.units(parts[0]).sites
         point, layer, dictionary, io = parse_pattern(parts[0])
         if dictionary is not None:
             raise PatchclampError(f"{address}: no dictionary named {dictionary} is attached to this model")
@@ -143,8 +143,9 @@ class Subject(ABC):
         for site, indices in units.items():
             self.place(site)
             width = self.width(site)
-            if indices is not None and indices[-1] >= width:
-                raise PatchclampError(f"{Unit(site, indices[-1])}: {site} has units 0..{width - 1}")
+            wrong = [i for i in indices or () if not 0 <= i < width]
+            if wrong:
+                raise PatchclampError(f"{Unit(site, wrong[-1])}: {site} has units 0..{width - 1}")
 
     def width(self, site: Site) -> int:
         """Number of units at a site."""
@@ -181,8 +182,12 @@ class Subject(ABC):
     # ---- passes
 
     @abstractmethod
-    def _forward(self, batch: Batch, logits: str | Tensor | None) -> Tensor | None:
-        """Call the model; return logits as asked."""
+    def _forward(self, batch: Batch, logits: str | Tensor | None, whole: bool) -> Tensor | None:
+        """Call the model; return logits as asked. `whole`: the head must see all positions, asked for or not."""
+
+    def _of_head(self, site: Site) -> bool:
+        """Whether a site lies in the head, which else runs at the positions asked for only."""
+        return False
 
     def _prepare(
         self, batch: Batch, read: Sequence[Site], write: Sequence[Edit]
@@ -223,7 +228,8 @@ class Subject(ABC):
         grad
             Build the autograd graph (parameters never receive gradients); what enters the first block is its leaf.
         start
-            (layer, stream): skip the blocks before `layer` and enter it with `stream` (batch, pos, d_model).
+            (layer, stream): skip the blocks before `layer` and enter it with `stream` (batch, pos, d_model). Sites
+            in skipped blocks can be neither read nor written.
         stop
             Set to False to run to the end although no logits are wanted.
 
@@ -235,6 +241,8 @@ class Subject(ABC):
         batch = batch.to(self.device)
         reads = {site: keep for site in read} if not isinstance(read, Mapping) else dict(read)
         writes, context = self._prepare(batch, list(reads), write)
+        if start is not None and start[0] == 0:
+            writes = [(place, lambda tensor, batch: start[1]) for place in self._root()] + writes
         if grad:
             writes = writes + [(place, _leaf) for place in self._root()]
         places = [(site, self.place(site), fn) for site, fn in reads.items()]
@@ -244,16 +252,16 @@ class Subject(ABC):
             torch.set_grad_enabled(grad),
             frozen(self.model) if grad else nullcontext(),
             context,
-            self._resumed(start, write),
+            self._resumed(start, list(reads), write),
             session.attached(),
         ):
-            out = self._forward(batch, logits)
+            out = self._forward(batch, logits, any(map(self._of_head, [*reads, *(e.site for e in write)])))
         lost = session.missing(list(reads))
         if lost:
             raise PatchclampError(f"{lost[0]}: the pass never reached its module, so nothing was read")
         return Run(session.seen, out)
 
-    def _resumed(self, start: tuple[int, Tensor] | None, write: Sequence[Edit]) -> Any:
+    def _resumed(self, start: tuple[int, Tensor] | None, read: Sequence[Site], write: Sequence[Edit]) -> Any:
         if start is not None:
             raise PatchclampError(f"{self.name}: this subject has no blocks to start from; leave out `start`")
         return nullcontext()

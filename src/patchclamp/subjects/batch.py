@@ -103,6 +103,15 @@ def right_pad(sequences: list[list[int]], rows: list[int] | None = None, pad: in
     return Batch(tokens, mask, index)
 
 
+def one_each(values: Tensor, n: int) -> Tensor:
+    """A metric's values, refused where they are not one number an item: a mean would pass for every item's own."""
+    if values.shape != (n,):
+        raise PatchclampError(
+            f"the metric gave a tensor of shape {tuple(values.shape)} for {n} items; it must give one number an item"
+        )
+    return values
+
+
 @dataclass(frozen=True)
 class Edit:
     """A change of the activity at a site while the pass runs.

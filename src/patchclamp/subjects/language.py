@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from patchclamp.errors import PatchclampError
-from patchclamp.subjects.batch import Batch, Pair, right_pad
+from patchclamp.subjects.batch import Batch, Pair, one_each, right_pad
 from patchclamp.subjects.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class LanguageModel(Transformer):
         """Two tokens."""
         return right_pad([[1, 2]])
 
-    def _forward(self, batch: Batch, logits: str | Tensor | None) -> Tensor | None:
+    def _forward(self, batch: Batch, logits: str | Tensor | None, whole: bool) -> Tensor | None:
         assert batch.tokens is not None
         if logits is not None and "logits" not in self.row.fixed:
             raise PatchclampError(f"{self.name} gives no logits: {self.row.missing['logits']}")
@@ -134,7 +134,7 @@ class LanguageModel(Transformer):
         if "use_cache" in accepted and "past_key_values" not in inputs:
             inputs["use_cache"] = False
         if logits is None or logits == "all":
-            if logits is None and "logits_to_keep" in accepted:
+            if logits is None and "logits_to_keep" in accepted and not whole:
                 inputs["logits_to_keep"] = 1
             out = self.model(**inputs)
             return None if logits is None else out.logits
@@ -142,7 +142,7 @@ class LanguageModel(Transformer):
         if isinstance(logits, str) and logits != "last":
             raise PatchclampError(f"logits={logits!r}: give 'last', 'all', a tensor of positions or None")
         rows = torch.arange(len(batch), device=at.device)
-        if "logits_to_keep" not in accepted:
+        if "logits_to_keep" not in accepted or whole:
             return self.model(**inputs).logits[rows, at]
         kept, column = at.unique(return_inverse=True)
         return self.model(**inputs, logits_to_keep=kept).logits[rows, column]
@@ -168,7 +168,7 @@ def _positions(batch: Batch, plain: bool) -> Tensor:
 
 def _pair(part: EncodedTask, metric: Any) -> Pair:
     def score(logits: Tensor, reference: Tensor | None = None) -> Tensor:
-        return metric(logits, part, reference)
+        return one_each(metric(logits, part, reference), len(part.rows))
 
     clean = Batch(part.clean, part.mask, part.rows)
     corrupted = None if part.corrupted is None else Batch(part.corrupted, part.mask, part.rows)

@@ -16,7 +16,7 @@ MATCHED_BY = (
     "point, layer (the nearest ones where a layer has too few units) and mean |activity| x output norm"
 )
 Member = tuple[Site, "int | None"]
-_TRIES = 100
+_TRIES = 1000
 
 
 def members(units: Units) -> list[Member]:
@@ -74,11 +74,14 @@ def matched_maps(
         pools.update(_pools(site, indices, units, subject, reference, n_sets))
     drawn: list[dict[Member, Member]] = []
     seen: set[frozenset[Member]] = set()
+    tries = _TRIES
     for _ in range(n_sets):
-        for _ in range(20):
+        for _ in range(tries):
             one = _draw(pools, rng)
             if frozenset(one.values()) not in seen:
                 break
+        else:
+            tries = 1  # there are no others left
         seen.add(frozenset(one.values()))
         drawn.append(one)
     return drawn

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects.base import Subject, refuse_site
-from patchclamp.subjects.batch import Batch, Pair
+from patchclamp.subjects.batch import Batch, Pair, one_each
 from patchclamp.subjects.hooks import Place
 from patchclamp.units import Site
 
@@ -50,6 +50,8 @@ class TensorTask:
                 f"{self.name}: clean inputs have shape {tuple(self.clean.shape)} and corrupted "
                 f"{tuple(self.corrupted.shape)}; they must be equal"
             )
+        if len(self.groups) not in (0, len(self.clean)):
+            raise PatchclampError(f"{self.name}: {len(self.groups)} groups for {len(self.clean)} items")
 
     @property
     def n(self) -> int:
@@ -74,7 +76,7 @@ def tensor_pairs(
 
 
 def _metric(metric: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda logits, reference=None: metric(logits)
+    return lambda logits, reference=None: one_each(metric(logits), len(logits))
 
 
 class TorchModule(Subject):
@@ -168,7 +170,7 @@ class TorchModule(Subject):
         """The example given."""
         return self.batch(self.example)
 
-    def _forward(self, batch: Batch, logits: Any) -> Tensor | None:
+    def _forward(self, batch: Batch, logits: Any, whole: bool) -> Tensor | None:
         out = self.model(batch.tensors["input"])
         return None if logits is None else out
 

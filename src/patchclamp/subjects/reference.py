@@ -88,7 +88,7 @@ class Reference:
         """Mean size of each unit's activity over items and positions, times the norm of what it writes."""
         wanted = [site for site in sites if site not in self._activity]
         totals: dict[Site, Tensor] = {}
-        count = 0
+        counts: dict[Site, Tensor] = {}
         for pair in self.subject.pairs(self.task, self.batch_size) if wanted else ():
 
             def add(site: Site, activity: Tensor, pair: Pair = pair) -> None:
@@ -96,13 +96,13 @@ class Reference:
                 size = activity.float().norm(dim=-1) if activity.ndim == 4 else activity.float().abs()
                 summed = (size * real[..., None]).sum((0, 1), dtype=torch.float64)
                 totals[site] = totals.get(site, torch.zeros_like(summed)) + summed
+                counts[site] = counts.get(site, torch.zeros_like(real.sum())) + real.sum()
 
             self.subject.run(pair.clean, read={s: partial(add, s) for s in wanted})
-            count += int(pair.clean.mask.sum())
         live: Any = self.subject
         for site, total in totals.items():
             norms = live.output_norms(site).to(total.device)
-            self._activity[site] = (total / max(count, 1) * norms).cpu()
+            self._activity[site] = (total / counts[site] * norms).cpu()
         return {site: self._activity[site] for site in sites}
 
     def donors(self, pair: Pair, seed: int, source: str = "clean") -> Batch:

@@ -191,37 +191,49 @@ class Transformer(Subject):
             for key, config in configs.items():
                 config._attn_implementation = before[key]
 
+    def _of_head(self, site: Site) -> bool:
+        module = self.place(site).module
+        return any(module is self._modules[path] for path in self.row.head_path)
+
     def _root(self) -> tuple[Place, ...]:
         return (self.place(Site("embeddings")),)
 
     @contextmanager
-    def _resumed(self, start: tuple[int, Tensor] | None, write: Sequence[Edit]) -> Iterator[None]:
+    def _resumed(
+        self, start: tuple[int, Tensor] | None, read: Sequence[Site], write: Sequence[Edit]
+    ) -> Iterator[None]:
         if start is None:
             yield
             return
         layer, stream = start
-        early = [
-            edit.site
-            for edit in write
-            if edit.site.point == "embeddings" or (edit.site.layer is not None and edit.site.layer < layer)
-        ]
-        if early:
-            raise PatchclampError(
-                f"{early[0]}: the pass starts at layer {layer}, so this edit would do nothing"
-            )
+        if not 0 <= layer < self.n_layers:
+            raise PatchclampError(f"start: this model has layers 0..{self.n_layers - 1}, not {layer}")
+        gone = {module for block in self.layers[:layer] for module in block.modules()}
+        for edit in write:
+            if self.place(edit.site).module in gone or (layer and edit.site.point == "embeddings"):
+                raise PatchclampError(
+                    f"{edit.site}: the pass starts at layer {layer}, so this edit would do nothing"
+                )
+        for site in read:
+            if self.place(site).module in gone and site != Site("resid_post", layer - 1):
+                raise PatchclampError(f"{site}: the pass starts at layer {layer}, so it is not computed")
         form = self._form_of_blocks()
 
         def skip(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             return stream if not form else (stream, *[None] * (form - 1))
 
         skipped = self.layers[:layer]
+        # A block may have a forward of its own already (accelerate's, on models spread over devices).
+        before = [block.__dict__.get("forward") for block in skipped]
         try:
             for block in skipped:
                 block.forward = skip
             yield
         finally:
-            for block in skipped:
+            for block, own in zip(skipped, before, strict=True):
                 block.__dict__.pop("forward", None)
+                if own is not None:
+                    block.forward = own
 
     def _form_of_blocks(self) -> int:
         """Length of the tuple that a block returns; 0 where it returns a tensor."""

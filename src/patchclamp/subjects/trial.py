@@ -44,19 +44,22 @@ def run_trial(
 ) -> Trial:
     """Measure a task's metric on its clean items under each set of interventions.
 
-    A set's pass begins at the first block that it touches, from the unperturbed stream kept of the baseline pass;
+    Equal sets are run once. A set's pass begins at the first block that it touches, from the unperturbed stream of the baseline pass;
     results do not depend on `batch_size` beyond rounding.
 
     Parameters
     ----------
     sets
-        Each a list of interventions that act together; an empty list is the baseline again.
+        Each a list of interventions that act together; an empty one is the baseline again.
     progress
         Called with the number of passes done.
     """
     n = len(task)
     if n == 0:
         raise PatchclampError("the task has no item to measure on")
+    places: dict[tuple[Intervention, ...], int] = {}
+    where = [places.setdefault(tuple(change), len(places)) for change in sets]
+    sets = list(places)
     _check_positions(subject, task, sets, batch_size)
     baseline, changed = np.empty(n), np.empty((len(sets), n))
     groups: list[str] = [""] * n
@@ -79,7 +82,7 @@ def run_trial(
             done += 1
             if progress is not None:
                 progress(done)
-    return Trial(baseline, changed, tuple(groups) if any(groups) else ())
+    return Trial(baseline, changed[where], tuple(groups) if any(groups) else ())
 
 
 def _check_positions(subject: Subject, task: Any, sets: Sequence[Change], batch_size: int) -> None:
@@ -89,13 +92,21 @@ def _check_positions(subject: Subject, task: Any, sets: Sequence[Change], batch_
         return
     for pair in subject.pairs(task, batch_size):
         for where, change in list(waiting.items()):
-            if positions(change, pair, pair.clean.mask).any():
+            if any(positions(change, pair, like).any() for like in _shapes(subject, pair, change)):
                 del waiting[where]
     if waiting:
         raise PatchclampError(
             f"positions {next(iter(waiting))!r} select nothing in the items of {task.name}; give 'all', a role or "
             "indices within the text"
         )
+
+
+def _shapes(subject: Subject, pair: Pair, change: Intervention) -> list[Tensor]:
+    """Tensors with as many positions as the sites have; those of a plain module each have their own."""
+    if isinstance(subject, Transformer):
+        return [pair.clean.mask]
+    seen = subject.run(pair.clean, read={site: lambda t: t[..., 0] for site in change.units.sites})
+    return list(seen.activity.values())
 
 
 def _first_layer(subject: Subject, change: Change) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,12 +13,14 @@ from torch import Tensor, nn
 
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects.batch import Batch, Pair
+from patchclamp.subjects.hooks import Place
 from patchclamp.subjects.module import TensorTask, tensor_pairs
 from patchclamp.subjects.transformer import Transformer
+from patchclamp.units import Site
 
 
 class VisionModel(Transformer):
-    """A Hugging Face image classifier (ViT); positions are patches, the class token first.
+    """A Hugging Face image classifier (ViT); positions are patches, the class token first; logits have one position.
 
     Examples
     --------
@@ -40,7 +44,7 @@ class VisionModel(Transformer):
             raise PatchclampError(
                 f"pixels have shape {tuple(pixels.shape)}; four dimensions are wanted: batch, channel, height, width"
             )
-        return _pixels(pixels)
+        return self._pixels(pixels)
 
     def content_mask(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
         """Every position counts in a vision model."""
@@ -50,9 +54,29 @@ class VisionModel(Transformer):
         """One black image."""
         size = self.config.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        return _pixels(torch.zeros(1, self.config.num_channels, height, width))
+        return self._pixels(torch.zeros(1, self.config.num_channels, height, width))
 
-    def _forward(self, batch: Batch, logits: str | Tensor | None) -> Tensor | None:
+    @cached_property
+    def n_positions(self) -> int:
+        """Number of positions: the patches and the class token."""
+        image, patch = (
+            (size, size) if isinstance(size, int) else tuple(size)
+            for size in (self.config.image_size, self.config.patch_size)
+        )
+        return 1 + (image[0] // patch[0]) * (image[1] // patch[1])
+
+    def _pixels(self, pixels: Tensor, rows: Tensor | None = None) -> Batch:
+        n = len(pixels)
+        mask = torch.ones(n, self.n_positions, dtype=torch.bool)
+        return Batch(None, mask, torch.arange(n) if rows is None else rows, {"pixel_values": pixels})
+
+    def _find(self, site: Site) -> Place:
+        place = super()._find(site)
+        if site.point != "logits":
+            return place
+        return replace(place, to_units=lambda t: t[:, None], from_units=lambda units, like: units[:, 0])
+
+    def _forward(self, batch: Batch, logits: str | Tensor | None, whole: bool) -> Tensor | None:
         pixels = batch.tensors["pixel_values"].to(self.dtype)
         out = self.model(pixel_values=pixels)
         if logits is None:
@@ -67,10 +91,4 @@ class VisionModel(Transformer):
             raise PatchclampError(
                 f"{self.name}: a vision model takes a TensorTask, not a {type(task).__name__}"
             )
-        return tensor_pairs(task, batch_size, _pixels, self.device)
-
-
-def _pixels(pixels: Tensor, rows: Tensor | None = None) -> Batch:
-    n = len(pixels)
-    index = torch.arange(n) if rows is None else rows
-    return Batch(None, torch.ones(n, 1, dtype=torch.bool), index, {"pixel_values": pixels})
+        return tensor_pairs(task, batch_size, self._pixels, self.device)
