@@ -44,8 +44,8 @@ def run_trial(
 ) -> Trial:
     """Measure a task's metric on its clean items under each set of interventions.
 
-    Equal sets are run once. A set's pass begins at the first block that it touches, from the unperturbed stream of the baseline pass;
-    results do not depend on `batch_size` beyond rounding.
+    Equal sets are run once. A set's pass begins at the first block that it touches, from the unperturbed stream of
+    the baseline pass; results do not depend on `batch_size` beyond rounding.
 
     Parameters
     ----------
