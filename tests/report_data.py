@@ -28,7 +28,7 @@ def invented(**changes: Any) -> dict[str, Any]:
         "tiles": [{"value": "90%", "what": "lost"}], "findings": ["One."], "limits": ["Other prompts."],
         "model": {"name": "tiny", "fingerprint": "ab" * 32, "family": "Llama", "layers": 3, "heads": 6, "neurons": 12,
                   "d_model": 8, "dtype": "float32", "device": "cpu"},
-        "task": {"name": "toy", "title": "toy", "metric": "logit_diff", "metric_text": "logit difference",
+        "task": {"name": "toy", "title": "toy", "description": "a toy", "metric": "logit_diff", "metric_text": "logit difference",
                  "metric_unit": "logit difference", "metric_short": "logits", "corruption": "swap", "seed": 0, "n": 64,
                  "splits": {"train": 16, "validation": 16, "test": 16}, "disjoint": "names", "fingerprint": "cd" * 32,
                  "examples": [{"label": "clean", "pieces": [{"text": "the cat", "role": "subject"}], "answer": " is",

@@ -282,4 +282,8 @@ def _null_of_max(d_model: int, rows: _Rows, n_null: int, seed: int) -> Float[Ten
 
 
 def _text(tokens: Any, token: int) -> str:
-    return str(token) if tokens is None else str(tokens.decode([token]))
+    if tokens is None:
+        return str(token)
+    text = str(tokens.decode([token]))
+    # A part of a character decodes to the replacement character; its name in the vocabulary says more.
+    return str(tokens.convert_ids_to_tokens(token)) if "\N{REPLACEMENT CHARACTER}" in text else text

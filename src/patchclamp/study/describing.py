@@ -59,15 +59,17 @@ def describe_heads(
     found = {}
     for head in heads:
         own = seen[head]
-        favours = _favours_answer(subject, own.contribution, encoded)
         looks, share = own.attends(encoded)
-        text = f"Acts at {_role(roles[head])}. It attends to {looks} ({share:.0%} of its attention there)"
-        text += f" and by itself favours the answer over the foil on {favours:.0%} of the items."
+        text = f"Acts at {_role(roles[head])}, where it attends to {looks} ({share:.0%} of its attention)."
+        ranks = _ranks(subject, own.contribution, encoded)
+        if ranks is not None:
+            text += f" Of its own output, what varies from item to item ranks the answer {ranks[0]:,.0f}"
+            text += f" and the foil {ranks[1]:,.0f} of {ranks[2]:,} tokens (medians)."
         found[head] = Description(
             summary=text,
             promotes=_tokens(table, head, "promotes"),
             suppresses=_tokens(table, head, "suppresses"),
-            decoded="Decoded: its contribution at that position, averaged over the test items.",
+            decoded="Tokens: its output at that position, averaged over the test items, through the LM head.",
         )
     return found
 
@@ -118,18 +120,25 @@ def _batch(encoded: Any) -> Any:
     return Batch(encoded.clean, encoded.mask, encoded.rows)
 
 
-def _favours_answer(subject: Any, contribution: Float[Tensor, "items d_model"], encoded: Any) -> float:
-    """Return the share of items on which the contribution, read by the LM head alone, ranks answer above foil."""
+def _ranks(
+    subject: Any, contribution: Float[Tensor, "items d_model"], encoded: Any
+) -> tuple[float, float, int] | None:
+    """Median rank of the best answer and of the best foil when the LM head reads a contribution alone.
+
+    The mean over items is taken out first: what a head writes on every item says nothing about the item. None for
+    one item, or without foils.
+    """
+    if encoded.foils.shape[1] == 0 or len(contribution) < 2:
+        return None
     weights, gain = subject.unembed()
-    read = contribution * gain.float()
+    read = (contribution - contribution.mean(0)) * gain.float()
+    logits = read @ weights.float().T
 
-    def best(tokens: Tensor) -> Tensor:
-        logits = (weights[tokens.clamp(min=0)].float() * read[:, None]).sum(-1)
-        return logits.masked_fill(tokens < 0, -torch.inf).amax(1)
+    def rank(tokens: Tensor) -> float:
+        best = logits.gather(1, tokens.clamp(min=0)).masked_fill(tokens < 0, -torch.inf).amax(1)
+        return float((1 + (logits > best[:, None]).sum(1)).float().median())
 
-    if encoded.foils.shape[1] == 0:
-        return float("nan")
-    return float((best(encoded.answers) > best(encoded.foils)).float().mean())
+    return rank(encoded.answers), rank(encoded.foils), logits.shape[1]
 
 
 def describe_neurons(
@@ -174,7 +183,7 @@ def describe_neurons(
             promotes=_tokens(table, neuron, "promotes"),
             suppresses=_tokens(table, neuron, "suppresses"),
             exemplars=shown,
-            decoded="Decoded: its output weights.",
+            decoded="Tokens: its output weights through the LM head.",
         )
     return found
 

@@ -92,6 +92,7 @@ def heat_map(
     names: Sequence[Sequence[str]] | None = None,
     marked: frozenset[tuple[int, int]] = frozenset(),
     unit: str = "",
+    least: float = 560,
 ) -> Svg:
     """Draw a signed matrix: opacity is |value| over the largest, hue is the sign; tooltips name each cell.
 
@@ -105,13 +106,17 @@ def heat_map(
         Tooltip name of each cell; default "row, column".
     marked
         Cells (row, column) to outline.
+    unit
+        Written behind each value.
+    least
+        Fewest pixels across; a narrower page scrolls.
     """
     left = 30.0 + 5.8 * max((len(r) for r in rows), default=1)
     cell = max(14.0, min(26.0, 620.0 / max(len(columns), 1)))
     tall = min(cell, 20.0)
     width = max(left + cell * len(columns) + 10, left + 250)
     height = 10 + tall * len(rows) + 62
-    svg = Svg(width, height, label, least=min(width, 560))
+    svg = Svg(width, height, label, least=min(width, least))
     top = max((abs(v) for row in values for v in row if math.isfinite(v)), default=0.0) or 1.0
     for r, row in enumerate(values):
         svg.text(rows[r], left - 6, 10 + tall * (r + 0.5) + 3.5, anchor="end")

@@ -117,7 +117,7 @@ def context_of(
             "fingerprint": subject.fingerprint,
             "dtype": str(subject.dtype).removeprefix("torch."),
         },
-        title=task.description.split(":")[0] or task.name,
+        title=task.name.replace("_", " "),
         metric=str(task.score),
         metric_text=metric_text(task),
         ablation=words[options.kind],

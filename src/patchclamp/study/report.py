@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from patchclamp.study.figures import Series, curves, forest, heat_map, scatter
 from patchclamp.study.svg import Svg
-from patchclamp.study.text import number, percent, signed
+from patchclamp.study.text import number, percent, signed, visible
 
 __all__ = ["render"]
 
@@ -33,7 +33,7 @@ def render(study: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> str
         The list under ``claims`` of ``claims.json``.
     """
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    env.filters.update(num=number, pct=percent, signed=signed)
+    env.filters.update(num=number, pct=percent, signed=signed, visible=visible)
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return env.from_string(_asset("report.html.j2")).render(

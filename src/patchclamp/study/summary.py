@@ -81,10 +81,8 @@ def sentences(context: Context, selections: Sequence[Selection], proved: Proved)
             f"to {percent(shares[high].estimate)} ({high})."
         )
     if first.scores[-1] < 0:
-        against = f"{first.order[-1]} (score {signed(first.scores[-1])})"
-        found.append(
-            f"Against the behaviour works, by its score, most of all {against}; scores are estimates."
-        )
+        score = f"score {signed(first.scores[-1])}, an estimate"
+        found.append(f"{first.order[-1]} works against it most ({score}).")
     return found
 
 

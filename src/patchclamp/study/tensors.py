@@ -30,9 +30,7 @@ def check_tensors(subject: Any) -> list[dict[str, Any]]:
             "passed": proof.status == "pass",
             "figure": proof.figure,
             "tolerance": proof.tolerance,
-            "detail": f"{proof.detail}; error {proof.figure:.1e}"
-            if proof.figure
-            else f"{proof.detail}; bit for bit",
+            "detail": f"{proof.detail}; error {proof.figure:.1e}" if proof.figure else proof.detail,
         }
         for proof in card.proofs
         if proof.status != "skip"

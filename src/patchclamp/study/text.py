@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["number", "percent", "signed"]
+__all__ = ["number", "percent", "signed", "visible"]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -48,3 +48,14 @@ def signed(value: float) -> str:
     """
     text = number(value)
     return f"+{text}" if value > 0 else text
+
+
+def visible(token: str) -> str:
+    """Show the white space of a token.
+
+    Examples
+    --------
+    >>> visible(" cat"), visible(chr(10))
+    ('·cat', '⏎')
+    """
+    return token.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
