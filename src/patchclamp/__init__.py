@@ -35,7 +35,7 @@ _WHERE = {
     "PatchclampError": "patchclamp.errors",
 }
 
-__all__ = ["__version__", *_WHERE]
+__all__ = list(_WHERE)
 
 
 def __getattr__(name: str) -> Any:
