@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from patchclamp.subjects import LanguageModel
+from patchclamp.subjects import Edit, LanguageModel
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,"
 
@@ -57,6 +58,24 @@ def tiny_subject(
     )
     model = LlamaForCausalLM(config).eval().to(dtype)
     return LanguageModel(model, Letters(bos), "tiny")
+
+
+def damaged(value: float) -> LanguageModel:
+    """A subject whose unit mlp_act.1[5] takes `value` where the token is 'q'."""
+    subject = tiny_subject()
+    site = subject.resolve("mlp_act.1")[0]
+    plain = subject.run
+
+    def change(activity: Tensor, batch: Any) -> Tensor:
+        out = activity.clone()
+        out[..., 5] = torch.where(batch.tokens == 2 + 16, torch.tensor(value), out[..., 5])
+        return out
+
+    def run(batch: Any, read: Any = (), write: Any = (), *args: Any, **options: Any) -> Any:
+        return plain(batch, read, [*write, Edit(site, change)], *args, **options)
+
+    subject.run = run  # type: ignore[method-assign]
+    return subject
 
 
 def texts(n: int, seed: int = 0, longest: int = 40) -> list[str]:

@@ -73,7 +73,9 @@ def test_every_command_has_help_and_json(capsys, name):
         (["effect", "ioi", "head.1[77]"], "units 0..3"),
         (["measure", "mlp_act.1", "--measures", "momnts"], "did you mean moments"),
         (["measure", "mlp_akt.1"], "did you mean mlp_act"),
+        (["measure", "mlp_act.1", "--measures", ","], "none is named; there are moments"),
         (["record", "mlp_act.1", "--out", "x", "--text", "none.txt"], "none.txt"),
+        (["record", "mlp_act.1"], "--out is missing"),
         (["record", "mlp_act.1", "--out", "x", "--long", "splitt"], "did you mean split"),
         (["sites", "MODEL", "resid.1"], "ambiguous"),
         (["sites", "no-such-model"], "no-such-model"),
@@ -202,3 +204,28 @@ def test_commands_start_quickly_even_when_they_fail():
     start = time.perf_counter()
     assert cli.run(["verify", "/none.json"]) == 2
     assert time.perf_counter() - start < 5
+
+
+def test_recordings_are_planned_without_a_folder_and_measured_with_the_models_weights(
+    capsys, model, tmp_path
+):
+    source = tmp_path / "t.jsonl"
+    source.write_text('{"text": "w1 w2 w3"}\n{"text": ""}\n')
+    words = ["--text", str(source), "--model", model]
+    status, out, err = run(capsys, "record", "mlp_act.1", "--plan", *words)
+    assert status == 2 and "--skip-empty" in err
+    status, out, err = run(capsys, "record", "mlp_act.1", "--plan", "--skip-empty", "--json", *words)
+    assert (status, json.loads(out)["documents"]) == (0, 1), err
+    store = str(tmp_path / "store")
+    assert run(capsys, "record", "mlp_act.1", "--out", store, "--skip-empty", *words)[0] == 0
+    tables = []
+    for sites in ("mlp_act.1", store):
+        options = ["--measures", "importance", "--skip-empty", "--json", *words]
+        status, out, err = run(capsys, "measure", sites, *options)
+        assert status == 0, err
+        tables.append(json.loads(out)["table"])
+    assert [row["unit"] for row in tables[0]] == [row["unit"] for row in tables[1]]
+    assert [row["output_norm"] for row in tables[0]] == [row["output_norm"] for row in tables[1]]
+    status, out, _ = run(capsys, "measure", store, "--measures", "moments,importance,sparsity", *words)
+    assert status == 0 and str(tables[0][0]["unit"]) in out
+    assert "\u2026" not in out  # no address and no number is cut short

@@ -216,3 +216,12 @@ def test_supersenses_of_words_and_glosses() -> None:
 def test_wordnet_that_is_not_there_names_its_package(tmp_path: Path) -> None:
     with pytest.raises(PatchclampError, match="apt-get install wordnet-base"):
         WordNet(tmp_path)
+
+
+def test_a_perfect_unit_among_perfect_shuffles_is_no_discovery() -> None:
+    """Infinite d' (no variance on either side) is compared as infinite: two against two, shuffles get it too."""
+    y = torch.tensor([0, 0, 1, 1])
+    x = torch.stack([y.double(), torch.tensor([0.0, 1.0, 0.0, 1.0]), torch.tensor([0.0, 1.0, 1.0, 0.0])], 1)
+    r = rows(x, y, statistics=("d_prime",), n_permutations=50).result()
+    assert np.isinf(r["d_prime"].values[0]).all()  # and every shuffle makes one of the units perfect
+    assert (r["p_d_prime"].values[0] == 1).all()

@@ -97,3 +97,14 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
             list(documents(source))
     with pytest.raises(PatchclampError, match="some are names and some integers"):
         record(tiny_subject(), [{"text": "ab", "label": 1}, {"text": "cd", "label": "x"}], "mlp_act.0")
+
+
+def test_files_that_are_not_what_their_name_says_are_refused(tmp_path: Path) -> None:
+    for name, words in (
+        ("a.txt", "not UTF-8"),
+        ("a.jsonl", "not UTF-8"),
+        ("a.parquet", "not a Parquet file"),
+    ):
+        (tmp_path / name).write_bytes(b"\xff\xfejunk")
+        with pytest.raises(PatchclampError, match=words):
+            list(documents(tmp_path / name))

@@ -222,3 +222,16 @@ def test_sparse_codes_live_in_the_store(tmp_path: Path, dtype: torch.dtype) -> N
         rec.codes("other")
     with pytest.raises(PatchclampError, match="NaN or Inf"):
         SparseCodes.from_dense(torch.tensor([[float("nan")]]))
+
+
+def test_what_would_pair_or_overwrite_samples_wrongly_is_refused(tmp_path: Path) -> None:
+    one, other = np.zeros((2, 3, 4), "float32"), np.zeros((3, 2, 4), "float32")
+    with pytest.raises(PatchclampError, match="trials x time differ: lfp has 2 x 3, spikes has 3 x 2"):
+        Recording.from_arrays({"lfp": one, "spikes": other})
+    rec = Recording.from_arrays({"lfp": one})
+    rec.save(tmp_path / "s")
+    with pytest.raises(PatchclampError, match="exists already"):
+        rec.save(tmp_path / "s")
+    for where, words in (({"doc": slice(0, 4, 2)}, "a slice is"), ({"doc": 0.5}, "give a value")):
+        with pytest.raises(PatchclampError, match=words):
+            rec.select(where=where)

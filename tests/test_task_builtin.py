@@ -1,12 +1,13 @@
 """The built-in tasks, on a small tokenizer: balance, disjoint splits, seeds, equal lengths, single-token answers."""
 
+import random
 from collections import Counter
 
 import pytest
 
 from patchclamp.errors import PatchclampError
 from patchclamp.task import Item, Task
-from patchclamp.tasks import CORRUPTIONS, TASKS, load_task
+from patchclamp.tasks import CORRUPTIONS, TASKS, _build, load_task
 from patchclamp.tasks._countries import CAPITALS
 from patchclamp.tasks._words import BAD, GOOD, MEN, WOMEN
 from patchclamp.tasks.pronouns import TEMPLATES
@@ -250,3 +251,12 @@ def test_load_task(tokenizer, tmp_path):
         PatchclampError, match="greater-than: no such task and no such file; did you mean greater_than"
     ):
         load_task("greater-than", tokenizer)
+
+
+def test_a_third_country_is_a_third_one_and_an_empty_pool_is_refused(tokenizer):
+    task = TASKS["capitals"](tokenizer, n=24, corruption="third_country")
+    capital_of = dict(CAPITALS)
+    for item in task.items:
+        assert f" {capital_of[item.meta['corrupted_country']]}" not in (*item.answers, *item.foils)
+    with pytest.raises(PatchclampError, match="without fitting words"):
+        _build.rounds([], random.Random(0))

@@ -33,6 +33,14 @@ def default_samples(values: Tensor) -> Samples:
     return Samples.of(torch.arange(len(values)), torch.zeros(len(values), dtype=torch.int64))
 
 
+def check_trials(arrays: Mapping[Site, Tensor]) -> None:
+    """Refuse (2, 3, units) beside (3, 2, units), whose samples would be paired one by one."""
+    shapes = {site: tuple(values.shape[:2]) for site, values in arrays.items() if values.ndim == 3}
+    if len(set(shapes.values())) > 1:
+        found = ", ".join(f"{site} has {trials} x {time}" for site, (trials, time) in shapes.items())
+        raise PatchclampError(f"trials x time differ: {found}; sites of one recording share their samples")
+
+
 def unit_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {name: np.asarray(column).tolist() for name, column in columns.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,12 @@ def _holds(column: Tensor, value: Any) -> Tensor:
 def _codes(name: str, value: Any, manifest: Mapping[str, Any]) -> Any:
     """Values of a column as integers; names of labels and groups are looked up in the manifest."""
     if isinstance(value, slice):
+        if value.step is not None or any(isinstance(end, str) for end in (value.start, value.stop)):
+            raise PatchclampError(f"where: {name}={value!r}; a slice is (from, up to) in whole numbers")
         return value
-    values = [value] if isinstance(value, (str, int, bool, np.integer)) else list(value)
+    if not isinstance(value, (str, int, np.integer, Iterable)):
+        raise PatchclampError(f"where: {name}={value!r}; give a value, a list of values or a slice")
+    values = [value] if isinstance(value, (str, int, np.integer)) else list(value)
     names = list(manifest.get(f"{name}_names") or [])
     lost = [v for v in values if isinstance(v, str) and v not in names]
     if lost:

@@ -17,7 +17,7 @@ import zarr
 from torch import Tensor
 
 from patchclamp import _store
-from patchclamp._inmemory import check_array, default_samples, named, parsed, unit_columns
+from patchclamp._inmemory import check_array, check_trials, default_samples, named, parsed, unit_columns
 from patchclamp._lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
 from patchclamp._samples import COLUMNS, Samples
 from patchclamp._sparse import SparseCodes
@@ -85,16 +85,8 @@ class Recording:
         arrays = {site: SiteArray(site, source, dtype, rows) for site, source in sources.items()}
         labels = {site: dict(source.attrs["unit_labels"]) for site, source in sources.items()}
         columns = {name: group[name] for name in COLUMNS}
-        return cls(
-            arrays,
-            columns,
-            rows,
-            stored["manifest"],
-            labels,
-            path,
-            layout.chunk_rows,
-            bool(stored["complete"]),
-        )
+        complete = bool(stored["complete"])
+        return cls(arrays, columns, rows, stored["manifest"], labels, path, layout.chunk_rows, complete)
 
     @staticmethod
     def create(
@@ -155,6 +147,7 @@ class Recording:
         marks = {named(site): unit_columns(columns) for site, columns in (labels or {}).items()}
         if not values:
             raise PatchclampError("no activity was given; pass {name: array of samples x units}")
+        check_trials(values)
         samples = samples or default_samples(next(iter(values.values())))
         views = {}
         for site, array in values.items():
@@ -375,11 +368,13 @@ class Recording:
         return SparseCodes.load(zarr.open_group(str(self.path), mode="r", use_consolidated=False), name)
 
     def save(self, path: str | Path) -> Recording:
-        """Write what is selected to a new store and open it."""
+        """Write what is selected to a new store and open it; a path that exists is refused."""
         dtypes = {array.dtype for array in self._arrays.values()}
         name = str(next(iter(dtypes))).removeprefix("torch.")
         if len(dtypes) != 1 or name not in DTYPES:
             raise PatchclampError(f"{path}: a store holds one type of {', '.join(DTYPES)}; here are {dtypes}")
+        if Path(path).exists():
+            raise PatchclampError(f"{path}: exists already; choose another path, or delete it first")
         labels = {site: self._kept_labels(site) for site in self.sites}
         shapes: dict[Site | str, tuple[int, ...]] = {s: a.shape[1:] for s, a in self._arrays.items()}
         with Recording.create(path, self.manifest, shapes, self.n_samples, name, labels=labels) as writer:

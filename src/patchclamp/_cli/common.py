@@ -73,7 +73,12 @@ def table(
         title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for number, column in enumerate(columns):
-        found.add_column(column, justify="right" if number in right else "left", header_style="dim")
+        # A number is folded where the terminal is narrow, never cut: half a number is a wrong one.
+        kind: dict[str, Any] = {"justify": "right", "overflow": "fold"} if number in right else {}
+        found.add_column(column, header_style="dim", **kind)
+    rows = list(rows)
+    if rows and rows[0] and columns[0] == "unit":  # an address cut short names nothing
+        found.columns[0].min_width = max(len(str(row[0])) for row in rows)
     for row in rows:
         found.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
     return found

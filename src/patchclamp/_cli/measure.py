@@ -12,6 +12,7 @@ from patchclamp._cli.record import (
     BatchOption,
     BosOption,
     ContextOption,
+    EmptyOption,
     FieldOption,
     LabelOption,
     LongOption,
@@ -34,23 +35,32 @@ def measure(
     field: FieldOption = "text",
     label: LabelOption = "label",
     keep_sinks: BosOption = False,
+    skip_empty: EmptyOption = False,
     batch_tokens: BatchOption = None,
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
     """Reduce activity to statistics in one pass over text, or over a recording."""
+    from patchclamp.errors import PatchclampError
     from patchclamp.measure import METHODS
     from patchclamp.record import measure_recording, record
     from patchclamp.recording import Recording
 
     chosen = {name: _method(METHODS, name) for name in (part.strip() for part in measures.split(",")) if name}
+    if not chosen:
+        raise PatchclampError(f"--measures {measures!r}: none is named; there are {', '.join(METHODS)}")
     if Path(sites).is_dir():
-        found = measure_recording(Recording.open(sites), chosen)
+        recording = Recording.open(sites)
+        weights = any(method.needs for method in chosen.values())
+        found = measure_recording(
+            recording, chosen, common.open_model(model, device, dtype) if weights else None
+        )
     else:
         subject = common.open_model(model, device, dtype)
         options: dict[str, Any] = {"long": long, "context": context, "batch_tokens": batch_tokens}
-        options |= {"content_only": not keep_sinks, "text": field, "label": label}
+        options |= {"content_only": not keep_sinks, "empty": "skip" if skip_empty else "refuse"}
+        options |= {"text": field, "label": label}
         found = record(subject, text, sites, measures=chosen, progress=not as_json, **options)
     table = _table(found, list(chosen))
     if out is not None:

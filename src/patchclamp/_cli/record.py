@@ -19,12 +19,15 @@ ContextOption = Annotated[
 FieldOption = Annotated[str, typer.Option("--field", help="Field that holds the text.")]
 LabelOption = Annotated[str, typer.Option("--label", help="Field that holds the label, where there is one.")]
 BosOption = Annotated[bool, typer.Option("--keep-sinks", help="Keep BOS, special tokens and position 0.")]
+EmptyOption = Annotated[bool, typer.Option("--skip-empty", help="Leave out empty texts; else refused.")]
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Most tokens in a pass.")]
 
 
 def record(
     sites: Annotated[str, typer.Argument(help="Addresses, such as mlp_act.15 or 'resid_post.*'.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the Zarr store.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the Zarr store; not needed with --plan.")
+    ] = None,
     text: TextOption = "sample",
     model: common.ModelOption = "smollm2",
     store_dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
@@ -33,6 +36,7 @@ def record(
     field: FieldOption = "text",
     label: LabelOption = "label",
     keep_sinks: BosOption = False,
+    skip_empty: EmptyOption = False,
     batch_tokens: BatchOption = None,
     dry_run: Annotated[
         bool, typer.Option("--plan", help="Say what it would cost and record nothing.")
@@ -42,6 +46,7 @@ def record(
     as_json: common.JsonOption = False,
 ) -> None:
     """Stream a model over text and keep the activity of some sites; run it again to resume it."""
+    from patchclamp.errors import PatchclampError
     from patchclamp.record import plan as make_plan
     from patchclamp.record import record as run
 
@@ -51,11 +56,14 @@ def record(
         "context": context,
         "batch_tokens": batch_tokens,
         "content_only": not keep_sinks,
+        "empty": "skip" if skip_empty else "refuse",
         "text": field,
         "label": label,
     }
+    if out is None and not dry_run:
+        raise PatchclampError("--out is missing: a folder for the store (or --plan, to record nothing)")
     subject = common.open_model(model, device, dtype)
-    if dry_run:
+    if out is None or dry_run:
         found = make_plan(subject, text, sites, **options)
         if as_json:
             common.emit_json(found.to_json())

@@ -38,6 +38,7 @@ class Measure(ABC):
     config: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[tuple[str, ...]] = ()
     checks_itself: ClassVar[bool] = False  # the measure looks for NaN and Inf in its own sums
+    needs: ClassVar[tuple[str, ...]] = ()  # settings without which `for_site` has to read the model's weights
 
     site: str = ""
     n_units: int | None = None

@@ -110,6 +110,7 @@ class CETT(Measure):
 
     name = "cett"
     config = ("output_weight", "low", "high", "steps", "targets")
+    needs = ("output_weight",)
     fields = ("lost", "active", "used")
 
     def __init__(

@@ -31,6 +31,7 @@ class Importance(Measure):
 
     name = "importance"
     config = ("output_norms",)
+    needs = config
     fields = ("l1",)
 
     def __init__(self, *, output_norms: Float[Tensor, " units"] | None = None) -> None:

@@ -333,7 +333,8 @@ class Selectivity(Measure):
         maxima: dict[str, list[Tensor]] = {}
         for _ in range(self.n_permutations):
             for name, size in self._sizes(ranked, shuffle(member, generator)).items():
-                maxima.setdefault(name, []).append(size.nan_to_num(-torch.inf).amax(1))
+                # Not nan_to_num, which makes a large number of an infinite d': it would lose to the unit's own.
+                maxima.setdefault(name, []).append(size.masked_fill(size.isnan(), -torch.inf).amax(1))
         return {name: torch.stack(columns, 1) for name, columns in maxima.items()}
 
 

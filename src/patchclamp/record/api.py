@@ -222,10 +222,11 @@ def record(
         with closing(sink):
             stream = Stream(subject, work, content_only, keeps)
             found = {} if measures is None else fresh_measures(measures, chosen, subject)
-            if sink.complete and measures is not None and store is not None:
+            # What a finished store holds is measured without the model, if it was stored as it was computed.
+            if sink.complete and measures is not None and work.schedule.read_back:
                 recording = sink.finish()
                 assert recording is not None
-                return measure_recording(recording, measures)
+                return measure_recording(recording, measures, subject)
             found = _go(stream, sink, found, progress)
             recording = sink.finish()
             _forget(sink.folder)
@@ -267,6 +268,7 @@ def _go(
         for number, window in enumerate(work.windows):
             stored = not stream.keeps or window.stop <= sink.rows
             if stored and (not measures or number < measured):
+                stream.done += sum(window.costs)
                 continue
             samples, arrays = stream.window(window, measures if number >= measured else {}, sink.read, report)
             skip = max(0, min(sink.rows - window.start, len(samples))) if stream.keeps else 0

@@ -155,7 +155,7 @@ class _Reader:
             elif self.empty == "refuse":
                 raise PatchclampError(
                     f"document {self.number} is empty ({document.text!r:.40}): it has no token to run on; "
-                    "leave it out, or pass empty='skip'"
+                    "leave it out, or pass empty='skip' (--skip-empty)"
                 )
             else:
                 self.skipped.append(self.number)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -57,7 +58,7 @@ def fresh_measures(
     Raises
     ------
     PatchclampError
-        For two measures of one name.
+        For two measures of one name, or one that needs the weights of a model that was not given.
     """
     named = dict(measures) if isinstance(measures, Mapping) else _by_name(measures)
     return {site: {name: _new(spec, site, subject) for name, spec in named.items()} for site in sites}
@@ -77,6 +78,12 @@ def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
 
 def _new(spec: Any, site: Site, subject: Any) -> Measure:
     kind, options = spec if isinstance(spec, tuple) else (spec, {})
+    lacking = [name for name in getattr(kind, "needs", ()) if name not in options]
+    if isinstance(kind, type) and subject is None and lacking:
+        raise PatchclampError(
+            f"{kind.__name__} at {site}: needs {', '.join(lacking)} from the model; pass subject=, or "
+            f"({kind.__name__}, {{{lacking[0]!r}: ...}}) among the measures"
+        )
     if isinstance(kind, type) and subject is not None and hasattr(kind, "for_site"):
         return kind.for_site(subject, site, **options)
     if hasattr(kind, "update") and not isinstance(kind, type):
@@ -105,11 +112,19 @@ class Recorded(Mapping[Site, dict[str, Measure]]):
                 return measures
         raise PatchclampError(f"{site}: not measured; there are {', '.join(map(str, self.measures))}")
 
+    def __contains__(self, site: object) -> bool:
+        return str(site) in map(str, self.measures)
+
     def __iter__(self) -> Iterator[Site]:
         return iter(self.measures)
 
     def __len__(self) -> int:
         return len(self.measures)
+
+    def _unit_index(self, site: Site, part: Any) -> Any:
+        """Index in its site of each unit of a result, which may be of chosen units of a selection."""
+        places = part["unit"].to_numpy() if "unit" in part.coords else np.arange(part.sizes.get("unit", 0))
+        return places if self.recording is None else self.recording.unit_index(site)[places]
 
     def table(self, name: str) -> Any:
         """Results of one measure as a `Dataset` whose `unit` axis runs over all sites, labelled with addresses."""
@@ -120,12 +135,10 @@ class Recorded(Mapping[Site, dict[str, Measure]]):
             if name not in measures:
                 raise PatchclampError(f"{name}: no such measure was taken; there are {', '.join(measures)}")
             part = measures[name].result()
-            n = part.sizes.get("unit", 0)
-            labels = {"unit": [f"{site}[{i}]" for i in range(n)], "site": ("unit", [str(site)] * n)}
-            layer = -1 if site.layer is None else site.layer
-            parts.append(
-                part.assign_coords(**labels, layer=("unit", [layer] * n), index=("unit", list(range(n))))
-            )
+            index = self._unit_index(site, part)
+            n, layer = len(index), -1 if site.layer is None else site.layer
+            labels = {"unit": [f"{site}[{i}]" for i in index], "site": ("unit", [str(site)] * n)}
+            parts.append(part.assign_coords(**labels, layer=("unit", [layer] * n), index=("unit", index)))
         return (
             parts[0]
             if len(parts) == 1
@@ -133,13 +146,33 @@ class Recorded(Mapping[Site, dict[str, Measure]]):
         )
 
 
-def measure_recording(recording: Recording, measures: Measures) -> Recorded:
-    """Run measures over a recording, chunk by chunk, without a model.
+def measure_recording(recording: Recording, measures: Measures, subject: Any = None) -> Recorded:
+    """Run measures over a recording, chunk by chunk, without running a model.
 
     Values are those stored: with dtype float16 they are rounded, unlike those of a measure in the pass.
     Recorded heads, whose values are vectors, are measured by their norm.
+
+    Parameters
+    ----------
+    recording
+        A recording, or a selection of one.
+    measures
+        See `record`.
+    subject
+        The model that was recorded, for measures that need its weights (`Importance`, `CETT`).
+
+    Raises
+    ------
+    PatchclampError
+        When a measure needs a model and none is given, or the model is not the one that was recorded.
     """
-    found = fresh_measures(measures, recording.sites)
+    theirs = recording.manifest.get("model_fingerprint")
+    if subject is not None and theirs not in (None, subject.fingerprint):
+        raise PatchclampError(
+            f"{subject.name}: its fingerprint is {subject.fingerprint}, and this recording was made from "
+            f"{recording.manifest.get('model')} with {theirs}; pass the model that was recorded"
+        )
+    found = fresh_measures(measures, recording.sites, subject)
     for samples, arrays in recording.chunks():
         for site, values in arrays.items():
             for measure in found[site].values():
@@ -169,20 +202,36 @@ def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, 
 def load_measures(
     folder: Path, stem: str, measures: Mapping[Site, Mapping[str, Measure]]
 ) -> dict[Site, dict[str, Measure]] | None:
-    """Read what `save_measures` wrote; None where the files are missing or hold other measures."""
+    """Read what `save_measures` wrote; None where the files are missing, or hold other measures or settings."""
     file = folder / f"{stem}.json"
     if not file.is_file():
         return None
     plain, tensors = json.loads(file.read_text()), load_file(folder / f"{stem}.safetensors")
     if {site: set(some) for site, some in plain.items()} != {str(s): set(m) for s, m in measures.items()}:
         return None
-    return {
-        site: {
-            name: type(measure).from_state(_join(plain[str(site)][name], tensors))
-            for name, measure in some.items()
-        }
-        for site, some in measures.items()
-    }
+    found: dict[Site, dict[str, Measure]] = {}
+    for site, some in measures.items():
+        for name, measure in some.items():
+            state = _join(plain[str(site)][name], tensors)
+            if not _same_settings(state, measure.state()):
+                return None
+            found.setdefault(site, {})[name] = type(measure).from_state(state)
+    return found
+
+
+def _same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether two states are of one kind of measure with one set of options."""
+
+    def settings(state: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: v for key, v in state.items() if key == "measure" or key.startswith("config.")}
+
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return torch.equal(a.cpu(), b.cpu())
+        return not isinstance(a, Tensor) and not isinstance(b, Tensor) and bool(a == b)
+
+    ours, theirs = settings(wanted), settings(stored)
+    return set(ours) == set(theirs) and all(same(theirs[key], ours[key]) for key in ours)
 
 
 def _split(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:

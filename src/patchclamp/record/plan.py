@@ -212,13 +212,31 @@ def bos_policy(subject: Any) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """Hash of what decides token ids: the vocabulary, the special tokens, the rules of a fast tokenizer."""
+    """Hash of what decides token ids: the vocabulary, the special tokens, the rules of a fast tokenizer.
+
+    Of a fast tokenizer it is worked out once for what the tokenizer writes of itself, so that one that was changed
+    in place is noticed.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    facts: dict[str, Any] = {"special": getattr(tokenizer, "all_special_ids", [])}
+    special = tuple(getattr(tokenizer, "all_special_ids", ()))
+    if backend is None:
+        return _tokenizer_hash(tokenizer, special, None)
+    written = backend.to_str()
+    key = (special, hashlib.blake2b(written.encode()).digest())
+    if key not in _TOKENIZERS:
+        _TOKENIZERS[key] = _tokenizer_hash(tokenizer, special, written)
+    return _TOKENIZERS[key]
+
+
+_TOKENIZERS: dict[tuple[Any, bytes], str] = {}
+
+
+def _tokenizer_hash(tokenizer: Any, special: tuple[int, ...], written: str | None) -> str:
+    facts: dict[str, Any] = {"special": list(special)}
     if hasattr(tokenizer, "get_vocab"):
         facts["vocabulary"] = sorted(tokenizer.get_vocab().items())
-    if backend is not None:
-        rules = json.loads(backend.to_str())
+    if written is not None:
+        rules = json.loads(written)
         facts["rules"] = {key: rules.get(key) for key in ("normalizer", "pre_tokenizer", "post_processor")}
         facts["merges"] = rules.get("model", {}).get("merges")
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()[:16]

@@ -103,12 +103,15 @@ def _file(source: str, fields: tuple[str, str, str], paragraphs: bool) -> Iterat
         )
     if not path.is_file():
         raise PatchclampError(f"{source}: no such file")
-    if path.suffix == ".txt":
-        yield from _txt(path, paragraphs)
-    elif path.suffix == ".jsonl":
-        yield from _jsonl(path, fields)
-    else:
+    if path.suffix == ".parquet":
         yield from _parquet(path, fields)
+        return
+    try:
+        yield from _txt(path, paragraphs) if path.suffix == ".txt" else _jsonl(path, fields)
+    except UnicodeDecodeError as error:
+        raise PatchclampError(
+            f"{path}: not UTF-8 text (byte {error.object[error.start]:#x}); save it as UTF-8"
+        ) from error
 
 
 def _txt(path: Path, paragraphs: bool) -> Iterator[Document]:
@@ -142,9 +145,13 @@ def _jsonl(path: Path, fields: tuple[str, str, str]) -> Iterator[Document]:
 
 
 def _parquet(path: Path, fields: tuple[str, str, str]) -> Iterator[Document]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path)
+    try:
+        table = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise PatchclampError(f"{path}: not a Parquet file ({error})") from error
     names = table.schema_arrow.names
     if fields[0] not in names:
         raise PatchclampError(

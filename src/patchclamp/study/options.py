@@ -57,9 +57,9 @@ class StudyOptions:
     """
 
     seed: int = 0
-    n_train: int = 64
-    n_validation: int = 32
-    n_test: int = 48
+    n_train: int = 48
+    n_validation: int = 24
+    n_test: int = 40
     method: str = "partial_gradients"
     direction: str = "noising"
     kind: str = "mean"
@@ -68,17 +68,17 @@ class StudyOptions:
     n_control: int = 20
     n_singles: int = 5
     n_control_single: int = 20
-    refine_heads: int = 12
+    refine_heads: int = 10
     refine_neurons: int = 0
     head_sizes: tuple[int, ...] = _HEADS
     neuron_sizes: tuple[int, ...] = _NEURONS
     head_target: float = 0.9
     neuron_target: float = 0.5
-    curve_items: int = 24
-    curve_points: int = 7
-    n_random: int = 2
-    exact_items: int = 12
-    exact_layers: int = 5
+    curve_items: int = 16
+    curve_points: int = 6
+    n_random: int = 1
+    exact_items: int = 8
+    exact_layers: int = 4
     n_texts: int = 24
     batch_size: int = 64
 

@@ -128,6 +128,9 @@ def pools(things: Sequence[T], *seed: object) -> dict[str, list[T]]:
 def rounds(things: Sequence[T], rng: random.Random) -> Callable[[], T]:
     """A function that gives each thing once in a random order, then each once again, and so on."""
 
+    if not things:
+        raise PatchclampError("nothing to draw from: this tokenizer leaves a split without fitting words")
+
     def forever() -> Iterable[T]:
         while True:
             order = list(things)

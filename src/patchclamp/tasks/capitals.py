@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 from patchclamp.task import Item, Task
@@ -41,13 +42,15 @@ def capitals(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
     dealt = _build.pools(facts, "capitals", seed)
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        own = [(a, b) for a, b in _build.pairs(dealt[split]) if a[2] == b[2]]
+        sizes = Counter(fact[2] for fact in dealt[split])
+        least = 3 if kind == "third_country" else 2  # countries whose names have as many tokens
+        own = [(a, b) for a, b in _build.pairs(dealt[split]) if a[2] == b[2] and sizes[a[2]] >= least]
         pair = _build.rounds(own, rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             template = list(TEMPLATES)[index % len(TEMPLATES)]
             fact, other = pair()
-            third = [f for f in dealt[split] if f[2] == fact[2] and f not in (fact, other)] or [other]
+            third = [f for f in dealt[split] if f[2] == fact[2] and f not in (fact, other)]
             return _item(template, fact, other, rng.choice(third) if kind == "third_country" else other)
 
         return draw
