@@ -19,11 +19,11 @@ VERBS = (
     "intervene",
     "evaluate",
 )
-NOUNS = ("errors", "units", "task", "intervention", "scores", "recording")
+NOUNS = ("errors", "units", "task", "intervention", "scores", "recording", "dictionary")
 FLOORS: dict[str, int] = {
     "errors": 0,
     "units": 1,
-    **dict.fromkeys(("task", "intervention", "scores", "recording"), 2),
+    **dict.fromkeys(("task", "intervention", "scores", "recording", "dictionary"), 2),
     **dict.fromkeys(("subjects", "tasks"), 3),
     **dict.fromkeys(VERBS, 4),
     **dict.fromkeys(("truth", "specimens"), 5),

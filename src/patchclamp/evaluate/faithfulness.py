@@ -115,6 +115,7 @@ def faithfulness(
     points: Sequence[str] | None = None,
     rank_by: Literal["abs", "signed"] = "abs",
     by: str = "template",
+    source: str = "",
     reference: Any = None,
     baselines: Sequence[str] = ("random",),
     n_random: int = 5,
@@ -138,9 +139,9 @@ def faithfulness(
         Scores whose units are ranked; all are candidates.
     sizes
         Numbers of units; numbers below 1 are fractions of the candidates. By default 1, 2, 5, 10, ... and all.
-    ablation, by
-        Kind of intervention (``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the corrupted input), and
-        how a mean is taken.
+    ablation, by, source
+        Kind of intervention (``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the corrupted input), how a
+        mean is taken, and over which input of the reference items (``"clean"`` or ``"corrupted"``).
     points
         Points that are candidates; by default heads, or neurons where no head was scored, or all there is. Points that
         contain one another (head and attn_out) are refused.
@@ -170,10 +171,10 @@ def faithfulness(
     _refuse_overlap(points)
     order = ranking.ranked(rank_by, points)
     steps = _sizes(sizes, len(order))
-    source = (
+    activity = (
         reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
     )
-    orders = _orders(order, subject, source, baselines, n_random, seed)
+    orders = _orders(order, subject, activity, baselines, n_random, seed)
     runs = [
         Run(curve, name, draw, k, tuple(one[:k] if curve == "ablated" else one[k:]))
         for name, many in orders.items()
@@ -181,9 +182,9 @@ def faithfulness(
         for curve in ("kept", "ablated")
         for k in steps
     ]
-    sets = [_change(run.ablated, ablation, by, seed) for run in runs]
-    everything = _change(tuple(order), ablation, by, seed)
-    trial = run_trial(subject, task, [everything, *sets], source, batch_size=batch_size, progress=progress)
+    sets = [_change(run.ablated, ablation, by, source, seed) for run in runs]
+    everything = _change(tuple(order), ablation, by, source, seed)
+    trial = run_trial(subject, task, [everything, *sets], activity, batch_size=batch_size, progress=progress)
     full, empty, per_item = trial.baseline, trial.changed[0], trial.changed[1:]
     if abs(full.mean() - empty.mean()) < 1e-6 * max(1.0, abs(full.mean())):
         raise PatchclampError(
@@ -199,7 +200,7 @@ def faithfulness(
         empty=float(empty.mean()),
         candidates=len(order),
         rank_by=rank_by,
-        ablation=ablation if ablation != "mean" else f"mean by {by}",
+        ablation=_name(ablation, by, everything[0].source),
         **_areas(table),
         n=len(full),
         runs=pd.DataFrame([(r.curve, r.order, r.draw, r.size) for r in runs], columns=_RUN_COLUMNS),
@@ -273,8 +274,16 @@ def _orders(
     return orders
 
 
-def _change(part: tuple[Member, ...], ablation: str, by: str, seed: int) -> tuple[Intervention, ...]:
-    return (Intervention(collect(part), ablation, by=by, seed=seed),) if part else ()
+def _change(
+    part: tuple[Member, ...], ablation: str, by: str, source: str, seed: int
+) -> tuple[Intervention, ...]:
+    return (Intervention(collect(part), ablation, by=by, source=source, seed=seed),) if part else ()
+
+
+def _name(ablation: str, by: str, source: str) -> str:
+    if ablation != "mean":
+        return ablation
+    return f"mean by {by}" + (f" of {source} inputs" if source != "clean" else "")
 
 
 def _table(

@@ -10,7 +10,7 @@ from patchclamp.errors import PatchclampError, did_you_mean
 __all__ = ["StudyOptions"]
 
 _HEADS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
-_NEURONS = (1, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+_NEURONS = (5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
 @dataclass(frozen=True)

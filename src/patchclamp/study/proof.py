@@ -134,6 +134,7 @@ def select_all(bench: Bench, validation: Task, scores: Any, options: StudyOption
         "neurons": (options.neuron_sizes, options.neuron_target, options.refine_neurons),
     }
     scored = {site.point for site in scores.sites}
+    bench.prepare([point for point, _ in KINDS.values() if point in scored])
     found = []
     for kind, (point, _) in KINDS.items():
         if point in scored:
@@ -147,6 +148,7 @@ def prove(
 ) -> Proved:
     """Ablate the chosen sets and their first units alone on test items, and state what follows as claims."""
     proved = Proved()
+    bench.prepare_otherwise(sorted({site for s in selections for site in s.units.sites}))
     for s in selections:
         say(f"{s.k} {s.kind} together, {options.n_control} random sets")
         proved.joint[s.kind] = bench.lost(s.units, options.n_control)
