@@ -12,3 +12,5 @@ for name in ("overhead", "recording", "attribution", "memory"):
     peers = name == "recording" and all(importlib.util.find_spec(peer) for peer in PEERS)
     sys.argv = [name, "--peers"] if peers else [name]
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
+
+runpy.run_module("benchmarks.tables", run_name="__main__")

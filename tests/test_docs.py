@@ -146,3 +146,11 @@ def test_the_measure_in_add_a_method_is_right() -> None:
     whole = parts[2].merge(parts[0]).merge(parts[1])
     assert whole.result()["span"].values == pytest.approx((activity.amax(0) - activity.amin(0)).numpy())
     assert whole.n_samples == 20
+
+
+def test_the_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
+    from benchmarks.tables import PAGES as with_figures
+    from benchmarks.tables import filled
+
+    for page in with_figures:
+        assert filled(page.read_text()) == page.read_text(), "python -m benchmarks.tables makes them anew"

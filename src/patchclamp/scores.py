@@ -332,7 +332,8 @@ class Effect:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        data = asdict(self) | {"units": self.units.to_json(), "share": self.share}
+        share = self.share if self.baseline else None  # JSON has no NaN
+        data = asdict(self) | {"units": self.units.to_json(), "share": share}
         data["intervention"] = [dict(change) for change in self.intervention]
         return data
 

@@ -50,8 +50,9 @@ def test_what_the_study_found_holds_when_measured_again(study, subject):
     assert {v.outcome for v in verify_claims(claims, subject)} == {"holds"}
 
 
-def test_the_name_mover_comes_first_and_writes_names(study):
-    assert study.units.iloc[0]["unit"] == "head.23[3]"
+def test_the_name_mover_is_among_the_first_and_writes_the_names(study):
+    # Ablated alone, head.23[3] and head.20[0] take equal shares within their intervals, so their order is not fixed.
+    assert "head.23[3]" in set(study.units["unit"].iloc[:2])
     assert study.data["ability"]["accuracy"] > 0.9
 
 

@@ -16,6 +16,13 @@ def effect(
     kind: Annotated[str, typer.Option(help="zero, mean, resample, scale, clamp, patch.")] = "mean",
     value: Annotated[float | None, typer.Option(help="For scale and clamp.")] = None,
     positions: Annotated[str, typer.Option(help='"all" or a role such as end.')] = "all",
+    by: Annotated[str, typer.Option(help="Means by template, position or data.")] = "template",
+    source: Annotated[
+        str,
+        typer.Option(
+            help="Means and resampled activity of clean or corrupted items; corrupted where there are."
+        ),
+    ] = "",
     control: Annotated[str, typer.Option(help='"matched" or "none".')] = "matched",
     n_control: Annotated[int, typer.Option(min=1, help="Random sets.")] = 20,
     items: common.ItemsOption = 64,
@@ -37,7 +44,11 @@ def effect(
     subject = common.open_model(model, device, dtype)
     chosen = subject.units(units)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption)
-    change = Intervention(units=chosen, kind=kind, positions=positions, value=value, seed=seed)
+    if not source and all(item.corrupted for item in loaded.items):
+        source = "corrupted"
+    change = Intervention(
+        units=chosen, kind=kind, positions=positions, value=value, seed=seed, by=by, source=source
+    )
     with common.console(stderr=True).status(f"{kind} {chosen} on {items} items, {n_control} random sets"):
         found = measure_effect(
             subject,
