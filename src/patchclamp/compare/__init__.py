@@ -1,0 +1,37 @@
+"""Compare: does this population say what that one says?"""
+
+from patchclamp.compare.cca import cca, fit_cca, fit_stochastic_cca
+from patchclamp.compare.cka import cka, cka_matrix
+from patchclamp.compare.dissimilarity import dissimilarities, noise_covariance
+from patchclamp.compare.matching import match_units
+from patchclamp.compare.result import Result
+from patchclamp.compare.rsa import ceilings, rsa
+from patchclamp.compare.shape import bures, procrustes
+from patchclamp.compare.topological_rsa import topological_rsa
+
+METHODS = {
+    "cka": cka,
+    "rsa": rsa,
+    "topological_rsa": topological_rsa,
+    "procrustes": procrustes,
+    "cca": cca,
+    "match_units": match_units,
+}
+
+__all__ = [
+    "METHODS",
+    "Result",
+    "bures",
+    "cca",
+    "ceilings",
+    "cka",
+    "cka_matrix",
+    "dissimilarities",
+    "fit_cca",
+    "fit_stochastic_cca",
+    "match_units",
+    "noise_covariance",
+    "procrustes",
+    "rsa",
+    "topological_rsa",
+]

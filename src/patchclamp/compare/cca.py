@@ -1,0 +1,158 @@
+"""Canonical correlation: the shared subspace of two populations, exactly or by stochastic descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.compare.result import Result
+from patchclamp.errors import PatchclampError
+
+
+@dataclass(frozen=True)
+class CCA:
+    """Weights (unit, k) of both sides and the correlations of the pairs, largest first."""
+
+    a: Matrix
+    b: Matrix
+    correlations: Matrix
+    mean_a: Matrix
+    mean_b: Matrix
+
+    def score(self, a: Any, b: Any) -> Matrix:
+        """Correlation of each pair of components on other samples."""
+        x, y = pair(a, b)
+        left, right = (x - self.mean_a) @ self.a, (y - self.mean_b) @ self.b
+        left, right = left - left.mean(0), right - right.mean(0)
+        return np.asarray(
+            (left * right).sum(0) / np.linalg.norm(left, axis=0) / np.linalg.norm(right, axis=0)
+        )
+
+
+def fit_cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0) -> CCA:
+    """Exact canonical correlation, with (1 - ridge) C + ridge I in place of each side's covariance C.
+
+    Raises
+    ------
+    PatchclampError
+        For more components than units.
+    """
+    x, y = pair(a, b, least=3)
+    if not 1 <= k <= min(x.shape[1], y.shape[1]):
+        raise PatchclampError(f"k={k}: 1 to {min(x.shape[1], y.shape[1])}, the smaller number of units")
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    x, y = x - mean_x, y - mean_y
+    root_x, root_y = _inverse_root(x, ridge), _inverse_root(y, ridge)
+    left, values, right = np.linalg.svd(root_x @ (x.T @ y / len(x)) @ root_y)
+    return CCA(root_x @ left[:, :k], root_y @ right[:k].T, np.clip(values[:k], 0, 1), mean_x, mean_y)
+
+
+def fit_stochastic_cca(
+    batches: Callable[[], Iterable[tuple[Any, Any]]],
+    k: int = 2,
+    *,
+    epochs: int = 10,
+    learning_rate: float = 1e-2,
+    momentum: float = 0.9,
+    seed: int = 0,
+) -> CCA:
+    """Canonical correlation without holding the samples: descent on -2 tr C + tr V V over batches.
+
+    C is the mean over both orders of the cross-covariance of the projections, V the mean of their covariances; C
+    leaves out a side with itself, so that the minimum is minus the sum of squared correlations (another convention
+    includes it). Only the subspace is determined by the loss; it is put into ordered pairs by an exact analysis of
+    the k-dimensional projections of the last epoch.
+
+    Parameters
+    ----------
+    batches
+        Called once an epoch; gives pairs of (sample, unit) activity.
+
+    Notes
+    -----
+    Chapman et al. 2024.
+    """
+    state: _Descent | None = None
+    for _ in range(epochs):
+        for a, b in batches():
+            x, y = (torch.as_tensor(np.asarray(part), dtype=torch.float64) for part in (a, b))
+            if state is None:
+                state = _Descent.start(x, y, k, learning_rate, momentum, seed)
+            state.step(x - x.mean(0), y - y.mean(0))
+    if state is None:
+        raise PatchclampError("no batch was given")
+    return _ordered(state, batches, k)
+
+
+def cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0, test: tuple[Any, Any] | None = None) -> Result:
+    """Mean canonical correlation of k pairs, on `test` where it is given.
+
+    Without `test` the value is that of the samples that were fitted: with as many units as samples it is 1 whatever
+    the populations are.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(200, 3))
+    >>> round(cca(x, x @ np.diag([1.0, 2.0, 3.0])).value, 6)
+    1.0
+    """
+    found = fit_cca(a, b, k, ridge=ridge)
+    values = found.correlations if test is None else found.score(*test)
+    where = "fitted samples" if test is None else "held-out samples"
+    n = len(pair(a, b)[0]) if test is None else len(pair(*test)[0])
+    meta = {"correlations": values.tolist(), "on": where}
+    return Result(f"cca (k={k}, {where})", float(values.mean()), "r", n, meta=meta)
+
+
+@dataclass
+class _Descent:
+    weights: list[torch.Tensor]
+    optimiser: torch.optim.Optimizer
+
+    @classmethod
+    def start(
+        cls, x: torch.Tensor, y: torch.Tensor, k: int, rate: float, momentum: float, seed: int
+    ) -> _Descent:
+        generator = torch.Generator().manual_seed(seed)
+        weights = []
+        for part in (x, y):
+            start = torch.randn(part.shape[1], k, dtype=torch.float64, generator=generator)
+            weights.append(torch.linalg.qr(start)[0].requires_grad_(True))
+        return cls(weights, torch.optim.SGD(weights, lr=rate, momentum=momentum))
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        z = [part @ w for part, w in zip((x, y), self.weights, strict=True)]
+        n = len(x) - 1
+        cross = z[0].T @ z[1] / n
+        auto = (z[0].T @ z[0] + z[1].T @ z[1]) / (2 * n)
+        # Mean over both orders of the two sides: C = (Z1'Z2 + Z2'Z1) / 2, whose trace is that of one of them.
+        loss = -2 * torch.trace(cross) + torch.sum(auto * auto.T)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return float(loss.detach())
+
+
+def _ordered(state: _Descent, batches: Callable[[], Iterable[tuple[Any, Any]]], k: int) -> CCA:
+    u, v = (w.detach().numpy() for w in state.weights)
+    parts = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in batches()]
+    mean_a, mean_b = (np.mean(np.concatenate([p[s] for p in parts]), axis=0) for s in (0, 1))
+    small = fit_cca(
+        np.concatenate([(a - mean_a) @ u for a, _ in parts]),
+        np.concatenate([(b - mean_b) @ v for _, b in parts]),
+        k,
+    )
+    return CCA(u @ small.a, v @ small.b, small.correlations, mean_a, mean_b)
+
+
+def _inverse_root(x: Matrix, ridge: float) -> Matrix:
+    if not 0 <= ridge <= 1:
+        raise PatchclampError(f"ridge={ridge}: 0 to 1")
+    values, vectors = np.linalg.eigh((1 - ridge) * x.T @ x / len(x) + ridge * np.eye(x.shape[1]))
+    kept = values > 1e-10 * values.max()
+    return np.asarray((vectors[:, kept] / np.sqrt(values[kept])) @ vectors[:, kept].T)

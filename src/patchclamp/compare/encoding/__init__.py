@@ -1,0 +1,29 @@
+"""Encoding and decoding models: linear maps from features to responses, with folds that do not leak."""
+
+from patchclamp.compare.encoding.ceiling import (
+    feve,
+    noise_ceiling,
+    normalised_correlation,
+    signal_power,
+    spearman_brown,
+    split_half,
+)
+from patchclamp.compare.encoding.partition import partition
+from patchclamp.compare.encoding.ridge import BandedRidge, Ridge, delayed, r2
+from patchclamp.compare.encoding.splits import Blocked, autocorrelation_width
+
+__all__ = [
+    "BandedRidge",
+    "Blocked",
+    "Ridge",
+    "autocorrelation_width",
+    "delayed",
+    "feve",
+    "noise_ceiling",
+    "normalised_correlation",
+    "partition",
+    "r2",
+    "signal_power",
+    "spearman_brown",
+    "split_half",
+]

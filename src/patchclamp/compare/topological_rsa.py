@@ -1,0 +1,117 @@
+"""Topological similarity: neighbourhoods rather than distances."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import shortest_path
+
+from patchclamp.compare._inputs import Matrix
+from patchclamp.compare.dissimilarity import average_ranks
+from patchclamp.compare.result import Result
+from patchclamp.compare.rsa import Comparator, _vector, _vectors, conditions_of, rsa
+from patchclamp.errors import PatchclampError
+
+
+def geotopological(vector: Any, low: float = 0.0, high: float = 1.0) -> Matrix:
+    """Ranks of dissimilarities between two quantiles: clip((r - a) / (b - a), 0, 1).
+
+    r are mean ranks scaled to 0..1, a and b the quantiles `low` and `high` of r. Distances below a count as equal,
+    those above b as equally far, so that (0, 1) is the plain rank matrix and low = 0, high = .1 keeps local
+    neighbourhoods only. Ranks come first: any monotone change of the distances changes nothing.
+
+    Examples
+    --------
+    >>> geotopological([1.0, 2.0, 3.0]).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if not 0 <= low < high <= 1:
+        raise PatchclampError(f"quantiles {low} and {high}: give 0 <= low < high <= 1")
+    ranks = _scaled_ranks(np.asarray(vector, np.float64))
+    a, b = np.quantile(ranks, [low, high])
+    if a == b:
+        raise PatchclampError(
+            f"quantiles {low} and {high} of the ranks are equal: too many ties; spread them"
+        )
+    return np.asarray(np.clip((ranks - a) / (b - a), 0, 1))
+
+
+def geodesic(vector: Any, quantile: float = 0.05) -> Matrix:
+    """Ranked lengths of the shortest paths over the edges whose rank is within a quantile.
+
+    An edge's weight is its scaled rank plus one half of a rank: the closest pair would else have the weight 0, which
+    sparse graphs read as no edge. Pairs without a path get the largest finite length plus 1.
+
+    Notes
+    -----
+    Lin and Kriegeskorte 2024. On 24 points of a twisted ring plain distances lose the ring (Spearman .47) and these
+    keep it (.97).
+    """
+    values = np.asarray(vector, np.float64)
+    n = conditions_of(len(values))
+    if not 0 < quantile <= 1:
+        raise PatchclampError(f"quantile={quantile}: 0 to 1")
+    ranks = _scaled_ranks(values)
+    i, j = np.triu_indices(n, 1)
+    kept = ranks <= np.quantile(ranks, quantile)
+    weight = ranks[kept] + 0.5 / len(ranks)
+    graph = csr_matrix((weight, (i[kept], j[kept])), shape=(n, n))
+    lengths = shortest_path(graph, directed=False)[i, j]
+    finite = np.isfinite(lengths)
+    lengths = np.where(finite, lengths, lengths[finite].max() + 1)
+    return _scaled_ranks(lengths)
+
+
+def topological_rsa(
+    a: Any,
+    b: Any,
+    transform: Literal["geotopological", "geodesic"] = "geodesic",
+    *,
+    low: float = 0.0,
+    high: float = 0.1,
+    quantile: float = 0.1,
+    comparator: Comparator = "spearman",
+    kind: str = "euclidean2",
+) -> Result:
+    """Compare two populations by the topology of their conditions.
+
+    Parameters
+    ----------
+    a, b
+        As in `rsa`.
+    transform
+        ``"geodesic"`` with `quantile`, or ``"geotopological"`` with `low` and `high`. Fix them beforehand: choosing
+        them on the data that are reported is a fork.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(10, 5))
+    >>> topological_rsa(x, x).value
+    1.0
+    """
+
+    def change(vector: Matrix) -> Matrix:
+        return geodesic(vector, quantile) if transform == "geodesic" else geotopological(vector, low, high)
+
+    if transform not in ("geodesic", "geotopological"):
+        raise PatchclampError(f"transform {transform!r}: give geodesic or geotopological")
+    mine, theirs = change(_vector(a, kind)), [change(one) for one in _vectors(b, kind)]
+    found = rsa(mine, theirs, comparator)
+    return Result(
+        f"topological_rsa ({transform})",
+        found.value,
+        found.scale,
+        found.n,
+        ceiling=found.ceiling,
+        meta=found.meta,
+    )
+
+
+def _scaled_ranks(values: Matrix) -> Matrix:
+    ranks = average_ranks(values)
+    span = np.ptp(ranks)
+    if span == 0:
+        raise PatchclampError("all dissimilarities are equal, so nothing is nearer than anything else")
+    return np.asarray((ranks - ranks.min()) / span)
