@@ -19,7 +19,7 @@ from patchclamp.measure.quantiles import Quantiles
 from patchclamp.measure.selectivity import Selectivity
 from patchclamp.measure.sinks import AttentionSinks
 from patchclamp.measure.sparsity import Sparsity
-from patchclamp.measure.wordnet import SUPERSENSES, LabelledText, WordNet
+from patchclamp._wordnet import SUPERSENSES, LabelledText, WordNet
 
 _MEASURES: tuple[type[Measure], ...] = (
     Moments,

@@ -92,13 +92,14 @@ _ENDINGS: dict[str, tuple[tuple[str, str], ...]] = {
 
 @dataclass(frozen=True)
 class Sense:
-    """One synset: its words, the number of its supersense, its definition, and the synset above it."""
+    """One synset: its words, the number of its supersense, its definition, the synset above it, all above it."""
 
     key: str
     words: tuple[str, ...]
     number: int
     gloss: str
     parent: str
+    above: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -197,6 +198,34 @@ class WordNet:
                 names.update(dict.fromkeys(self.senses[key].label for key in self._index[kind][lemma]))
         return tuple(names)
 
+    def first_sense(self, word: str, pos: str) -> str | None:
+        """Key of the most frequent sense of a word (or of its base form); None for a word not known."""
+        return next((self._index[pos][lemma][0] for lemma in self.lemmas(word, pos)), None)
+
+    def ancestors(self, key: str) -> frozenset[str]:
+        """The synset itself and all synsets above it, along every path.
+
+        Examples
+        --------
+        >>> net = WordNet()
+        >>> dog = net.first_sense("dog", "noun")
+        >>> any("animal" in net.senses[key].words for key in net.ancestors(dog))
+        True
+        """
+        known = self._ancestors.get(key)
+        if known is None:
+            found, left = {key}, [key]
+            while left:
+                new = [up for up in self.senses[left.pop()].above if up not in found]
+                found.update(new)
+                left.extend(new)
+            known = self._ancestors[key] = frozenset(found)
+        return known
+
+    @cached_property
+    def _ancestors(self) -> dict[str, frozenset[str]]:
+        return {}
+
     def examples(
         self, labels: Sequence[str] | None = None, per_label: int | None = None, seed: int = 0
     ) -> list[LabelledText]:
@@ -249,7 +278,8 @@ def _read_senses(path: Path, pos: str) -> Iterator[Sense]:
             pointers = [fields[first + 1 + 4 * i : first + 5 + 4 * i] for i in range(int(fields[first]))]
             key = f"{pos}:{fields[0]}"
             above = [f"{pos}:{pointer[1]}" for pointer in pointers if pointer[0] in ("@", "@i", "&")]
-            yield Sense(key, words, int(fields[1]), _definition(gloss), above[0] if above else key)
+            parent = above[0] if above else key
+            yield Sense(key, words, int(fields[1]), _definition(gloss), parent, tuple(above))
 
 
 def _definition(gloss: str) -> str:
