@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp._statistics import resamples
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.errors import PatchclampError
+from patchclamp.evaluate._sets import ABLATIONS, check_choice, check_span, default_points, refuse_overlap
 from patchclamp.intervention import Intervention
 from patchclamp.scores import Scores
 from patchclamp.subjects.base import Subject
@@ -22,11 +23,6 @@ from patchclamp.subjects.trial import run_trial
 Array = NDArray[np.float64]
 RANKED = "ranked"
 BASELINES = ("random", "matched")
-ABLATIONS = ("mean", "zero", "resample", "patch")
-_PARTS = {
-    **dict.fromkeys(("head", "z", "attn_out", "attn_out_post", "attn_probs"), "attention"),
-    **dict.fromkeys(("mlp_pre", "mlp_act", "mlp_out", "mlp_out_post", "router"), "MLP"),
-}
 
 
 @dataclass(frozen=True)
@@ -67,6 +63,8 @@ class Faithfulness:
         One row a pass over the items: curve, order, draw, size.
     per_item : array (run, item)
         The metric in each run; `full_per_item` and `empty_per_item` beside.
+    groups : tuple of str
+        The unit of dependence of each item.
     """
 
     table: pd.DataFrame
@@ -85,6 +83,7 @@ class Faithfulness:
     per_item: Array = field(repr=False)
     full_per_item: Array = field(repr=False)
     empty_per_item: Array = field(repr=False)
+    groups: tuple[str, ...] = field(default=(), repr=False)
 
     def curve(self, curve: str = "kept", order: str = RANKED) -> pd.DataFrame:
         """The rows of one curve, by size."""
@@ -92,6 +91,28 @@ class Faithfulness:
         if not chosen.any():
             raise PatchclampError(f"there is no {curve} curve of {order} units")
         return self.table[chosen].sort_values("size", ignore_index=True)
+
+    def item_band(self, curve: str = "kept", at: Sequence[float] = (0.25, 0.5, 0.75)) -> pd.DataFrame:
+        """How single items lie about the ranked curve: quantiles over items at each size.
+
+        An item's value is (m_i(C) - mean m(empty)) / (mean m(full) - mean m(empty)): its own metric on the scale of
+        the curve, since a ratio of its own may have a denominator of nil. A mean of 1 with a wide band is a circuit
+        that is above the model on some items and below it on others.
+
+        Returns
+        -------
+        DataFrame
+            Columns size, then one a quantile (``"q25"``, ``"q50"``, ...).
+        """
+        rows = np.flatnonzero((self.runs["curve"] == curve) & (self.runs["order"] == RANKED))
+        if not len(rows):
+            raise PatchclampError(f"there is no {curve} curve of ranked units")
+        share = (self.per_item[rows] - self.empty) / (self.full - self.empty)
+        table = pd.DataFrame(
+            np.quantile(share, at, axis=1).T, columns=[f"q{round(100 * level)}" for level in at]
+        )
+        table.insert(0, "size", self.runs["size"].to_numpy()[rows])
+        return table.sort_values("size", ignore_index=True)
 
     def to_json(self) -> dict[str, Any]:
         """The curves and their summary as plain data, without the values per item."""
@@ -167,8 +188,8 @@ def faithfulness(
     Passes: at most 1 + 2 |sizes| (1 + n_random |baselines|) over the items. Verified on networks with planted circuits.
     """
     _check(ablation, baselines)
-    points = points or _default_points(ranking)
-    _refuse_overlap(points)
+    points = points or default_points(ranking)
+    refuse_overlap(points)
     order = ranking.ranked(rank_by, points)
     steps = _sizes(sizes, len(order))
     activity = (
@@ -186,11 +207,7 @@ def faithfulness(
     everything = _change(tuple(order), ablation, by, source, seed)
     trial = run_trial(subject, task, [everything, *sets], activity, batch_size=batch_size, progress=progress)
     full, empty, per_item = trial.baseline, trial.changed[0], trial.changed[1:]
-    if abs(full.mean() - empty.mean()) < 1e-6 * max(1.0, abs(full.mean())):
-        raise PatchclampError(
-            f"ablating all {len(order)} units changes the metric by {full.mean() - empty.mean():.2g} only, so no share "
-            "of it can be stated; take other points or another ablation"
-        )
+    check_span(full, empty, len(order))
     weights = resamples(len(full), trial.groups or None, n_boot, seed)
     table = _table(runs, per_item, full, empty, weights, seed)
     table.insert(3, "fraction", table["size"] / len(order))
@@ -207,6 +224,7 @@ def faithfulness(
         per_item=per_item,
         full_per_item=full,
         empty_per_item=empty,
+        groups=trial.groups,
     )
 
 
@@ -214,34 +232,9 @@ _RUN_COLUMNS = ["curve", "order", "draw", "size"]
 
 
 def _check(ablation: str, baselines: Sequence[str]) -> None:
-    for what, value, options in (
-        ("ablation", ablation, ABLATIONS),
-        *(("baseline", b, BASELINES) for b in baselines),
-    ):
-        if value not in options:
-            hint = did_you_mean(value, options) or f"; choose from {', '.join(options)}"
-            raise PatchclampError(f"{what} {value!r}: there is none of this name{hint}")
-
-
-def _default_points(ranking: Scores) -> tuple[str, ...]:
-    there = dict.fromkeys(site.point for site in ranking.sites)
-    for point in ("head", "mlp_act"):
-        if point in there:
-            return (point,)
-    return tuple(there)
-
-
-def _refuse_overlap(points: Sequence[str]) -> None:
-    """Points of which one contains the other would be ablated twice, and the count of units would mean nothing."""
-    parts: dict[str, str] = {}
-    for point in points:
-        part = _PARTS.get(point, point)
-        stream = [p for p in points if p.startswith("resid_") or p in ("embeddings", "final_norm")]
-        if part in parts or (stream and len(points) > 1):
-            other = parts.get(part) or next(p for p in points if p != stream[0])
-            inner = point if part in parts else stream[0]
-            raise PatchclampError(f"points {other} and {inner} overlap; rank units of one of them")
-        parts[part] = point
+    check_choice("ablation", ablation, ABLATIONS)
+    for name in baselines:
+        check_choice("baseline", name, BASELINES)
 
 
 def _sizes(sizes: Sequence[float] | None, candidates: int) -> list[int]:

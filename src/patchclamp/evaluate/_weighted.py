@@ -1,0 +1,73 @@
+"""Measures of agreement between two vectors of which every entry stands for so many others."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+MEASURES = ("pearson", "spearman", "slope", "correction", "scale", "sign", "top")
+SMALL = 0.01
+
+
+def weighted_compare(
+    guess: Array, true: Array, weight: Array, first: NDArray[np.bool_], top: float
+) -> dict[str, float]:
+    """The measures of `compare` with weights: an entry of weight w counts as w entries like it.
+
+    Parameters
+    ----------
+    guess, true, weight
+        (entry,) estimate, exact effect, number of units it stands for.
+    first
+        Whether the entry is in the top share by |estimate| of all units.
+    top
+        That share.
+    """
+    share = weight / weight.sum()
+    spread, other = _cov(true, true, share), _cov(guess, guess, share)
+    together = _cov(guess, true, share)
+    size = float(share @ np.abs(true))
+    clear = np.abs(true) > SMALL * np.abs(true).max()
+    best = top_share(np.abs(true), share, top)
+    ranks = weighted_ranks(guess, weight), weighted_ranks(true, weight)
+    return {
+        "pearson": _ratio(together, np.sqrt(spread * other)),
+        "spearman": _ratio(
+            _cov(*ranks, share), np.sqrt(_cov(ranks[0], ranks[0], share) * _cov(ranks[1], ranks[1], share))
+        ),
+        "slope": _ratio(together, spread),
+        "correction": _ratio(together, other),
+        "scale": _ratio(float(share @ np.abs(guess)), size),
+        "sign": _ratio(
+            float(share[clear] @ (np.sign(guess) == np.sign(true))[clear]), float(share[clear].sum())
+        ),
+        "top": _ratio(float((share * best) @ first), float((share * best).sum())),
+    }
+
+
+def top_share(size: Array, share: Array, top: float) -> Array:
+    """How much of each entry is in the top share of all that they stand for: 1, 0, or a part at the edge.
+
+    Entries of one size at the edge share what is left in proportion to their weights.
+    """
+    levels, level = np.unique(-size, return_inverse=True)
+    mass = np.bincount(level, share, minlength=len(levels))
+    before = np.concatenate([[0.0], np.cumsum(mass)[:-1]])
+    part = np.clip((top - before) / np.where(mass > 0, mass, 1), 0, 1)
+    return part[level]
+
+
+def weighted_ranks(values: Array, weight: Array) -> Array:
+    """Mean rank of each entry among all that the entries stand for; ties share theirs."""
+    levels, level = np.unique(values, return_inverse=True)
+    mass = np.bincount(level, weight, minlength=len(levels))
+    return (np.cumsum(mass) - mass / 2)[level]
+
+
+def _cov(a: Array, b: Array, share: Array) -> float:
+    return float(share @ ((a - share @ a) * (b - share @ b)))
+
+
+def _ratio(above: float, below: float) -> float:
+    return above / below if below > 0 else float("nan")
