@@ -1,5 +1,6 @@
 """Truth: systems whose answer is known, to practise on and to hold every method against."""
 
+from patchclamp.truth import planted
 from patchclamp.truth.base import (
     TRUTHS,
     BlackBox,
@@ -21,5 +22,6 @@ __all__ = [
     "System",
     "Truth",
     "load_truth",
+    "planted",
     "register",
 ]
