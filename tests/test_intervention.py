@@ -32,6 +32,7 @@ SPECIAL = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_json_round_trip(kind):
     units = "attn_out.1" if kind in ("add", "project_out") else "head.1[2], mlp_act.0[3,5]"
+    units = "resid_post.1/my-sae" if kind == "splice" else units
     change = Intervention(units, kind, positions=["end", -2], seed=3, **SPECIAL.get(kind, {}))
     back = Intervention.from_json(json.loads(json.dumps(change.to_json())))
     assert back == change
@@ -50,6 +51,9 @@ def test_json_round_trip(kind):
         ({"kind": "add", "vector": [1.0]}, "leave out the indices"),
         ({"kind": "zero", "vector": [1.0]}, "takes no vector"),
         ({"kind": "zero", "positions": []}, "select nothing"),
+        ({"kind": "splice", "units": "mlp_out.0"}, "is no site of features"),
+        ({"kind": "splice", "units": "mlp_out.0/sae[3]"}, "leave out the indices"),
+        ({"kind": "add", "units": "head.0[1]", "value": 1.0}, "a head's value is a vector"),
         ({"kind": "zero", "units": "nonsense.0"}, "no such point"),
     ],
 )

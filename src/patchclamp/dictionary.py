@@ -57,6 +57,12 @@ class Dictionary(ABC):
             codes.device, codes.dtype
         )
 
+    def decode_at(
+        self, codes: Float[Tensor, "*batch feature"], activity: Float[Tensor, "*batch input"]
+    ) -> Float[Tensor, "*batch unit"]:
+        """Decode with the input at hand: `decode`, but for dictionaries that need it (a scale of each sample, a skip path)."""
+        return self.decode(codes)
+
     @property
     def offset(self) -> Float[Tensor, " unit"]:
         """What is decoded when no feature is active."""

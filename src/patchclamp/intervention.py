@@ -18,6 +18,7 @@ KINDS: dict[str, str] = {
     "patch": "replaced by the value on `source`, the item's corrupted (or clean) input",
     "add": "`value` times `vector` is added",
     "project_out": "the span of the rows of `vector` is removed",
+    "splice": "replaced by what the dictionary decodes, its error left out",
 }
 MEANS: dict[str, str] = {
     "template": "over reference items of the same template, position by position",
@@ -39,7 +40,9 @@ class Intervention:
     units
         What is changed: `Units`, or anything that `Units.parse` reads.
     kind
-        One of ``zero``, ``mean``, ``resample``, ``clamp``, ``scale``, ``patch``, ``add``, ``project_out``.
+        One of ``zero``, ``mean``, ``resample``, ``clamp``, ``scale``, ``patch``, ``add``, ``project_out``, ``splice``.
+        On features all but ``splice`` keep the dictionary's error term; ``splice`` takes a whole site of features and
+        leaves it out, alone or beside changes of features.
     positions
         ``"all"``, a role of the task such as ``"end"``, a position (negative ones count from the end of the
         text), or a list of those. Padding is never touched.
@@ -47,7 +50,7 @@ class Intervention:
         The value of ``clamp``, the factor of ``scale``, the coefficient of ``add`` (1 if not given).
     vector
         For ``add`` the direction, one number a unit of the site (for a head, d_model numbers, added to what the
-        attention writes); for ``project_out`` one row or several that span the subspace. With ``patch``, only
+        attention writes), or None: `value` is added to each of the units; for ``project_out`` one row or several that span the subspace. With ``patch``, only
         the component in the span of the rows is replaced.
     by
         How the mean of ``mean`` is taken: by ``template`` and position, by ``position``, or over all ``data``.
@@ -90,15 +93,35 @@ class Intervention:
         _choose("source", self.source, {"corrupted": "", "clean": ""})
         if self.kind in _NEEDS_VALUE and self.value is None:
             raise PatchclampError(f"{self.kind} {self.units}: needs value=, a number")
-        if self.kind in _NEEDS_VECTOR and self.vector is None:
+        if self.kind == "splice":
+            self._check_splice()
+        if self.kind == "add" and self.vector is None and self.value is not None:
+            if any(site.point == "head" for site in self.units):
+                raise PatchclampError(
+                    f"add {self.units}: a head's value is a vector; give vector=, or units of z"
+                )
+        elif self.kind in _NEEDS_VECTOR and self.vector is None:
             raise PatchclampError(
                 f"{self.kind} {self.units}: needs vector=, a direction with one number a unit"
+                + (", or value=, which is added to each unit" if self.kind == "add" else "")
             )
         self._check_vector()
         if self.positions == () or self.positions == "":
             raise PatchclampError(
                 f"{self.kind} {self.units}: positions select nothing; give 'all', a role or indices"
             )
+
+    def _check_splice(self) -> None:
+        for site, indices in self.units.items():
+            if site.dictionary is None:
+                raise PatchclampError(
+                    f"splice {site}: is no site of features; give one such as {site}/my-sae"
+                )
+            if indices is not None:
+                raise PatchclampError(
+                    f"splice {site}{list(indices)}: a whole dictionary is spliced; leave out the indices, and change "
+                    "features by interventions of their own"
+                )
 
     def _check_vector(self) -> None:
         if self.vector is None:
@@ -157,6 +180,7 @@ class Intervention:
 
     def __str__(self) -> str:
         text = KINDS[self.kind].replace("`value`", f"{self.value if self.value is not None else 1:g}")
+        text = text.replace(" times `vector`", "") if self.vector is None else text
         text = text.replace("`source`", self.source)
         text += " in the span of `vector`" if self.kind == "patch" and self.vector is not None else ""
         if self.source != self._usual_source and self.kind in ("mean", "resample"):

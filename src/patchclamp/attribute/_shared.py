@@ -55,7 +55,8 @@ def choose_sites(subject: Subject, sites: Sites, points: Sequence[str] = DEFAULT
 
 def level_of(site: Site) -> Literal["unit", "site"]:
     """Whether each unit of a site is scored, or its whole vector."""
-    return "unit" if site.is_module or site.point in UNIT_POINTS else "site"
+    single = site.is_module or site.dictionary is not None or site.point in UNIT_POINTS
+    return "unit" if single else "site"
 
 
 def check_options(direction: str, positions: str) -> None:

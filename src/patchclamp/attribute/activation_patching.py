@@ -91,6 +91,7 @@ def activation_patching(
     kept = units_of(sites, nodes)
     if nodes is not None and sites is None:
         chosen = [s for s in chosen if s.point in EXACT_POINTS or s in kept]
+        chosen += [s for s in kept if s.dictionary is not None]
     _check_nodes(subject, kept)
     collector = Collector(
         subject, task, "activation_patching", direction, positions, chosen, batch_size, nodes=kept

@@ -17,7 +17,13 @@ from patchclamp.subjects.batch import Pair, Run
 from patchclamp.subjects.transformer import Transformer
 from patchclamp.units import Site
 
-_INSIDE = {"head": "attn_out", "attn_out": "attn_out", "mlp_act": "mlp_out", "mlp_out": "mlp_out"}
+_INSIDE = {
+    "head": "attn_out",
+    "z": "attn_out",
+    "attn_out": "attn_out",
+    "mlp_act": "mlp_out",
+    "mlp_out": "mlp_out",
+}
 _STREAM = ("embeddings", "resid_pre", "resid_mid", "resid_post", "attn_out_post", "mlp_out_post")
 
 
@@ -42,7 +48,8 @@ def direct_logit_attribution(
         Its metric must be linear in the logits (logit_diff).
     sites
         Addresses; None for resid_pre.0 (the embeddings), head.* and mlp_out.* (with their own norms where a family
-        has such), whose scores and `meta` biases sum to the metric. Also mlp_act.*, attn_out.*, resid_*.
+        has such), whose scores and `meta` biases sum to the metric. Also mlp_act.*, attn_out.*, resid_*, z.*, and
+        features of dictionaries whose target is one of these: codes times what their directions write.
     positions
         With ``"roles"`` or ``"each"`` all but the answer's position are 0: nothing is written directly from there.
     batch_size
@@ -122,7 +129,7 @@ def _default(model: Transformer) -> list[Site]:
 
 def _split(collector: Collector, model: Transformer, pair: Pair) -> dict[str, Float[Tensor, " batch"]]:
     sites, last = collector.sites, Site("resid_post", model.n_layers - 1)
-    heads = [s for s in sites if s.point == "head"]
+    heads = list({s.layer: s for s in sites if s.point in ("head", "z") and s.dictionary is None}.values())
     attention = [Site("attn_out", s.layer) for s in heads]
     at = torch.arange(len(pair.rows), device=model.device), pair.answer_position
 
@@ -137,7 +144,7 @@ def _split(collector: Collector, model: Transformer, pair: Pair) -> dict[str, Fl
     for site in sites:
         score = _contribution(model, site, run.activity[site], toward)
         collector.add(site, pair, _at_answer(collector, pair, score))
-        if site.point == "head":
+        if site in heads:
             biases += (run.activity[Site("attn_out", site.layer)].float() * toward).sum(1) - score.sum(1)
     return {"bias": constant, "attention_bias": biases}
 
@@ -151,18 +158,33 @@ def _at_answer(collector: Collector, pair: Pair, score: Tensor) -> Tensor:
 def _contribution(
     model: Transformer, site: Site, activity: Tensor, toward: Float[Tensor, "batch d"]
 ) -> Float[Tensor, "batch node"]:
-    if not _direct(model, site):
+    dictionary = None if site.dictionary is None else model.dictionary(site)
+    target = site if dictionary is None else dictionary.target
+    if not _direct(model, target):
         raise PatchclampError(
             f"{site}: is not added to the stream as it is; give {', '.join(_STREAM[1:])} or, in families without "
             "norms after them, head, attn_out, mlp_act, mlp_out"
         )
     activity = activity.float()
+    along = _along_units(model, target, toward)
+    if dictionary is not None:
+        return activity * (along.flatten(1) @ dictionary.directions.float().to(along.device).T)
     if site.point == "head":
-        written = torch.einsum("hkd,bd->bhk", model.head_output_matrix(site.layer or 0).float(), toward)
-        return (activity * written).sum(2)
+        return (activity * along).sum(2)
+    if site.point in ("mlp_act", "z"):
+        return activity * along.flatten(1)
+    return (activity * along).sum(1, keepdim=True)
+
+
+def _along_units(
+    model: Transformer, site: Site, toward: Float[Tensor, "batch d"]
+) -> Float[Tensor, "batch ..."]:
+    """What one unit of activity at each coordinate of a site writes along the direction."""
+    if site.point in ("head", "z"):
+        return torch.einsum("hkd,bd->bhk", model.head_output_matrix(site.layer or 0).float(), toward)
     if site.point == "mlp_act":
-        return activity * (toward @ model.output_matrix(site).float().T)
-    return (activity * toward).sum(1, keepdim=True)
+        return toward @ model.output_matrix(site).float().T
+    return toward
 
 
 def _towards(

@@ -178,7 +178,11 @@ def cell_weight(share: Float[Tensor, "*node"], cell: int, steps: int) -> Float[T
 
 
 def _yardstick(subject: Subject, site: Site) -> Site:
-    """The stream behind a site's layer; the site itself where it is a stream, or the model has none."""
+    """The stream behind a site's layer; the site itself where it is a stream, or the model has none.
+
+    Features are measured as units of the site under them are.
+    """
+    site = site.base
     stream = Site("resid_post", site.layer)
     if site.is_module or site.layer is None or site.point in _WHOLE or stream not in subject.known_sites():
         return site

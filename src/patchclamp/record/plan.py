@@ -20,6 +20,7 @@ from patchclamp.errors import PatchclampError
 from patchclamp.record.corpus import Corpus, tokenise
 from patchclamp.record.prefix import LEAST, check_sharing
 from patchclamp.record.schedule import Schedule, Window, computed_tokens
+from patchclamp.subjects.dictionaries import provenance
 from patchclamp.units import Site
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
@@ -144,7 +145,7 @@ def prepare(
     example = next(((w.batches[i][0], n) for w in windows for i, n in enumerate(w.shared) if n), None)
     if example is not None:
         check_sharing(subject, corpus.tokens(example[0]), example[1], sites)
-    manifest = _manifest(subject, corpus, dtype, schedule) | options
+    manifest = _manifest(subject, corpus, dtype, schedule) | options | provenance(subject, sites)
     plan = _plan(corpus, sites, layout, schedule, windows, keeps)
     return Work(corpus, sites, layout, schedule, windows, manifest, plan)
 

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from patchclamp.dictionary import Dictionary
 from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.batch import Batch, Edit, Pair, Run
+from patchclamp.subjects.dictionaries import Attachment, Shelf, Taps
 from patchclamp.subjects.hooks import Place, Session, frozen, keep
 from patchclamp.units import Site, Unit, Units, parse_pattern, split_addresses
 
@@ -49,6 +51,7 @@ class Subject(ABC):
         self.name = name
         self._fingerprint = fingerprint
         self._widths: dict[Site, tuple[int, int]] = {}
+        self._shelf = Shelf(self)
 
     @property
     def fingerprint(self) -> str:
@@ -77,7 +80,7 @@ class Subject(ABC):
 
     @abstractmethod
     def place(self, site: Site) -> Place:
-        """Where a site's tensor lives."""
+        """Where a site's tensor lives; for features, that of the activity which is encoded."""
 
     @abstractmethod
     def dummy(self) -> Batch:
@@ -107,19 +110,19 @@ class Subject(ABC):
         if "[" in parts[0]:
             return self.units(parts[0]).sites
         point, layer, dictionary, io = parse_pattern(parts[0])
-        if dictionary is not None:
-            raise PatchclampError(f"{address}: no dictionary named {dictionary} is attached to this model")
         if layer is None or layer.isdecimal():
-            site = Site(point, None if layer is None else int(layer), None, io)
+            site = Site(point, None if layer is None else int(layer), dictionary, io)
             self.place(site)
             return [site]
-        return self._layers(address, point, layer)
+        return self._layers(address, point, layer, dictionary)
 
-    def _layers(self, address: str, point: str, layer: str) -> list[Site]:
+    def _layers(self, address: str, point: str, layer: str, dictionary: str | None) -> list[Site]:
         low, _, high = layer.partition(":")
-        sites = [s for s in self.known_sites() if s.point == point and s.layer is not None]
+        sites = [s for s in self.alike(Site(point, 0, dictionary)) if s.layer is not None]
         if layer != "*":
             sites = [s for s in sites if int(low or 0) <= (s.layer or 0) < int(high or 10**9)]
+        if not sites and dictionary is not None:
+            raise self._shelf.unknown(address, dictionary)
         if not sites:
             self.place(Site(point, 0))
             raise PatchclampError(
@@ -131,6 +134,56 @@ class Subject(ABC):
     def n_layers(self) -> int:
         """Number of blocks; 0 for models without named blocks."""
         return 0
+
+    def alike(self, site: Site) -> list[Site]:
+        """All sites of the same point; for features, those of dictionaries of the same name."""
+        known = self._shelf.sites() if site.dictionary is not None else self.known_sites()
+        return [s for s in known if s.point == site.point and s.dictionary == site.dictionary]
+
+    # ---- dictionaries
+
+    def attach(self, name: str, dictionary: Dictionary) -> Attachment:
+        """Make a dictionary's features units of this subject, with the address ``SITE/name[77]``.
+
+        They are then recorded, measured, scored and changed as neurons are; changing them keeps the dictionary's
+        error term. One name may stand for a dictionary at each of several sites. The model itself is not changed.
+
+        Parameters
+        ----------
+        name
+            Part of the address.
+        dictionary
+            Its `site` and `target` say where it reads and writes.
+
+        Returns
+        -------
+        Attachment
+            With ``with``, the dictionary is taken off at the end, also after an exception; otherwise it stays on
+            until `detach`.
+
+        Raises
+        ------
+        PatchclampError
+            For a name that no address can hold or that is taken, a site that this model does not have, another width.
+
+        Examples
+        --------
+        >>> with subject.attach("mine", dictionary):                            # doctest: +SKIP
+        ...     scores = attribution_patching(subject, task, "resid_post.15/mine")
+        """
+        return self._shelf.attach(name, dictionary)
+
+    def detach(self, name: str) -> None:
+        """Take off the dictionaries of a name, or the one of an address such as ``resid_post.15/mine``."""
+        self._shelf.detach(name)
+
+    def dictionary(self, site: Site | str) -> Dictionary:
+        """The attached dictionary whose features are the units of a site."""
+        return self._shelf.get(site if isinstance(site, Site) else self.resolve(site)[0])
+
+    def _base(self, site: Site) -> Site:
+        """The site itself, or the one that is encoded; refused where no such dictionary is attached."""
+        return site if site.dictionary is None else self._shelf.get(site).site
 
     def units(self, selection: Any) -> Units:
         """Parse a selection and check every site and index against the model."""
@@ -156,6 +209,8 @@ class Subject(ABC):
         return self._dims(site)[1]
 
     def _dims(self, site: Site) -> tuple[int, int]:
+        if site.dictionary is not None:
+            return self._shelf.get(site).n_features, 1
         if site not in self._widths:
             eager = site.point == "attn_probs"  # of another kind of pass, so not probed with the rest
             known = [s for s in self.known_sites() if (s.point == "attn_probs") == eager]
@@ -177,6 +232,11 @@ class Subject(ABC):
             where += f"[{place.index}]" if place.index else ""
             text = POINTS.get(site.point, "output of the module")
             table.append(SiteInfo(site, self.width(site), self.unit_dim(site), where, text))
+        for held in self._shelf.sites():
+            base = next((i for i, row in enumerate(table) if row.site == held.base), len(table) - 1)
+            where = table[base].module if table[base].site == held.base else str(held.base)
+            text = f"features: {self._shelf.get(held)!r}"
+            table.insert(base + 1, SiteInfo(held, self.width(held), 1, where, text))
         return table
 
     # ---- passes
@@ -240,12 +300,15 @@ class Subject(ABC):
         """
         batch = batch.to(self.device)
         reads = {site: keep for site in read} if not isinstance(read, Mapping) else dict(read)
+        taps = Taps(self, reads, write, grad)
+        write = taps.edits
         writes, context = self._prepare(batch, list(reads), write)
+        writes = writes + taps.captures
         if start is not None and start[0] == 0:
             writes = [(place, lambda tensor, batch: start[1]) for place in self._root()] + writes
         if grad:
             writes = writes + [(place, _leaf) for place in self._root()]
-        places = [(site, self.place(site), fn) for site, fn in reads.items()]
+        places = [(site, taps.place(site), fn) for site, fn in reads.items()]
         session = Session(batch, places, writes, stop=stop and logits is None)
         out = None
         with (

@@ -118,11 +118,16 @@ class Edit:
 
     `fn(activity, batch)` receives the live tensor, (batch, pos, units), for `head` sites
     (batch, pos, head, d_head) in the space before the output projection, and returns the new one
-    (same shape; never changed in place).
+    (same shape; never changed in place). At a site of features, `fn` receives the codes (batch, pos, feature), and the
+    activity is moved by what the changed codes decode to.
+
+    `without_error(codes, batch)`, for features only, gives (batch, pos): True where the activity becomes just what the
+    dictionary decodes, its error left out.
     """
 
     site: Site
     fn: Callable[[Tensor, Batch], Tensor]
+    without_error: Callable[[Tensor, Batch], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,13 +143,14 @@ class Pair:
     """A batch of task items: clean and corrupted inputs of equal shape, and the metric per item.
 
     `metric(logits)` takes (batch, vocabulary) at the answer's position and gives (batch,); metrics that compare
-    with the clean run (KL) also need `reference`, the clean logits.
+    with the clean run (KL) also need `reference`, the clean logits. `answer_position` is ``"all"`` for metrics of whole
+    texts, which take (batch, pos, vocabulary).
     """
 
     clean: Batch
     corrupted: Batch | None
     metric: Callable[..., Float[Tensor, " batch"]]
-    answer_position: Int[Tensor, " batch"]
+    answer_position: Int[Tensor, " batch"] | str
     roles: Mapping[str, Int[Tensor, " batch"]] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()

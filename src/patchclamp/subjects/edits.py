@@ -56,6 +56,9 @@ def compile_interventions(
         values = _values(change, subject, pair, reference, replays)
         for site, indices in change.units.items():
             at, chosen = _target(change, site, indices)
+            if change.kind == "splice":
+                edits.append(Edit(site, lambda a, b: a, without_error=_touched(change, pair)))
+                continue
             edits.append(Edit(at, _edit(change, pair, chosen, values[site])))
     return edits
 
@@ -64,7 +67,7 @@ def _target(
     change: Intervention, site: Site, indices: tuple[int, ...] | None
 ) -> tuple[Site, tuple[int, ...] | None]:
     """Where an edit acts: a direction is added to a head's contribution in the attention's output."""
-    if change.kind == "add" and site.point == "head":
+    if change.kind == "add" and site.point == "head" and change.vector is not None:
         return Site("attn_out", site.layer), None
     return site, indices
 
@@ -83,6 +86,10 @@ def _edit(
         return torch.where(where, value(activity, batch).to(activity.dtype), activity)
 
     return act
+
+
+def _touched(change: Intervention, pair: Pair) -> Callable[[Tensor, Batch], Tensor]:
+    return lambda activity, batch: positions(change, pair, activity)
 
 
 def positions(change: Intervention, pair: Pair, activity: Tensor) -> Bool[Tensor, "batch pos"]:
@@ -121,7 +128,7 @@ def _values(
         if change.vector is None:
             return {site: _constant(seen[site]) for site in sites}
         return {site: _part(_basis(change, site, subject), seen[site]) for site in sites}
-    return {site: _formula(change, site, subject) for site in sites}
+    return {} if change.kind == "splice" else {site: _formula(change, site, subject) for site in sites}
 
 
 def _constant(source: Tensor) -> Value:
@@ -172,6 +179,8 @@ def _formula(change: Intervention, site: Site, subject: Subject) -> Value:
         return lambda a, b: torch.full_like(a, amount)
     if change.kind == "scale":
         return lambda a, b: a * amount
+    if change.kind == "add" and change.vector is None:
+        return lambda a, b: a + amount
     if change.kind == "add":
         vector = _vector(change, site, subject)
         if vector.ndim != 1:

@@ -126,7 +126,7 @@ def _nearest_layers(site: Site, subject: Subject) -> list[Site]:
     if site.layer is None:
         return [site]
     layer = site.layer
-    same = [s for s in subject.known_sites() if s.point == site.point and s.layer is not None]
+    same = [s for s in subject.alike(site) if s.layer is not None]
     return sorted(same, key=lambda s: (abs((s.layer or 0) - layer), s.layer))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.batch import Batch, Pair, one_each
+from patchclamp.subjects.dictionaries import output_rows
 from patchclamp.subjects.hooks import Place
 from patchclamp.units import Site
 
@@ -144,6 +145,7 @@ class TorchModule(Subject):
 
     def place(self, site: Site) -> Place:
         """The module's input or output, viewed as (batch, pos, units)."""
+        site = self._base(site)
         if not site.is_module:
             options = ", ".join(str(s) for s in self._known[:8])
             raise refuse_site(
@@ -186,7 +188,9 @@ class TorchModule(Subject):
         return tensor_pairs(task, batch_size, self.batch, self.device)
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
-        """Ones: nothing is known of what a unit writes."""
+        """Ones: nothing is known of what a unit writes; for features the norm of their direction."""
+        if site.dictionary is not None:
+            return output_rows(self, site).norm(dim=1)
         return torch.ones(self.width(site))
 
 

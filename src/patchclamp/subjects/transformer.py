@@ -16,6 +16,7 @@ from patchclamp.errors import PatchclampError
 from patchclamp.subjects.anatomy import Row, Tap, row_for
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.batch import Batch, Edit
+from patchclamp.subjects.dictionaries import output_rows
 from patchclamp.subjects.hooks import Place
 from patchclamp.units import FIXED_POINTS, LAYER_POINTS, Site
 
@@ -110,13 +111,12 @@ class Transformer(Subject):
         PatchclampError
             For a site that this model does not have, with the reason or the near names.
         """
+        site = self._base(site)
         if site not in self._places:
             self._places[site] = self._find(site)
         return self._places[site]
 
     def _find(self, site: Site) -> Place:
-        if site.dictionary is not None:
-            raise refuse_site(site, f"no dictionary named {site.dictionary} is attached to this model")
         if site.is_module:
             if site.point not in self._modules:
                 raise refuse_site(site, "this model has no such module", self._modules)
@@ -274,9 +274,12 @@ class Transformer(Subject):
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
         """Norm of what one unit of activity writes into the stream: |column of the down projection|.
 
-        Ones for sites whose units are the stream's own coordinates; for heads the Frobenius norm of their
+        Ones for sites whose units are the stream's own coordinates; for features the norm of their direction (of what
+        it writes through the down projection, where its target is neurons); for heads the Frobenius norm of their
         output matrix over sqrt(d_head).
         """
+        if site.dictionary is not None:
+            return output_rows(self, site).norm(dim=1)
         if site.point == "mlp_act":
             return self.output_matrix(site).float().norm(dim=1)
         if site.point == "head":
