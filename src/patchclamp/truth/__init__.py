@@ -1,6 +1,5 @@
 """Truth: systems whose answer is known, to practise on and to hold every method against."""
 
-from patchclamp.truth import planted
 from patchclamp.truth.base import (
     TRUTHS,
     BlackBox,
@@ -13,6 +12,9 @@ from patchclamp.truth.base import (
     register,
 )
 
+# Each of these files registers its systems; the order is that of tables.
+from patchclamp.truth import gates  # isort: skip
+
 __all__ = [
     "TRUTHS",
     "BlackBox",
@@ -21,7 +23,7 @@ __all__ = [
     "Population",
     "System",
     "Truth",
+    "gates",
     "load_truth",
-    "planted",
     "register",
 ]
