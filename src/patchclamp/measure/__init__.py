@@ -6,6 +6,7 @@ each one pass over the data, in constant memory where not said otherwise.
 
 from __future__ import annotations
 
+from patchclamp._wordnet import SUPERSENSES, LabelledText, WordNet
 from patchclamp.measure.base import Measure
 from patchclamp.measure.cett import CETT, cett, cett_threshold
 from patchclamp.measure.coactivation import Coactivation
@@ -19,7 +20,6 @@ from patchclamp.measure.quantiles import Quantiles
 from patchclamp.measure.selectivity import Selectivity
 from patchclamp.measure.sinks import AttentionSinks
 from patchclamp.measure.sparsity import Sparsity
-from patchclamp._wordnet import SUPERSENSES, LabelledText, WordNet
 
 _MEASURES: tuple[type[Measure], ...] = (
     Moments,

@@ -1,0 +1,1 @@
+"""Explanations and judgements by a language model behind an endpoint."""

@@ -1,0 +1,147 @@
+"""Parts of WordNet's hierarchy: words whose most frequent sense lies under a synset, or in a supersense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from patchclamp._wordnet import POS, SUPERSENSES, WordNet
+from patchclamp.describe.predicates.base import Predicate
+from patchclamp.describe.predicates.patterns import CLOSED
+from patchclamp.describe.predicates.sets import per_word
+from patchclamp.describe.tokens import Mask, Tokens
+from patchclamp.errors import PatchclampError, did_you_mean
+
+__all__ = ["Hypernym", "Supersense", "senses_of"]
+
+_PLURALS = {
+    "person": "people",
+    "child": "children",
+    "man": "men",
+    "woman": "women",
+    "foot": "feet",
+    "mouse": "mice",
+}
+_MASS = frozenset(
+    (
+        "food",
+        "clothing",
+        "furniture",
+        "money",
+        "music",
+        "equipment",
+        "information",
+        "communication",
+        "behavior",
+        "matter",
+        "substance",
+        "knowledge",
+        "language",
+        "speech",
+        "time",
+        "motion",
+        "change",
+        "activity",
+        "work",
+    )
+)
+
+
+def senses_of(net: WordNet, word: str, pos: str) -> str | None:
+    """Key of the word's most frequent sense as this part of speech; none for function words ("in" is no inch)."""
+    return None if word in CLOSED or len(word) < 2 else net.first_sense(word, pos)
+
+
+@dataclass(frozen=True)
+class Hypernym(Predicate):
+    """The token is part of a word whose most frequent sense lies under a synset of WordNet.
+
+    Parameters
+    ----------
+    synset
+        Key of the synset, as in `WordNet.senses`: part of speech and offset of WordNet 3.
+    name
+        Its name in English; the description prints it, nothing is computed from it.
+    """
+
+    kind = "hypernym"
+    synset: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.synset.split(":")[0] not in POS:
+            raise PatchclampError(f"predicate hypernym: synset {self.synset!r}; wanted such as noun:00015388")
+
+    def evaluate(self, tokens: Tokens) -> Mask:
+        net, pos = tokens.lexicon(), self.synset.split(":")[0]
+        if self.synset not in net.senses:
+            raise PatchclampError(
+                f"predicate hypernym: {self.synset} ({self.name}) is not in this WordNet ({net.folder})"
+            )
+        found = (senses_of(net, w, pos) for w in tokens.word_types)
+        held = (key is not None and self.synset in net.ancestors(key) for key in found)
+        return per_word(tokens, np.fromiter(held, bool, len(tokens.word_types)))
+
+    def plural(self) -> str:
+        if self.synset.startswith("verb"):
+            return f"verbs for ways to {self.name}"
+        return f"words for {plural_of(self.name)}"
+
+    def one(self) -> str:
+        return "a " + self.plural().replace("words", "word", 1).replace("verbs", "verb", 1)
+
+
+@dataclass(frozen=True)
+class Supersense(Predicate):
+    """The token is part of a word whose most frequent sense is in one of WordNet's 45 supersenses."""
+
+    kind = "supersense"
+    name: str
+
+    def __post_init__(self) -> None:
+        if self.name not in SUPERSENSES:
+            raise PatchclampError(
+                f"predicate supersense: name {self.name!r}; one of WordNet's{did_you_mean(self.name, SUPERSENSES)}"
+            )
+
+    def evaluate(self, tokens: Tokens) -> Mask:
+        net, pos = tokens.lexicon(), self.name.split(".")[0]
+        found = (senses_of(net, w, pos) for w in tokens.word_types)
+        held = (key is not None and net.senses[key].label == self.name for key in found)
+        return per_word(tokens, np.fromiter(held, bool, len(tokens.word_types)))
+
+    def plural(self) -> str:
+        pos, field = self.name.split(".")
+        full = {"noun": "nouns", "verb": "verbs", "adj": "adjectives", "adv": "adverbs"}[pos]
+        if field in ("all", "Tops", "pert", "ppl"):
+            return {"Tops": "nouns for broad kinds", "pert": "adjectives made from nouns"}.get(field, full)
+        return f"{full} of {field}" if pos == "verb" else f"{full} for {plural_of(field)}"
+
+    def one(self) -> str:
+        text = (
+            self.plural()
+            .replace("nouns", "noun", 1)
+            .replace("verbs", "verb", 1)
+            .replace("adjectives", "adjective", 1)
+        )
+        return f"{'an' if text.startswith('ad') else 'a'} {text}"
+
+
+def plural_of(name: str) -> str:
+    """An English plural, good enough to be read.
+
+    Examples
+    --------
+    >>> plural_of("animal"), plural_of("body"), plural_of("young person"), plural_of("food")
+    ('animals', 'bodies', 'young people', 'food')
+    """
+    start, _, last = name.rpartition(" ")
+    if last in _PLURALS:
+        last = _PLURALS[last]
+    elif last not in _MASS and not last.endswith("ing"):
+        if last.endswith("y") and last[-2:-1] not in "aeiou":
+            last = last[:-1] + "ies"
+        else:
+            last += "es" if last.endswith(("s", "x", "z", "ch", "sh")) else "s"
+    return f"{start} {last}".strip()

@@ -1,0 +1,1 @@
+"""Scores of descriptions on examples that did not make them."""
