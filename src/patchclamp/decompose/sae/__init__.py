@@ -1,0 +1,1 @@
+"""Sparse autoencoders: one trainer, one file an architecture."""
