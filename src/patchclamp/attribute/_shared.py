@@ -20,6 +20,7 @@ from patchclamp.units import Site, Units
 
 Direction = Literal["denoising", "noising"]
 Positions = Literal["sum", "roles", "each"]
+Level = Literal["auto", "unit", "site"]
 Sites = str | Site | Units | Sequence[str | Site] | None
 
 DEFAULT_POINTS = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
@@ -57,6 +58,14 @@ def level_of(site: Site) -> Literal["unit", "site"]:
     """Whether each unit of a site is scored, or its whole vector."""
     single = site.is_module or site.dictionary is not None or site.point in UNIT_POINTS
     return "unit" if single else "site"
+
+
+def levels(sites: Sequence[Site], level: Level) -> dict[Site, Literal["unit", "site"]]:
+    """The level of every site: as asked for, or with ``"auto"`` what is usual for its point."""
+    if level not in ("auto", "unit", "site"):
+        hint = did_you_mean(str(level), ("auto", "unit", "site"))
+        raise PatchclampError(f"level {level!r}: give auto, unit or site{hint}")
+    return {site: level_of(site) if level == "auto" else level for site in sites}
 
 
 def check_options(direction: str, positions: str) -> None:
@@ -111,9 +120,16 @@ class Collector:
     level: dict[Site, Literal["unit", "site"]] = field(default_factory=dict)
     nodes: dict[Site, tuple[int, ...]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    how: Level = "auto"
 
     def __post_init__(self) -> None:
-        self.level = {site: self.level.get(site, level_of(site)) for site in self.sites}
+        self.level = levels(self.sites, self.how) | self.level
+        lost = next((site for site in self.nodes if self.how == "site"), None)
+        if lost is not None:
+            raise PatchclampError(
+                f"{lost}: units {list(self.nodes[lost])[:5]} are asked for, and level='site' scores the site as a whole; "
+                "give the site without units, or leave out level"
+            )
         self._values: dict[Site, np.ndarray] = {}
         self._groups = [""] * len(self.task)
         self._metric = {name: np.full(len(self.task), np.nan) for name in ("clean", "corrupted")}

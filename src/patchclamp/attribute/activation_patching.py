@@ -12,6 +12,7 @@ from torch import Tensor
 from patchclamp.attribute._shared import (
     Collector,
     Direction,
+    Level,
     Positions,
     Sites,
     check_options,
@@ -37,6 +38,7 @@ def activation_patching(
     positions: Positions = "sum",
     batch_size: int = 32,
     nodes: Mapping[Site, Sequence[int]] | None = None,
+    level: Level = "auto",
 ) -> Scores:
     """Measure the effect of each node by patching it: no estimate, one pass a node and item.
 
@@ -60,6 +62,9 @@ def activation_patching(
         Rows in a pass; results do not depend on it (beyond rounding).
     nodes
         Site -> indices of the units to patch, for sites with many; the others are left out.
+    level
+        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
+        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------
@@ -94,7 +99,15 @@ def activation_patching(
         chosen += [s for s in kept if s.dictionary is not None]
     _check_nodes(subject, kept)
     collector = Collector(
-        subject, task, "activation_patching", direction, positions, chosen, batch_size, nodes=kept
+        subject,
+        task,
+        "activation_patching",
+        direction,
+        positions,
+        chosen,
+        batch_size,
+        nodes=kept,
+        how=level,
     )
     runs = sum(_patch_pair(collector, pair) for pair in collector.pairs())
     return collector.scores(runs=runs, cost="one forward pass a node, item and group of positions")

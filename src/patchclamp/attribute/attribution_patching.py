@@ -12,6 +12,7 @@ from torch import Tensor
 from patchclamp.attribute._shared import (
     Collector,
     Direction,
+    Level,
     Positions,
     Sites,
     check_options,
@@ -35,6 +36,7 @@ def attribution_patching(
     direction: Direction = "denoising",
     positions: Positions = "sum",
     batch_size: int = 32,
+    level: Level = "auto",
 ) -> Scores:
     """Estimate the effect of patching each node by the gradient at the run that would be patched.
 
@@ -54,6 +56,9 @@ def attribution_patching(
         ``"sum"`` over all real tokens, ``"roles"`` (the task's, and the rest as ``other``), or ``"each"`` token.
     batch_size
         Items in a pass; results do not depend on it (beyond rounding).
+    level
+        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
+        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------
@@ -88,6 +93,7 @@ def attribution_patching(
         positions,
         choose_sites(subject, sites),
         batch_size,
+        how=level,
     )
     for pair in collector.pairs():
         gradient_times_difference(collector, pair)

@@ -12,6 +12,7 @@ from patchclamp.attribute._path import Path
 from patchclamp.attribute._shared import (
     Collector,
     Direction,
+    Level,
     Positions,
     Sites,
     check_options,
@@ -38,6 +39,7 @@ def integrated_gradients(
     steps: int = 5,
     rule: Quadrature = "midpoint",
     ln_rule: bool = True,
+    level: Level = "auto",
 ) -> Scores:
     """Estimate the effect of patching each node by its gradient along the path between the two inputs.
 
@@ -57,6 +59,9 @@ def integrated_gradients(
     ln_rule
         Hold the scale of every norm fixed in the backward pass (the LN rule of relevance patching). With it the
         estimate has the right scale (docs/attribute.md); without it scores at the input are complete.
+    level
+        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
+        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------
@@ -93,6 +98,7 @@ def integrated_gradients(
         positions,
         choose_sites(subject, sites),
         batch_size,
+        how=level,
     )
     collector.meta |= {"steps": steps, "rule": rule, "ln_rule": ln_rule}
     plan = RulePlan(subject, ("LN",) if ln_rule else (), strict=False)

@@ -13,6 +13,7 @@ from patchclamp.attribute._path import Path
 from patchclamp.attribute._shared import (
     Collector,
     Direction,
+    Level,
     Positions,
     Sites,
     check_options,
@@ -43,6 +44,7 @@ def partial_gradients(
     steps: int = 5,
     ln_rule: bool = True,
     reach: Mapping[str, float] = REACH,
+    level: Level = "auto",
 ) -> Scores:
     """Estimate the effect of patching each node from the gradients on its own stretch of the path between the runs.
 
@@ -69,6 +71,9 @@ def partial_gradients(
     reach
         Point -> factor on the share; 1 where not named. That of heads (patched at all positions together) was
         chosen on SmolLM2; 1.25 to 2 give much the same (docs/attribute.md).
+    level
+        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
+        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------
@@ -101,7 +106,14 @@ def partial_gradients(
             f"steps={steps}, reach={dict(reach)}: give at least one step and positive factors"
         )
     collector = Collector(
-        subject, task, "partial_gradients", direction, positions, choose_sites(subject, sites), batch_size
+        subject,
+        task,
+        "partial_gradients",
+        direction,
+        positions,
+        choose_sites(subject, sites),
+        batch_size,
+        how=level,
     )
     collector.meta |= {"steps": steps, "ln_rule": ln_rule, "reach": dict(reach)}
     plans = RulePlan(subject, (), strict=False), RulePlan(subject, ("LN",) if ln_rule else (), strict=False)
@@ -129,8 +141,9 @@ class _Cells:
 
     def _size(self, site: Site, product: Float[Tensor, "batch pos *unit"]) -> Float[Tensor, " batch"]:
         """What the site as a whole does to the metric: over real tokens, and units where each is a node."""
-        product = product.flatten(2) if level_of(site) == "site" else product
-        if product.ndim == 4 or level_of(site) == "site":
+        level = self.collector.level.get(site, level_of(site))
+        product = product.flatten(2) if level == "site" else product
+        if product.ndim == 4 or level == "site":
             product = product.sum(-1, keepdim=product.ndim == 3)
         mask = self.collector.pair_mask
         if product.shape[1] == mask.shape[1]:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchclamp.attribute._shared import Collector, Direction, Positions, Sites, check_options, choose_sites
+from patchclamp.attribute._shared import (
+    Collector,
+    Direction,
+    Level,
+    Positions,
+    Sites,
+    check_options,
+    choose_sites,
+)
 from patchclamp.attribute.attribution_patching import COST, gradient_times_difference
 from patchclamp.attribute.relevance_rules import DEFAULT_RULES, RulePlan
 from patchclamp.scores import Scores
@@ -20,6 +28,7 @@ def relevance_patching(
     positions: Positions = "sum",
     batch_size: int = 32,
     rules: Sequence[str] = DEFAULT_RULES,
+    level: Level = "auto",
 ) -> Scores:
     """Estimate the effect of patching each node with a backward pass that follows relevance rules.
 
@@ -33,6 +42,9 @@ def relevance_patching(
         As for `attribution_patching`.
     rules
         Names in `relevance_rules.RULES`.
+    level
+        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
+        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------
@@ -61,7 +73,14 @@ def relevance_patching(
     check_options(direction, positions)
     plan = RulePlan(subject, tuple(rules))
     collector = Collector(
-        subject, task, "relevance_patching", direction, positions, choose_sites(subject, sites), batch_size
+        subject,
+        task,
+        "relevance_patching",
+        direction,
+        positions,
+        choose_sites(subject, sites),
+        batch_size,
+        how=level,
     )
     for pair in collector.pairs():
         gradient_times_difference(collector, pair, plan.active)

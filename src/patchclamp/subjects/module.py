@@ -31,19 +31,27 @@ class TensorTask:
     clean, corrupted
         (item, ...) inputs of equal shape.
     metric
-        Function of the network's output (item, ...) to one number an item.
+        Function of the network's output (item, ...) to one number an item; with `targets`, of the output and the same
+        items' targets.
+    groups
+        The unit of dependence of each item; intervals resample these.
+    targets
+        (item, ...) what the metric needs to know of each item, such as its right answer.
 
     Examples
     --------
     >>> TensorTask("or", torch.ones(1, 2), torch.zeros(1, 2), lambda out: out[:, 0]).n
     1
+    >>> right = torch.tensor([1, 0])
+    >>> task = TensorTask("class", torch.eye(2), None, lambda out, y: out.gather(1, y[:, None])[:, 0], targets=right)
     """
 
     name: str
     clean: Float[Tensor, "item ..."]
     corrupted: Float[Tensor, "item ..."] | None
-    metric: Callable[[Tensor], Float[Tensor, " item"]]
+    metric: Callable[..., Float[Tensor, " item"]]
     groups: tuple[str, ...] = field(default=())
+    targets: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.corrupted is not None and self.corrupted.shape != self.clean.shape:
@@ -53,6 +61,8 @@ class TensorTask:
             )
         if len(self.groups) not in (0, len(self.clean)):
             raise PatchclampError(f"{self.name}: {len(self.groups)} groups for {len(self.clean)} items")
+        if self.targets is not None and len(self.targets) != len(self.clean):
+            raise PatchclampError(f"{self.name}: {len(self.targets)} targets for {len(self.clean)} items")
 
     @property
     def n(self) -> int:
@@ -73,11 +83,14 @@ def tensor_pairs(
         corrupted = None if task.corrupted is None else wrap(task.corrupted[rows], rows).to(device)
         end = torch.zeros(len(rows), dtype=torch.int64, device=device)
         groups = tuple(task.groups[int(r)] for r in rows) if task.groups else ()
-        yield Pair(clean, corrupted, _metric(task.metric), end, {"end": end}, ("",) * len(rows), groups)
+        known = () if task.targets is None else (task.targets[rows].to(device),)
+        yield Pair(
+            clean, corrupted, _metric(task.metric, known), end, {"end": end}, ("",) * len(rows), groups
+        )
 
 
-def _metric(metric: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    return lambda logits, reference=None: one_each(metric(logits), len(logits))
+def _metric(metric: Callable[..., Tensor], known: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    return lambda logits, reference=None: one_each(metric(logits, *known), len(logits))
 
 
 class TorchModule(Subject):
