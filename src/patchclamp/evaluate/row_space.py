@@ -7,8 +7,8 @@ the figures; what to call them is disputed, so there is no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,11 @@ class RowSpace:
         Of the read-out, and of the site.
     n : int
         Items.
+    gained : mapping
+        Part -> (item,) m(clean) - m(patched), `random` among them as (set, item).
+    span : array
+        (item,) m(clean) - m(corrupted).
+    groups : tuple of str
     """
 
     table: pd.DataFrame
@@ -57,6 +62,9 @@ class RowSpace:
     rank: int
     width: int
     n: int
+    gained: Mapping[str, Array] = field(repr=False)
+    span: Array = field(repr=False)
+    groups: tuple[str, ...] = field(default=(), repr=False)
 
     def __getitem__(self, part: str) -> dict[str, float]:
         return {name: float(value) for name, value in self.table.set_index("part").loc[part].items()}
@@ -131,20 +139,28 @@ def row_space(
             "the metric is the same on clean and corrupted inputs, so nothing is transferred"
         )
     weights = resamples(len(span), trial.groups or None, n_boot, seed)
-    gained = dict(zip([*there, "whole"], trial.baseline - trial.changed, strict=False))
+    gains = dict(zip([*there, "whole"], trial.baseline - trial.changed, strict=False))
+    gained = {name: gains.get(name, np.zeros_like(span)) for name in PARTS}
     rows = []
-    for name in PARTS:
-        change = gained.get(name, np.zeros_like(span))
+    for name, change in gained.items():
         ends = np.nanquantile(weights @ change / (weights @ span), [0.025, 0.975])
         norm = 1.0 if name == "whole" else float(np.linalg.norm(parts[name]) / size)
         rows.append([name, norm, change.mean() / span.mean(), *ends, *along.get(name, (np.nan, np.nan))])
+    gained["random"] = trial.baseline - trial.changed[len(there) + 1 :]
     if n_random:
-        chance = (trial.baseline - trial.changed[len(there) + 1 :]).mean(1) / span.mean()
+        chance = gained["random"].mean(1) / span.mean()
         rows.append(["random", 1.0, chance.mean(), *np.quantile(chance, [0.025, 0.975]), np.nan, np.nan])
     columns = ["part", "norm", "transferred", "low", "high", "separation", "spread"]
-    table = pd.DataFrame(rows, columns=columns)
     return RowSpace(
-        table, float(trial.baseline.mean()), float(corrupted.mean()), basis.shape[1], len(basis), len(span)
+        pd.DataFrame(rows, columns=columns),
+        float(trial.baseline.mean()),
+        float(corrupted.mean()),
+        basis.shape[1],
+        len(basis),
+        len(span),
+        gained,
+        span,
+        trial.groups,
     )
 
 
