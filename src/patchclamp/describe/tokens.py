@@ -71,6 +71,7 @@ class Tokens:
         if len(np.unique(numbers)) != len(starts):
             raise PatchclampError("tokens: a document is cut by another one; sort samples by document first")
         self.pieces, self.wordnet, self.embed = list(pieces), wordnet, embed
+        self.cache: dict[str, Any] = {}  # what predicates look up once for all of their kind
         self.starts: Ints = starts.astype(np.int64)
         self.stops: Ints = np.r_[starts[1:], len(numbers)].astype(np.int64)
         self.doc: Ints = np.repeat(np.arange(len(starts)), self.stops - self.starts)
@@ -162,6 +163,11 @@ class Tokens:
         """The different pieces without blanks around them, in lower case."""
         return self._folded[0]
 
+    @cached_property
+    def folded_index(self) -> dict[str, int]:
+        """Where each of `folded_types` stands."""
+        return {name: i for i, name in enumerate(self.folded_types)}
+
     @property
     def folded_of(self) -> Ints:
         """(n,) index into `folded_types`."""
@@ -188,6 +194,11 @@ class Tokens:
     def word_types(self) -> list[str]:
         """The different words, in lower case: runs of letters, apostrophes inside them included."""
         return self._words[0]
+
+    @cached_property
+    def word_index(self) -> dict[str, int]:
+        """Where each of `word_types` stands."""
+        return {name: i for i, name in enumerate(self.word_types)}
 
     @property
     def word_of(self) -> Ints:

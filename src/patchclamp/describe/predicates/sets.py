@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class TokenSet(Predicate):
         object.__setattr__(self, "tokens", _strings(self.tokens, "token", "tokens"))
 
     def evaluate(self, tokens: Tokens) -> Mask:
-        return _among(tokens.folded_types, {fold(t) for t in self.tokens})[tokens.folded_of]
+        return _among(tokens.folded_index, [fold(t) for t in self.tokens])[tokens.folded_of]
 
     def plural(self) -> str:
         return f"the token{'s' * (len(self.tokens) > 1)} {_listed(self.tokens)}"
@@ -61,7 +61,7 @@ class WordSet(Predicate):
         object.__setattr__(self, "words", _strings(self.words, "word", "words"))
 
     def evaluate(self, tokens: Tokens) -> Mask:
-        return per_word(tokens, _among(tokens.word_types, {w.lower() for w in self.words}))
+        return per_word(tokens, _among(tokens.word_index, [w.lower() for w in self.words]))
 
     def plural(self) -> str:
         return f"the word{'s' * (len(self.words) > 1)} {_listed(self.words)}"
@@ -92,9 +92,10 @@ class NGram(Predicate):
 
     def evaluate(self, tokens: Tokens) -> Mask:
         out = np.ones(len(tokens), bool)
-        number = {name: i for i, name in enumerate(tokens.folded_types)}
         for back, token in enumerate(reversed(self.tokens)):
-            out &= shifted(tokens.folded_of == number.get(fold(token), -1), tokens.position, back)
+            out &= shifted(
+                tokens.folded_of == tokens.folded_index.get(fold(token), -1), tokens.position, back
+            )
         return out
 
     def plural(self) -> str:
@@ -124,8 +125,10 @@ def shifted(mask: Mask, position: Ints, by: int) -> Mask:
     return out & (position >= by)
 
 
-def _among(names: Sequence[str], wanted: set[str]) -> Mask:
-    return np.fromiter((name in wanted for name in names), bool, len(names))
+def _among(index: Mapping[str, int], wanted: Sequence[str]) -> Mask:
+    out = np.zeros(len(index), bool)
+    out[[index[name] for name in wanted if name in index]] = True
+    return out
 
 
 def _strings(values: Sequence[str], kind: str, field: str) -> tuple[str, ...]:

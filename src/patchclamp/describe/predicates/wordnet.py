@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchclamp._wordnet import POS, SUPERSENSES, WordNet
+from patchclamp._wordnet import POS, SUPERSENSES
 from patchclamp.describe.predicates.base import Predicate
 from patchclamp.describe.predicates.patterns import CLOSED
 from patchclamp.describe.predicates.sets import per_word
@@ -48,9 +48,17 @@ _MASS = frozenset(
 )
 
 
-def senses_of(net: WordNet, word: str, pos: str) -> str | None:
-    """Key of the word's most frequent sense as this part of speech; none for function words ("in" is no inch)."""
-    return None if word in CLOSED or len(word) < 2 else net.first_sense(word, pos)
+def senses_of(tokens: Tokens, pos: str) -> list[str | None]:
+    """Key of the most frequent sense of each of `tokens.word_types` as this part of speech.
+
+    None for words that WordNet does not have, for single letters, and for function words ("in" is no inch).
+    """
+    found = tokens.cache.get(f"senses of {pos}")
+    if found is None:
+        net = tokens.lexicon()
+        found = [None if w in CLOSED or len(w) < 2 else net.first_sense(w, pos) for w in tokens.word_types]
+        tokens.cache[f"senses of {pos}"] = found
+    return list(found)
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Hypernym(Predicate):
             raise PatchclampError(
                 f"predicate hypernym: {self.synset} ({self.name}) is not in this WordNet ({net.folder})"
             )
-        found = (senses_of(net, w, pos) for w in tokens.word_types)
+        found = senses_of(tokens, pos)
         held = (key is not None and self.synset in net.ancestors(key) for key in found)
         return per_word(tokens, np.fromiter(held, bool, len(tokens.word_types)))
 
@@ -107,7 +115,7 @@ class Supersense(Predicate):
 
     def evaluate(self, tokens: Tokens) -> Mask:
         net, pos = tokens.lexicon(), self.name.split(".")[0]
-        found = (senses_of(net, w, pos) for w in tokens.word_types)
+        found = senses_of(tokens, pos)
         held = (key is not None and net.senses[key].label == self.name for key in found)
         return per_word(tokens, np.fromiter(held, bool, len(tokens.word_types)))
 
