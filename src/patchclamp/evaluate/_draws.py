@@ -13,12 +13,12 @@ from patchclamp.subjects.reference import Reference
 
 Array = NDArray[np.float64]
 STRATA = 10
-FEWEST = 5
+FEWEST = 20
 CONTROLS = ("random", "matched")
 
 
 def strata(pool: Sequence[Member], covariate: Array | None = None, parts: int = STRATA) -> NDArray[np.int64]:
-    """A number for each unit's site and, with a covariate, its quantile there (at least five units each).
+    """A number for each unit's site and, with a covariate, its quantile there (at least 20 units each, so that there are sets enough).
 
     A whole site has no equal in its layer: whole sites of one point form a stratum.
     """

@@ -6,12 +6,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchclamp.errors import PatchclampError
 
 Node = Hashable
 Edge = tuple[Node, Node]
-_TRIES = 200
+_TRIES = 60
 
 
 def path_connected(
@@ -41,7 +42,7 @@ def path_connected(
     Returns
     -------
     list
-        Edges in the order given. Fewer than `n` only where no union of paths with n edges was found in 200 draws; then
+        Edges in the order given. Fewer than `n` only where no union of paths with n edges was found in 60 draws; then
         the largest found.
 
     Raises
@@ -94,27 +95,32 @@ class Paths:
             raise PatchclampError(f"{unknown[0]!r}: no edge has this node")
         self.count = _counts(self.following, ends)
         self.ends = ends
+        self._shares: dict[Node | None, tuple[list[Node], NDArray[np.float64]]] = {}
+        self.inputs = [node for node in self.inputs if self.count[node]]
         self.total = sum(self.count[node] for node in self.inputs)
         if not self.total:
             raise PatchclampError("no path leads from an input to an output; give inputs= and outputs=")
 
     def draw(self, rng: np.random.Generator) -> list[Edge]:
         """One path, each with the same chance."""
-        node = self._pick(self.inputs, rng)
+        node = self._pick(None, rng)
         path: list[Edge] = []
         while True:
-            after = self.following[node]
             stop = node in self.ends
-            if stop and (not after or rng.random() * self.count[node] < 1):
+            if stop and (not self.following[node] or rng.random() * self.count[node] < 1):
                 return path
-            step = self._pick(after, rng)
+            step = self._pick(node, rng)
             path.append((node, step))
             node = step
 
-    def _pick(self, nodes: Sequence[Node], rng: np.random.Generator) -> Node:
-        weights = [self.count[node] for node in nodes]
-        total = sum(weights)  # numbers of paths may exceed any float, so shares are taken first
-        return nodes[int(rng.choice(len(nodes), p=[w / total for w in weights]))]
+    def _pick(self, node: Node | None, rng: np.random.Generator) -> Node:
+        """A node to go on to (or to begin at), with a chance in proportion to the paths from it."""
+        if node not in self._shares:
+            nodes = self.inputs if node is None else [n for n in self.following[node] if self.count[n]]
+            total = sum(self.count[n] for n in nodes)  # may exceed any float, so shares are taken first
+            self._shares[node] = nodes, np.cumsum([self.count[n] / total for n in nodes])
+        nodes, shares = self._shares[node]
+        return nodes[min(int(np.searchsorted(shares, rng.random(), side="right")), len(nodes) - 1)]
 
 
 def _counts(following: Mapping[Node, Sequence[Node]], ends: set[Node]) -> dict[Node, int]:

@@ -86,7 +86,8 @@ def sufficiency(
         As for `completeness`; items that did not choose the circuit, else it beats chance by choice alone.
     control
         ``"random"`` circuits of the whole pool, or ``"matched"`` ones with as many units of each site and stratum of mean
-        |activity| x output norm.
+        |activity| x output norm. C itself may be drawn; where strata are so small that there are few such sets, p cannot
+        be small.
     complement
         Test (partial) necessity instead: whether taking C out of the model changes more than taking a random set.
     n_random, quantile, seed
