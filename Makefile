@@ -1,6 +1,6 @@
 # make demo    set up, then find the circuit of a behaviour in the embedded model and write the report
 # make test    set up, then all tests: the fast tier, then the embedded model's
-# Other targets: setup dev test-fast test-smollm2 lint format docs bench crosscheck clean
+# Other targets: setup dev test-fast test-smollm2 lint format docs leaderboard bench crosscheck clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Passes run on small batches: more threads than the two tiers' workers need only get into each other's way.
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
-.PHONY: setup dev demo test test-fast test-smollm2 lint format docs bench crosscheck clean
+.PHONY: setup dev demo test test-fast test-smollm2 lint format docs leaderboard bench crosscheck clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -54,6 +54,11 @@ format: dev
 docs: dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
 	@echo "docs: site/index.html"
+
+# Every method on every fast truth with a known answer; the table that the documentation shows.
+leaderboard: dev
+	$(TEST_ENV) $(BIN)/patchclamp leaderboard --out docs/leaderboard.json
+	$(BIN)/python -m patchclamp.study.leaderboard.docs
 
 # Ratios in one run, against plain hooks and, where they are installed (make crosscheck), other libraries.
 bench: dev

@@ -8,6 +8,7 @@ from typing import Any
 from patchclamp._cli.attribute import attribute
 from patchclamp._cli.check import check
 from patchclamp._cli.effect import effect
+from patchclamp._cli.leaderboard import leaderboard
 from patchclamp._cli.measure import measure
 from patchclamp._cli.models import models
 from patchclamp._cli.record import record
@@ -26,5 +27,6 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "sites": sites,
     "tasks": tasks,
+    "leaderboard": leaderboard,
     "models": models,
 }

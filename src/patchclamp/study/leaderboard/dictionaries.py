@@ -1,0 +1,99 @@
+"""decompose on planted dictionaries: are the planted directions among those that come back?"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from patchclamp.errors import PatchclampError
+from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
+from patchclamp.truth.base import Planted, Truth
+
+Array = NDArray[np.float64]
+N_RANDOM = 20
+
+
+def dictionary_variants(name: str, method: Any, system: Planted) -> list[Variant]:
+    """As many features as were planted, and as many active as there are in a sample, where a method asks for them."""
+    known = inspect.signature(method).parameters
+    n_features = len(system.directions)
+    active = max(1, round(float((system.codes > 0).sum(1).float().mean())))
+    told: dict[str, Any] = {"n_features": n_features}
+    if "n_features" in known:
+        told["k"] = active
+    else:
+        told |= {"k": n_features, "rank": n_features, "n_components": n_features}
+    return [Variant("", {key: value for key, value in told.items() if key in known})]
+
+
+def fit_dictionary(method: Any, system: Planted, variant: Variant, seed: int) -> Any:
+    """``method(**options).fit(recording)``."""
+    seeded = {"seed": seed} if "seed" in inspect.signature(method).parameters else {}
+    return method(**variant.options, **seeded).fit(system.recording)
+
+
+def judge_dictionary(
+    name: str, result: Any, system: Planted, variant: Variant, truth: Truth, seed: int
+) -> Outcome:
+    """Mean cosine of planted directions with the found ones, matched one to one, beside random dictionaries."""
+    directions = getattr(result, "directions", result)
+    if not isinstance(directions, torch.Tensor) or directions.shape[-1] != system.directions.shape[1]:
+        raise PatchclampError(
+            f"{type(result).__name__}: has no directions over the {system.directions.shape[1]} units of the recording"
+        )
+    planted = system.directions.double().numpy()
+    found = directions.detach().cpu().double().numpy()
+    cosines = matched_cosines(planted, found)
+    rng = np.random.default_rng([seed, 77])
+    live = (
+        np.abs(planted).max(0) > 0
+    )  # nothing writes on dead units: random directions are drawn among the others
+    null = [matched_cosines(planted, rng.normal(size=found.shape) * live).mean() for _ in range(N_RANDOM)]
+    draws = cosines[rng.integers(len(cosines), size=(400, len(cosines)))].mean(1)
+    low, high = (float(v) for v in np.quantile(draws, [0.025, 0.975]))
+    chance, top = float(np.mean(null)), float(np.max(null))
+    above = low > top
+    if truth.control:
+        verdict = "false positive" if above else "clean"
+    else:
+        verdict = "recovered" if above else "missed"
+    note = f"{len(found)} directions for {len(planted)}; {int((cosines > 0.9).sum())} above .9"
+    return Outcome(
+        verdict,  # type: ignore[arg-type]
+        "matched cosine",
+        float(cosines.mean()),
+        low,
+        high,
+        "features",
+        chance,
+        note=note,
+    )
+
+
+def matched_cosines(planted: Array, found: Array) -> Array:
+    """|cosine| of each planted direction with the found one that Hungarian matching gives it; 0 for those left over.
+
+    Examples
+    --------
+    >>> matched_cosines(np.eye(2), np.array([[0.0, -3.0]])).tolist()
+    [0.0, 1.0]
+    """
+    table = np.abs(unit(planted) @ unit(found).T)
+    rows, columns = linear_sum_assignment(-table)
+    out = np.zeros(len(planted))
+    out[rows] = table[rows, columns]
+    return out
+
+
+def unit(rows: Array) -> Array:
+    """Rows at length 1; rows of zeros stay."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+
+
+DECOMPOSE = Adaptor("decompose", "dictionary", dictionary_variants, fit_dictionary, judge_dictionary)

@@ -1,0 +1,39 @@
+"""The table of adaptors: which verbs are held against which kinds of truth. A new verb adds one entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.study.leaderboard.base import Adaptor
+from patchclamp.study.leaderboard.circuits import ATTRIBUTE
+from patchclamp.study.leaderboard.dictionaries import DECOMPOSE
+
+ADAPTORS: dict[tuple[str, str], Adaptor] = {
+    (adaptor.verb, adaptor.kind): adaptor for adaptor in (ATTRIBUTE, DECOMPOSE)
+}
+"""(verb, kind of truth) -> adaptor."""
+
+
+def verbs() -> tuple[str, ...]:
+    """The verbs that have an adaptor, in order."""
+    return tuple(dict.fromkeys(verb for verb, _ in ADAPTORS))
+
+
+def methods_of(verb: str) -> Mapping[str, Callable[..., Any]]:
+    """A verb's `METHODS`; empty for a verb that this version does not have.
+
+    Raises
+    ------
+    PatchclampError
+        For a verb without an adaptor.
+    """
+    if verb not in verbs():
+        hint = did_you_mean(verb, verbs()) or f"; there are {', '.join(verbs())}"
+        raise PatchclampError(f"verb {verb!r}: the leaderboard has none of this name{hint}")
+    if find_spec(f"patchclamp.{verb}") is None:
+        return {}
+    return dict(getattr(import_module(f"patchclamp.{verb}"), "METHODS", {}))
