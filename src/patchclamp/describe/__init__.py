@@ -1,6 +1,7 @@
 """describe: what does a unit encode?
 
-`METHODS` names the methods; each takes a subject and units and returns a table.
+`METHODS` names the methods. Those that decode directions take a subject; the others take activity and the tokens on
+which it was recorded, and every score is of documents that did not make the description.
 """
 
 from __future__ import annotations
@@ -8,8 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from patchclamp.describe.description import Description
 from patchclamp.describe.lm_head import decode_directions, decode_in, lm_head, output_directions
+from patchclamp.describe.search import Described, search_description
+from patchclamp.describe.splitting import Split
+from patchclamp.describe.tokens import Tokens
 
-METHODS: dict[str, Callable[..., Any]] = {"lm_head": lm_head}
+METHODS: dict[str, Callable[..., Any]] = {"lm_head": lm_head, "search_description": search_description}
 
-__all__ = ["METHODS", "decode_directions", "decode_in", "lm_head", "output_directions"]
+__all__ = [
+    "METHODS",
+    "Described",
+    "Description",
+    "Split",
+    "Tokens",
+    "decode_directions",
+    "decode_in",
+    "lm_head",
+    "output_directions",
+    "search_description",
+]

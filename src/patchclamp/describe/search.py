@@ -18,7 +18,7 @@ from patchclamp.describe.description import Description
 from patchclamp.describe.heldout import held_out_rows
 from patchclamp.describe.predicates import Centroid
 from patchclamp.describe.splitting import Split
-from patchclamp.describe.targets import Activity, active, threshold_of
+from patchclamp.describe.targets import Activity, active, check_threshold, threshold_of
 from patchclamp.describe.tokens import Ints, Mask, Tokens
 from patchclamp.errors import PatchclampError
 
@@ -138,11 +138,13 @@ def search_description(
         raise PatchclampError(
             f"units: {len(named)} names for {len(chosen)} units of 0..{source.shape[1] - 1}; wanted one each"
         )
+    check_threshold(threshold, quantile)
+    worth = criterion_of(criterion)
     made_rows, held_rows = split.rows(tokens)
     made, held = tokens.take(split.made(tokens)), tokens.take(split.held(tokens))
     search = Search(
         candidates_of(made, families, min_count),
-        criterion_of(criterion),
+        worth,
         penalty,
         max_parts=max_parts,
         beam=beam,

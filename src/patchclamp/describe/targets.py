@@ -16,7 +16,7 @@ from patchclamp._sparse import SparseCodes
 from patchclamp.describe.tokens import Ints, Mask
 from patchclamp.errors import PatchclampError
 
-__all__ = ["Activity", "active", "threshold_of"]
+__all__ = ["Activity", "active", "check_threshold", "threshold_of"]
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,17 @@ def threshold_of(values: NDArray[np.float32], threshold: float | str, quantile: 
     """
     if isinstance(threshold, int | float):
         return float(threshold)
-    if threshold not in ("auto", "quantile"):
-        raise PatchclampError(f'threshold={threshold!r}: give "auto", "quantile" or a number')
     if threshold == "auto" and values.min() >= 0 and float((values > 0).mean()) <= 0.2:
         return 0.0
     return float(np.quantile(values, quantile))
+
+
+def check_threshold(threshold: float | str, quantile: float) -> None:
+    """Refuse what `threshold_of` cannot use."""
+    if not isinstance(threshold, int | float) and threshold not in ("auto", "quantile"):
+        raise PatchclampError(f'threshold={threshold!r}: give "auto", "quantile" or a number')
+    if not 0 < quantile < 1:
+        raise PatchclampError(f"quantile={quantile}: a share of the tokens, between 0 and 1")
 
 
 def active(activity: Activity, units: Sequence[int], rows: Ints, thresholds: Sequence[float]) -> Mask:

@@ -106,8 +106,9 @@ def _seen_before(tokens: Tokens) -> Mask:
 def _induction(tokens: Tokens) -> Mask:
     """Whether the pair of the token before and this one occurred earlier in the document."""
     kinds = len(tokens.folded_types)
-    before = np.r_[0, tokens.folded_of[:-1]]
-    key = (tokens.doc * kinds + before) * kinds + tokens.folded_of
+    # A document begins after a token of no kind: number `kinds`.
+    before = np.where(tokens.position > 0, np.r_[0, tokens.folded_of[:-1]], kinds)
+    key = (tokens.doc * (kinds + 1) + before) * kinds + tokens.folded_of
     first = np.unique(key, return_index=True)[1]
     out = np.ones(len(tokens), bool)
     out[first] = False
