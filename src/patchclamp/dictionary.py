@@ -63,6 +63,10 @@ class Dictionary(ABC):
         """Decode with the input at hand: `decode`, but for dictionaries that need it (a scale of each sample, a skip path)."""
         return self.decode(codes)
 
+    def reconstruct(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch unit"]:
+        """What the dictionary makes of activity: decode(encode(activity)), and any path beside the features."""
+        return self.decode(self.encode(activity))
+
     @property
     def offset(self) -> Float[Tensor, " unit"]:
         """What is decoded when no feature is active."""
