@@ -1,6 +1,8 @@
 """decompose: what are the right units?
 
-`METHODS` names the methods: estimators whose ``fit(recording, site)`` returns a `Dictionary`.
+`METHODS` names the methods: estimators whose ``fit(recording, site)`` returns a `Dictionary`. Those that look at structure
+take what they need beside it: `lib` and `interaction_basis` a live subject and a chain of sites, `dark_matter` a dictionary,
+`discrete_codes` a subject and a task; `bricks` gives a partition of units.
 """
 
 from __future__ import annotations
@@ -8,7 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from patchclamp.decompose.attention_sae import AttentionSAE
+from patchclamp.decompose.bricks import Bricks, Partition, partition_weights
 from patchclamp.decompose.crosscoder import Crosscoder
+from patchclamp.decompose.dark_matter import DarkMatter, dark_matter
+from patchclamp.decompose.discrete import HeadCodes, discrete_codes
+from patchclamp.decompose.interaction import InteractionBasis, degeneracy, modules
+from patchclamp.decompose.lib import LinearBasis, LocalInteractionBasis, interaction_edges
 from patchclamp.decompose.sae import (
     BatchTopK,
     Gated,
@@ -35,22 +42,40 @@ METHODS: dict[str, Any] = {
     "transcoder": Transcoder,
     "crosscoder": Crosscoder,
     "attention_sae": AttentionSAE,
+    "lib": LocalInteractionBasis,
+    "interaction_basis": InteractionBasis,
+    "bricks": Partition,
+    "dark_matter": dark_matter,
+    "discrete_codes": discrete_codes,
 }
 
 __all__ = [
     "METHODS",
     "AttentionSAE",
     "BatchTopK",
+    "Bricks",
     "Crosscoder",
+    "DarkMatter",
     "Gated",
+    "HeadCodes",
+    "InteractionBasis",
     "JumpReLU",
+    "LinearBasis",
+    "LocalInteractionBasis",
     "MatchingPursuit",
     "Matryoshka",
+    "Partition",
     "ReluL1",
     "SparseDictionary",
     "StoredDictionary",
     "TopK",
     "Transcoder",
+    "dark_matter",
+    "degeneracy",
+    "discrete_codes",
+    "interaction_edges",
+    "modules",
+    "partition_weights",
     "quality",
     "splice",
 ]

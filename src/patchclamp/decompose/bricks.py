@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from patchclamp.errors import PatchclampError
@@ -287,6 +286,8 @@ def _spread_out(points: NDArray[np.float64], n: int, rng: np.random.Generator) -
 
 def agreement(labels: Labels, others: list[Labels]) -> float:
     """Mean adjusted Rand index of one partition with others."""
+    from sklearn.metrics import adjusted_rand_score  # slow to import, and needed here alone
+
     return float(np.mean([adjusted_rand_score(labels, other) for other in others]))
 
 
