@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import planted
 from patchclamp.attribute import METHODS, attribution_patching, direct_logit_attribution
+from patchclamp.decompose import SparseDictionary
 from patchclamp.dictionary import Dictionary
 from patchclamp.errors import PatchclampError
 from patchclamp.intervene import Reference, effect
@@ -333,6 +334,33 @@ def test_transcoders_read_one_site_and_write_another(llama):
         llama.run(batch, read=[site])
         with pytest.raises(PatchclampError, match=r"reaches resid_pre\.1 before mlp_out\.1"):
             llama.run(batch, write=[Edit(site, lambda z, b: z + 1)])
+
+
+@pytest.mark.parametrize("normalize", ["none", "constant_norm_rescale", "layer_norm"])
+def test_dictionaries_that_normalise_and_skip(llama, normalize):
+    batch = one_pair(llama, items()).clean
+    source, target = Site("resid_mid", 1), Site("mlp_out", 1)
+    weights = [torch.randn(*shape, generator=torch.Generator().manual_seed(i)) / 6 for i, shape in
+               enumerate([(32, 11), (11,), (11, 32), (32,), (32, 32)])]  # fmt: skip
+    dictionary = SparseDictionary(
+        source,
+        *weights[:4],
+        W_skip=weights[4],
+        target=target,
+        apply_b_dec_to_input=False,
+        normalize=normalize,
+    )
+    with llama.attach("skip", dictionary) as site:
+        plain = llama.run(batch, read=[source, target, site]).activity
+        run = llama.run(batch, read=[target], write=[Edit(site, lambda z, b: z + 1)]).activity
+        x = plain[source]
+        wanted = dictionary.decode_at(plain[site] + 1, x) - dictionary.reconstruct(x)
+        torch.testing.assert_close(run[target] - plain[target], wanted, atol=1e-5, rtol=1e-4)
+        bare = Edit(
+            site, lambda z, b: z, without_error=lambda z, b: torch.ones(z.shape[:2], dtype=torch.bool)
+        )
+        spliced = llama.run(batch, read=[target], write=[bare]).activity[target]
+        torch.testing.assert_close(spliced, dictionary.reconstruct(x))
 
 
 # ---- interventions

@@ -306,15 +306,20 @@ class SparseDictionary(StoredDictionary):
             )
         return super().decode(codes)
 
-    def reconstruct(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch target_unit"]:
-        """What the dictionary makes of activity: decode(encode(x)) + x W_skip, normalisation undone."""
-        self.check(activity)
+    def decode_at(
+        self, codes: Float[Tensor, "*batch feature"], activity: Float[Tensor, "*batch unit"]
+    ) -> Float[Tensor, "*batch target_unit"]:
+        """Codes @ W_dec + b_dec + x W_skip, the normalisation of `activity` undone."""
         x, scale, mean = self._normed(activity.to(self.W_enc.dtype))
-        out = super().decode(self._activate(self.pre_activations(activity)))
+        out = super().decode(codes)
         if self.W_skip is not None:
             out = out + x @ self._on("W_skip", x)
         out = out if scale is None else out * scale
         return out if mean is None else out + mean
+
+    def reconstruct(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch target_unit"]:
+        """What the dictionary makes of activity: decode(encode(x)) + x W_skip, normalisation undone."""
+        return self.decode_at(self.encode(activity), activity)
 
     def encode_sparse(self, activity: Float[Tensor, "sample unit"]) -> SparseCodes:
         """Features as sparse codes; at most 2**24 entries of dense code exist at a time (or one sample's)."""
