@@ -13,7 +13,7 @@ from patchclamp.truth.base import (
 )
 
 # Each of these files registers its systems; the order is that of tables.
-from patchclamp.truth import gates  # isort: skip
+from patchclamp.truth import gates, induction  # isort: skip
 
 __all__ = [
     "TRUTHS",
@@ -24,6 +24,7 @@ __all__ = [
     "System",
     "Truth",
     "gates",
+    "induction",
     "load_truth",
     "register",
 ]

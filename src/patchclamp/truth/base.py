@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ class Circuit:
     subject, task
         The system, and clean inputs beside corrupted ones with a metric (`TensorTask`, or a `Task` of texts).
     sites
-        Addresses of the candidates: what a method is asked to score.
+        Addresses of the candidates: what a method is asked to score, to be held against `nodes`.
     level
         Whether a candidate is a ``"unit"`` of these sites or a whole ``"site"``.
     nodes
@@ -38,7 +38,8 @@ class Circuit:
         ``"shapley"``, ``"gradient_clean"``, ``"gradient_corrupted"`` (each times clean minus corrupted activity),
         ``"integrated_gradients"``.
     edges
-        Names of edges -> whether they belong to it; where edges are sites of their own, addresses.
+        Addresses of edges -> whether they belong to it, where each edge is a site of its own (score them by
+        ``method(subject, task, list(edges), level="site")``); names ``"a->b"`` where edges are no sites.
     tolerance
         How far a computed effect may lie from its closed form.
     data
@@ -180,7 +181,9 @@ def register(truth: Truth) -> Truth:
     PatchclampError
         If the name is taken by another entry.
     """
-    if TRUTHS.get(truth.name, truth) is not truth:
+    known = TRUTHS.get(truth.name, truth)
+    # A file that is loaded again (a notebook's reload) registers the same entries with new functions.
+    if replace(known, build=truth.build) != truth:
         raise PatchclampError(f"truth {truth.name!r}: there is one of this name; take another")
     TRUTHS[truth.name] = truth
     return truth
