@@ -147,7 +147,7 @@ class _Beam:
         self.active = np.ascontiguousarray(rows[:, held])
         self.p, self.n = float(held.sum()), float((~held).sum())
         self.held = held
-        self.total, self.hits = rows.sum(1, dtype=np.float64), self.active.sum(1, dtype=np.float64)
+        self.total, self.hits = _sums(rows), _sums(self.active)
 
     def worth(self, hits: NDArray[np.float64], total: NDArray[np.float64]) -> NDArray[np.float64]:
         return self.search.criterion(hits, total - hits, self.p, self.n)
@@ -176,7 +176,7 @@ class _Beam:
         """The best combinations of a parent with a row of the pool that beat both by more than their length costs."""
         search = self.search
         both, both_active = (rows @ self.rows.T).astype(float), (active @ self.active.T).astype(float)
-        total, hits = rows.sum(1, dtype=np.float64), active.sum(1, dtype=np.float64)
+        total, hits = _sums(rows), _sums(active)
         own = np.array([p.length for p in parents])
         price = search.penalty * (own[:, None] + lengths)
         floor = np.maximum(
@@ -218,6 +218,11 @@ def combined(kind: type[And | Or], one: Predicate, other: Predicate) -> Predicat
     if other in mine:
         return None
     return kind((*mine, other))
+
+
+def _sums(rows: Rows) -> NDArray[np.float64]:
+    """Sums of rows of ones and zeros, exact below 2^24 columns; a product is faster than a sum."""
+    return (rows @ np.ones(rows.shape[1], np.float32)).astype(np.float64)
 
 
 def _joined(parts: Sequence[Predicate]) -> Predicate:

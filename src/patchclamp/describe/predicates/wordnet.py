@@ -87,9 +87,12 @@ class Hypernym(Predicate):
             raise PatchclampError(
                 f"predicate hypernym: {self.synset} ({self.name}) is not in this WordNet ({net.folder})"
             )
-        found = senses_of(tokens, pos)
-        held = (key is not None and self.synset in net.ancestors(key) for key in found)
-        return per_word(tokens, np.fromiter(held, bool, len(tokens.word_types)))
+        held = tokens.cache.get(f"under {self.synset}")
+        if held is None:
+            found = senses_of(tokens, pos)
+            below = (key is not None and self.synset in net.ancestors(key) for key in found)
+            held = tokens.cache[f"under {self.synset}"] = np.fromiter(below, bool, len(found))
+        return per_word(tokens, held)
 
     def plural(self) -> str:
         if self.synset.startswith("verb"):
@@ -115,9 +118,12 @@ class Supersense(Predicate):
 
     def evaluate(self, tokens: Tokens) -> Mask:
         net, pos = tokens.lexicon(), self.name.split(".")[0]
-        found = senses_of(tokens, pos)
-        held = (key is not None and net.senses[key].label == self.name for key in found)
-        return per_word(tokens, np.fromiter(held, bool, len(tokens.word_types)))
+        held = tokens.cache.get(f"in {self.name}")
+        if held is None:
+            found = senses_of(tokens, pos)
+            inside = (key is not None and net.senses[key].label == self.name for key in found)
+            held = tokens.cache[f"in {self.name}"] = np.fromiter(inside, bool, len(found))
+        return per_word(tokens, held)
 
     def plural(self) -> str:
         pos, field = self.name.split(".")
