@@ -245,6 +245,20 @@ class SparseDictionary(StoredDictionary):
         now = {"site": self.site, "target": self.target, "meta": self.meta}
         return type(self)(**{**now, **self._tensors, **self.settings(), **changes})
 
+    def unit_directions(self) -> Self:
+        """A copy with rows of W_dec of norm 1 (rows of zeros stay) and the norms in the codes: the same output.
+
+        With n the norms: W_enc, b_enc, b_gate, b_mag and thresholds are multiplied by n, W_dec divided; `r_mag`, a
+        log factor, stays. ``topk`` then ranks what features write: not the same features where norms differ.
+        """
+        norm = self.W_dec.norm(dim=1)
+        norm = torch.where(norm > 0, norm, torch.ones_like(norm))
+        changed = {"W_enc": self.W_enc * norm, "W_dec": self.W_dec / norm[:, None]}
+        for name in ("b_enc", "b_gate", "b_mag", "threshold"):
+            if name in self._tensors:
+                changed[name] = self._tensors[name] * norm
+        return self.replace(**changed)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """A copy on another device or in another precision."""
         return self.replace(**{name: t.to(device, dtype) for name, t in self._tensors.items()})
@@ -261,8 +275,9 @@ class SparseDictionary(StoredDictionary):
             return x / scale, scale, None
         if self.normalize == "layer_norm":
             mean = x.mean(-1, keepdim=True)
-            scale = (x - mean).std(-1, keepdim=True) + 1e-5
-            return (x - mean) / scale, scale, mean
+            scale = (x - mean).std(-1, keepdim=True)
+            # SAELens divides by the deviation + 1e-5 and multiplies back without it.
+            return (x - mean) / (scale + 1e-5), scale, mean
         return x, None, None
 
     def pre_activations(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
@@ -314,6 +329,8 @@ class SparseDictionary(StoredDictionary):
         out = super().decode(codes)
         if self.W_skip is not None:
             out = out + x @ self._on("W_skip", x)
+        if self.target != self.site:
+            return out  # a transcoder normalises what it reads; what it writes has a scale of its own
         out = out if scale is None else out * scale
         return out if mean is None else out + mean
 

@@ -1,0 +1,76 @@
+"""What the readers share: finding the site, and reading files with errors that name them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from patchclamp._inmemory import named
+from patchclamp.errors import PatchclampError
+from patchclamp.units import Site, parse_site
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which sites the caller named, and the file that may name them otherwise."""
+
+    path: Path
+    site: Site | str | None = None
+    target: Site | str | None = None
+
+    def read_from(self, hook: str | None) -> Site:
+        """The site that is read: the caller's, or that of the file."""
+        return self._resolve(self.site, hook, "site")
+
+    def written_to(self, hook: str | None) -> Site:
+        """The site that a transcoder writes."""
+        return self._resolve(self.target, hook, "target")
+
+    def _resolve(self, given: Site | str | None, hook: str | None, word: str) -> Site:
+        if given is not None:
+            return named(given)
+        if not hook:
+            raise PatchclampError(f"{self.path}: the files do not say which site this is; give {word}=")
+        try:
+            return parse_site(hook)
+        except PatchclampError as error:
+            raise PatchclampError(
+                f"{self.path}: the files call the {word} {hook!r}, which is no exact address here ({error}); "
+                f"give {word}="
+            ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object."""
+    if not path.is_file():
+        raise PatchclampError(f"{path}: no such file")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise PatchclampError(f"{path}: holds a {type(found).__name__}, not an object")
+    return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, half precision widened to float32 (which is exact)."""
+    if not path.is_file():
+        raise PatchclampError(f"{path}: no such file")
+    return {name: wide(tensor) for name, tensor in load_file(path).items()}
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def need(tensors: dict[str, Tensor], path: Path, *names: str) -> list[Tensor]:
+    """Tensors by name, or an error that says what the file has."""
+    lost = [name for name in names if name not in tensors]
+    if lost:
+        raise PatchclampError(f"{path}: no tensor {lost[0]}; there are {', '.join(sorted(tensors))}")
+    return [tensors[name] for name in names]

@@ -1,0 +1,44 @@
+"""GemmaScope's layout: ``params.npz`` with W_enc, W_dec, b_enc, b_dec and threshold of a JumpReLU autoencoder.
+
+Its arithmetic: p = x W_enc + b_enc (b_dec is not subtracted), f = max(p, 0) where p > threshold, x^ = f W_dec + b_dec.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from patchclamp.decompose.formats.common import Where, need, wide
+from patchclamp.decompose.sparse_dictionary import SparseDictionary
+
+WEIGHTS = "params.npz"
+
+
+def matches(path: Path) -> bool:
+    """Whether it is an ``.npz``, or a folder with ``params.npz``."""
+    return path.suffix == ".npz" or (path / WEIGHTS).is_file()
+
+
+def read(path: Path, where: Where) -> SparseDictionary:
+    """Read a file. It never names its site: give ``site=``, and for a transcoder ``target=`` too."""
+    path = path if path.suffix == ".npz" else path / WEIGHTS
+    with np.load(path, allow_pickle=False) as file:
+        tensors = {name: wide(torch.from_numpy(np.asarray(file[name]))) for name in file.files}
+    w_enc, b_enc, w_dec, b_dec, threshold = need(
+        tensors, path, "W_enc", "b_enc", "W_dec", "b_dec", "threshold"
+    )
+    site = where.read_from(None)
+    return SparseDictionary(
+        site,
+        w_enc,
+        b_enc,
+        w_dec,
+        b_dec,
+        activation="jumprelu",
+        threshold=threshold,
+        apply_b_dec_to_input=False,
+        target=site if where.target is None else where.written_to(None),
+        meta={"layout": "gemma_scope"},
+    )

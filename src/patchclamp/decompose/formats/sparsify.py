@@ -1,0 +1,56 @@
+"""sparsify's layout: ``cfg.json`` + ``sae.safetensors``, TopK autoencoders and (skip) transcoders.
+
+Its arithmetic: p = (x - b_dec) W^T + b, without b_dec for a transcoder; the k largest of max(p, 0); the skip path
+takes x as it is: x W_skip^T.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from patchclamp.decompose.formats.common import Where, need, read_json, read_tensors
+from patchclamp.decompose.sparse_dictionary import SparseDictionary
+from patchclamp.errors import PatchclampError
+
+WEIGHTS = "sae.safetensors"
+_OTHER = ("embed_skip", "gram_lookup", "signed")
+
+
+def matches(path: Path) -> bool:
+    """Whether a folder has the two files."""
+    return (path / "cfg.json").is_file() and (path / WEIGHTS).is_file()
+
+
+def read(path: Path, where: Where) -> SparseDictionary:
+    """Read the folder of one hook point."""
+    cfg = read_json(path / "cfg.json")
+    for key in _OTHER:
+        if cfg.get(key):
+            raise PatchclampError(f"{path}: {key} is on, whose arithmetic is not read")
+    if cfg.get("activation", "topk") != "topk":
+        raise PatchclampError(f"{path}: the activation {cfg['activation']!r} is not read; topk is")
+    tensors = read_tensors(path / WEIGHTS)
+    w_enc, b_enc, w_dec, b_dec = need(tensors, path, "encoder.weight", "encoder.bias", "W_dec", "b_dec")
+    transcoder = bool(cfg.get("transcode", False))
+    # The folder is named by the module, whose output an autoencoder reads; a transcoder reads its input.
+    site = where.read_from(None if transcoder else _site(path.name))
+    skip = tensors.get("W_skip")
+    return SparseDictionary(
+        site,
+        w_enc.T,
+        b_enc,
+        w_dec,
+        b_dec,
+        activation="topk",
+        k=int(cfg.get("k", 32)),
+        apply_b_dec_to_input=not transcoder,
+        W_skip=None if skip is None else skip.T,
+        target=where.written_to(_site(path.name)) if transcoder else site,
+        meta={"layout": "sparsify", "cfg": cfg},
+    )
+
+
+def _site(folder: str) -> str | None:
+    found = re.fullmatch(r"(?:.*\.)?(?:layers|h)\.(\d+)(\.mlp)?", folder)
+    return None if found is None else f"{'mlp_out' if found[2] else 'resid_post'}.{found[1]}"
