@@ -121,6 +121,7 @@ def randomisation(
                     parts.append((names[0], share / total, score(subject)))
             else:
                 _randomise(subject.model, names, how, seed + number, done)
+                subject._fingerprint = ""  # each stage is another model
                 share = sum(p.numel() for p in subject.model.parameters() if id(p) in done)
                 parts.append((names[0] if order == "top_down" else names[-1], share / total, score(subject)))
     return _result(before, parts, order, how, n_boot, seed)
