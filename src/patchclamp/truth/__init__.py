@@ -14,6 +14,7 @@ from patchclamp.truth.base import (
 
 # Each of these files registers its systems; the order is that of tables.
 from patchclamp.truth import gates, induction  # isort: skip
+from patchclamp.truth import planted, populations  # isort: skip
 
 __all__ = [
     "TRUTHS",
@@ -26,5 +27,7 @@ __all__ = [
     "gates",
     "induction",
     "load_truth",
+    "planted",
+    "populations",
     "register",
 ]
