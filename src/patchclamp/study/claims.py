@@ -33,7 +33,8 @@ class Claim:
     kind
         ``"necessity"`` (changing the units takes `estimate` of the metric away), ``"sufficiency"`` (changing all
         units of `among` but them leaves `estimate` of it) or ``"redundancy"`` (the effects of the units alone add
-        up to `estimate` times their joint effect).
+        up to `estimate` times their joint effect), or ``"selectivity"`` (changing the units costs texts of their own label
+        `estimate` nats a token more than texts of the others).
     statement
         In words.
     units, among

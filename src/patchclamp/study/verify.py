@@ -119,6 +119,9 @@ def verify_claims(
         if isinstance(live, str):
             verdicts.append(Verdict(claim, "cannot run", None, name, "", live))
             continue
+        if claim.kind == "selectivity":
+            verdicts.append(_judge_texts(live, claim))
+            continue
         key = repr((name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
         if key not in benches:
             benches[key] = _bench(live, claim)
@@ -163,7 +166,21 @@ def _judge(subject: Any, claim: Claim, bench: Bench | str) -> Verdict:
         units = subject.units(list(claim.units))
     except PatchclampError as error:
         return Verdict(claim, "cannot run", None, reason=str(error), **facts)
-    measured = _measure(claim, bench, units)
+    return _verdict(claim, _measure(claim, bench, units), subject, facts)
+
+
+def _judge_texts(subject: Any, claim: Claim) -> Verdict:
+    """A claim of a concept study, which is about texts rather than a task's items."""
+    from patchclamp.study.concepts.verify import measure_again
+
+    facts = {"model": subject.name, "fingerprint": subject.fingerprint}
+    measured = measure_again(claim, subject)
+    if isinstance(measured, str):
+        return Verdict(claim, "cannot run", None, reason=measured, **facts)
+    return _verdict(claim, measured, subject, facts)
+
+
+def _verdict(claim: Claim, measured: Share, subject: Any, facts: dict[str, str]) -> Verdict:
     if not claim.meets(measured.estimate, measured.control):
         return Verdict(claim, "fails", measured, reason=_unmet(claim, measured), **facts)
     low, high = claim.interval

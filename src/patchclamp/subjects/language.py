@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects.batch import Batch, Pair, one_each, right_pad
+from patchclamp.subjects.texts import TextTask, text_pairs
 from patchclamp.subjects.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -147,11 +148,14 @@ class LanguageModel(Transformer):
         kept, column = at.unique(return_inverse=True)
         return self.model(**inputs, logits_to_keep=kept).logits[rows, column]
 
-    def pairs(self, task: Task, batch_size: int = 32) -> Iterator[Pair]:
+    def pairs(self, task: Task | TextTask, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a task's items, sorted by length, clean beside corrupted, with the metric per item.
 
         `rows` are the items' places in the task, so that results can be put back in order.
         """
+        if isinstance(task, TextTask):
+            yield from text_pairs(task, self, batch_size)
+            return
         metric = task.score
         encoded = task.encode(self.tokenizer, bos=self.bos, max_length=self.max_length)
         for part in encoded.batches(batch_size):

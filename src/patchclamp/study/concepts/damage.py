@@ -1,0 +1,140 @@
+"""What ablating a label's units does to every label's held-out texts, beside matched units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchclamp._statistics import permutation_p
+from patchclamp.intervene import effect
+from patchclamp.intervention import Intervention
+from patchclamp.scores import Effect
+from patchclamp.study.share import Share
+from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.texts import TextTask
+from patchclamp.units import Units
+
+__all__ = ["Damage", "ablation", "cumulative", "damage", "selective"]
+
+ABLATION: Mapping[str, Any] = {"kind": "zero"}
+
+
+def ablation(units: Units) -> Intervention:
+    """The change that a concept study makes: activity to zero, at all positions."""
+    return Intervention(units, **ABLATION)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Loss added to each label's held-out texts by ablating each label's units.
+
+    Parameters
+    ----------
+    labels
+        Rows: whose units; columns: whose texts.
+    effects
+        Label of texts -> label of units -> effect on the mean log-probability a token (positive: the loss rises).
+    """
+
+    labels: tuple[str, ...]
+    effects: Mapping[str, Mapping[str, Effect]]
+
+    def matrix(self) -> NDArray[np.float64]:
+        """(whose units, whose texts) nats a token."""
+        return np.array([[self.effects[t][u].estimate for t in self.labels] for u in self.labels])
+
+
+def damage(
+    subject: Any,
+    texts: TextTask,
+    reference: Reference,
+    chosen: Mapping[str, Units],
+    labels: Sequence[str],
+    *,
+    n_control: int = 20,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> Damage:
+    """Ablate every label's units on every label's texts; the random sets are the same on all texts.
+
+    Labels without units have no row; the texts of all labels are measured on.
+    """
+    sets = [[ablation(units)] for units in chosen.values()]
+    shared = len({units.count for units in chosen.values()}) == 1
+    found: dict[str, dict[str, Effect]] = {}
+    for label in labels:
+        if say is not None:
+            say(f"texts of {label}")
+        effects = effect(
+            subject,
+            texts.where(label),
+            sets,
+            control="shared" if shared and len(sets) > 1 else "matched",
+            n_control=n_control,
+            seed=seed,
+            reference=reference,
+        )
+        found[label] = dict(zip(chosen, effects, strict=True))
+    return Damage(tuple(labels), found)
+
+
+def selective(found: Damage, label: str, groups: Mapping[str, Sequence[str]], *, seed: int = 0) -> Share:
+    """How much more a label's own texts suffer from losing its units than the other labels' texts do.
+
+    D = mean over own texts of the loss added - mean over the other labels (each counting once) of theirs, in nats a
+    token. The interval resamples groups of texts within each label; the control is the same difference for each of
+    the matched random sets.
+    """
+    own = found.effects[label][label]
+    others = [found.effects[other][label] for other in found.labels if other != label]
+    estimate = own.estimate - float(np.mean([e.estimate for e in others]))
+    rng = np.random.default_rng(seed)
+    draws = _resampled_mean(own, groups.get(label, ()), rng) - np.mean(
+        [
+            _resampled_mean(e, groups.get(other, ()), rng)
+            for e, other in zip(others, [x for x in found.labels if x != label], strict=True)
+        ],
+        axis=0,
+    )
+    low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
+    control, p = None, None
+    if own.control is not None and all(e.control is not None for e in others):
+        null = np.array(own.control.per_set) - np.mean(
+            [e.control.per_set for e in others if e.control is not None], axis=0
+        )
+        ends = np.quantile(null, [0.025, 0.975])
+        control = {
+            "mean": float(null.mean()),
+            "low": float(ends[0]),
+            "high": float(ends[1]),
+            "n_sets": len(null),
+            "matched_by": own.control.matched_by,
+        }
+        p = permutation_p(estimate, null)
+    n = own.n + sum(e.n for e in others)
+    return Share(estimate, low, high, own.baseline, own.changed, n, control, p)
+
+
+def _resampled_mean(
+    effect: Effect, groups: Sequence[str], rng: np.random.Generator, n_boot: int = 1000
+) -> Any:
+    values = np.asarray(effect.per_item)
+    names = np.unique(np.array(groups), return_inverse=True)[1] if len(groups) else np.arange(len(values))
+    count = int(names.max()) + 1
+    sums, sizes = np.bincount(names, values, count), np.bincount(names, minlength=count)
+    drawn = rng.integers(count, size=(n_boot, count))
+    return sums[drawn].sum(1) / sizes[drawn].sum(1)
+
+
+def cumulative(
+    subject: Any, texts: TextTask, reference: Reference, units: Sequence[Units], *, seed: int = 0
+) -> list[Effect]:
+    """The loss added to some texts by growing sets of units, without controls."""
+    found: list[Effect] = effect(
+        subject, texts, [[ablation(one)] for one in units], control=None, seed=seed, reference=reference
+    )
+    return found

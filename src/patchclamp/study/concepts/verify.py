@@ -1,0 +1,39 @@
+"""A claim of a concept study, measured again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchclamp.errors import PatchclampError
+from patchclamp.study.claims import Claim
+from patchclamp.study.concepts.damage import damage, selective
+from patchclamp.study.concepts.texts import load_labelled
+from patchclamp.study.share import Share
+from patchclamp.subjects.reference import Reference
+
+__all__ = ["measure_again"]
+
+
+def measure_again(claim: Claim, subject: Any) -> Share | str:
+    """The share now, or why it cannot be measured."""
+    spec, change = claim.task, claim.intervention
+    try:
+        data = load_labelled(
+            str(spec["name"]).removeprefix("texts:"),
+            per_label=spec["n"],
+            max_tokens=change["max_tokens"],
+            seed=spec["seed"],
+        )
+        units = subject.units(list(claim.units))
+    except PatchclampError as error:
+        return str(error)
+    if data.fingerprint != spec["fingerprint"]:
+        return "the file holds other texts than those of the claim"
+    label = str(change["label"])
+    n_sets = 20 if claim.control is None else int(claim.control["n_sets"])
+    found = damage(
+        subject, data.test, Reference(subject, data.train, 32), {label: units}, data.labels, n_control=n_sets,
+        seed=claim.seed,
+    )  # fmt: skip
+    groups = {one: data.test.where(one).groups for one in data.labels}
+    return selective(found, label, groups, seed=claim.seed)

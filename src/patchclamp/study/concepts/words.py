@@ -1,0 +1,145 @@
+"""Sentences and claims of a concept study, built from its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patchclamp import __version__
+from patchclamp.intervention import Intervention
+from patchclamp.study.claims import Claim
+from patchclamp.study.concepts.damage import Damage
+from patchclamp.study.concepts.selective import Experts
+from patchclamp.study.concepts.texts import LabelledTexts
+from patchclamp.study.share import Share
+from patchclamp.study.text import signed
+from patchclamp.units import Units
+
+__all__ = ["LIMITS", "claims_of", "findings", "headline"]
+
+LIMITS: tuple[str, ...] = (
+    (
+        "That a selective unit is about the label and nothing else: whatever goes along with the label in these texts, such "
+        "as length, format or a few words, selects units too. Give texts that differ in the label alone."
+    ),
+    "That units which are not selective do not matter for a label's texts. Most of what predicts a text is shared.",
+    "That these units would do the same in texts of another source.",
+    "That units which are less active on a label's texts play no part: they were not looked for.",
+)
+
+
+def matters(share: Share) -> bool:
+    """Whether own texts suffer more than the others', and more than with matched units."""
+    return share.low > 0 and share.beats_control
+
+
+def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[str, Share]) -> str:
+    """The first sentence of the report."""
+    some = [e.label for e in experts if e.n_significant]
+    real = [label for label, share in shares.items() if matters(share)]
+    text = f"{len(some)} of {len(experts)} labels of {data.name} have units that are selective beyond chance"
+    if not real:
+        return text + "; ablating them does not hurt a label's own held-out texts more than the others."
+    which = ", ".join(real)
+    return (
+        text
+        + f"; for {len(real)} ({which}) ablating them raises the loss on the label's own held-out texts more."
+    )
+
+
+def findings(
+    experts: Sequence[Experts],
+    chosen: Mapping[str, Units],
+    shares: Mapping[str, Share],
+    found: Damage,
+    growth: Mapping[str, list[dict[str, Any]]],
+) -> list[str]:
+    """One sentence for every label, and one on units shared among labels."""
+    said = []
+    for e in experts:
+        if e.label not in chosen:
+            said.append(f"{e.label}: no unit is selective beyond what shuffled labels give.")
+            continue
+        best, share, own = e.table.iloc[0], shares[e.label], found.effects[e.label][e.label]
+        control = share.control or {"high": float("nan")}
+        text = (
+            f"{e.label}: {e.n_significant:,} selective units (average precision above {e.threshold:.2f}; the best, "
+            f"{best['unit']}, {best['average_precision']:.2f}). Ablating the first {chosen[e.label].count} adds "
+            f"{signed(own.estimate)} nats a token to its held-out texts, {signed(share.estimate)} more than to the "
+            f"others' ({signed(share.low)} to {signed(share.high)}; matched units reach {signed(control['high'])})"
+        )
+        rows = growth.get(e.label, [])
+        if len(rows) > 1 and rows[-1]["estimate"] > rows[0]["estimate"]:
+            text += f"; {rows[-1]['size']} units add {signed(rows[-1]['estimate'])}"
+        said.append(text + ".")
+    names = list(chosen)
+    pairs = [
+        (len(set(chosen[a].each()) & set(chosen[b].each())), a, b)
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+    if pairs and max(pairs)[0]:
+        n, a, b = max(pairs)
+        said.append(f"{n} units are among the first for both {a} and {b}.")
+    return said
+
+
+def claims_of(
+    subject: Any,
+    data: LabelledTexts,
+    options: Any,
+    chosen: Mapping[str, Units],
+    shares: Mapping[str, Share],
+    change: Intervention,
+) -> list[Claim]:
+    """A claim for every label whose units matter, and a negative one where they clearly do not."""
+    found = []
+    for label, share in shares.items():
+        if not matters(share):
+            continue
+        found.append(
+            Claim(
+                id=f"concept-{label}",
+                kind="selectivity",
+                statement=(
+                    f"Ablating {chosen[label].count} units selective for {label} adds {signed(share.estimate)} nats a "
+                    f"token ({signed(share.low)} to {signed(share.high)}) more to held-out texts of {label} than to "
+                    f"those of the other labels of {data.name}; matched units at most "
+                    f"{signed((share.control or {})['high'])}."
+                ),
+                units=tuple(chosen[label].to_json()),
+                task={
+                    "name": f"texts:{data.source or data.name}",
+                    "n": options.per_label,
+                    "seed": options.seed,
+                    "corruption": None,
+                    "split": "test",
+                    "items": len(data.test),
+                    "reference_split": "train",
+                    "reference_items": len(data.train),
+                    "fingerprint": data.fingerprint,
+                },
+                intervention={**change.to_json(), "label": label, "max_tokens": options.max_tokens}
+                | {"units": chosen[label].to_json()},
+                metric="log_probability",
+                baseline=share.baseline,
+                changed=share.changed,
+                estimate=share.estimate,
+                interval=(share.low, share.high),
+                control=share.control,
+                criterion={"at_least": 0.0, "beats_control": True},
+                p=share.p,
+                p_adjusted=share.p_adjusted,
+                n=share.n,
+                seed=options.seed,
+                ablation="set to zero",
+                model={
+                    "name": subject.name,
+                    "fingerprint": subject.fingerprint,
+                    "dtype": str(subject.dtype).removeprefix("torch."),
+                },
+                version=__version__,
+                quantity="nats a token",
+            )
+        )
+    return found
