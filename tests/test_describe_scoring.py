@@ -162,7 +162,7 @@ def test_some_failures_are_counted_and_left_out(examples):
 
     found = detection(says(TokenSet(TRUE)), scoring(examples), HalfMute(name="half mute"))
     assert found.value == pytest.approx(1)
-    assert found.failed == found.n // 2
+    assert found.failed == (found.n + 1) // 2
 
 
 def test_embedding_ranks_windows_by_nearness(examples):
@@ -173,7 +173,7 @@ def test_embedding_ranks_windows_by_nearness(examples):
     found = embedding(
         Description("u", "cat or dog", "by hand"), held, counts, others=[Description("u", "w", "x")]
     )
-    assert found.value == 1
+    assert found.value == pytest.approx(1)
     assert found.shuffled == 0
 
 

@@ -149,7 +149,7 @@ def scored(
     answers
         (n, ...) judgements, one row an example, NaN in all of a failed one.
     statistic
-        (answers, weights (n,)) -> score; weights sum to one over valid answers.
+        (answers, weights (n,)) -> score; weights say how often each answer counts.
     others
         Judgements by descriptions of other units (or whatever `control` says they are), each like `answers`.
     """

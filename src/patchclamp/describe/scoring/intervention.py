@@ -102,7 +102,7 @@ def intervention(
         description,
         "predicate" if likelihood is None else getattr(likelihood, "__name__", "likelihood"),
         own,
-        lambda a, w: float(a @ w),
+        lambda a, w: float(a @ w / w.sum()),
         [str(i) for i in range(len(prompts))],
         others=chance,
         control=control,
