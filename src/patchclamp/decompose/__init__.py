@@ -10,12 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from patchclamp.decompose.attention_sae import AttentionSAE
+from patchclamp.decompose.base import unexplained_variance
 from patchclamp.decompose.bricks import Bricks, Partition, partition_weights
 from patchclamp.decompose.crosscoder import Crosscoder
 from patchclamp.decompose.dark_matter import DarkMatter, dark_matter
 from patchclamp.decompose.discrete import HeadCodes, discrete_codes
+from patchclamp.decompose.formats import load_dictionary
+from patchclamp.decompose.hierarchy import Hierarchy, hierarchy, refine
+from patchclamp.decompose.ica import ICA
 from patchclamp.decompose.interaction import InteractionBasis, degeneracy, modules
 from patchclamp.decompose.lib import LinearBasis, LocalInteractionBasis, interaction_edges
+from patchclamp.decompose.nmf import NMF
+from patchclamp.decompose.pca import PCA
 from patchclamp.decompose.sae import (
     BatchTopK,
     Gated,
@@ -27,11 +33,18 @@ from patchclamp.decompose.sae import (
 )
 from patchclamp.decompose.sae.metrics import quality
 from patchclamp.decompose.sae.splice import splice
+from patchclamp.decompose.scores import Matching, Stability, match, stability
+from patchclamp.decompose.snmf import SNMF
 from patchclamp.decompose.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.stored import StoredDictionary
 from patchclamp.decompose.transcoder import Transcoder
 
 METHODS: dict[str, Any] = {
+    "snmf": SNMF,
+    "nmf": NMF,
+    "pca": PCA,
+    "ica": ICA,
+    "hierarchy": hierarchy,
     "relu_l1": ReluL1,
     "gated": Gated,
     "topk": TopK,
@@ -50,7 +63,11 @@ METHODS: dict[str, Any] = {
 }
 
 __all__ = [
+    "ICA",
     "METHODS",
+    "NMF",
+    "PCA",
+    "SNMF",
     "AttentionSAE",
     "BatchTopK",
     "Bricks",
@@ -58,24 +75,33 @@ __all__ = [
     "DarkMatter",
     "Gated",
     "HeadCodes",
+    "Hierarchy",
     "InteractionBasis",
     "JumpReLU",
     "LinearBasis",
     "LocalInteractionBasis",
+    "Matching",
     "MatchingPursuit",
     "Matryoshka",
     "Partition",
     "ReluL1",
     "SparseDictionary",
+    "Stability",
     "StoredDictionary",
     "TopK",
     "Transcoder",
     "dark_matter",
     "degeneracy",
     "discrete_codes",
+    "hierarchy",
     "interaction_edges",
+    "load_dictionary",
+    "match",
     "modules",
     "partition_weights",
     "quality",
+    "refine",
     "splice",
+    "stability",
+    "unexplained_variance",
 ]

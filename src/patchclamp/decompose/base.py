@@ -230,6 +230,10 @@ class Decomposer(ABC):
         """The estimator's settings, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def described(self) -> dict[str, Any]:
+        """The method's name and its settings, as they stand in a dictionary's `meta`."""
+        return {"method": self.name, **self.settings()}
+
 
 def check_k(k: int, activity: Activity, most: int | None = None, why: str = "samples") -> None:
     """Refuse a number of features below 1 or above `most` (by default the number of samples)."""

@@ -58,6 +58,21 @@ def refit(
     return out
 
 
+def refit_non_negative(
+    directions: Float[Tensor, "feature unit"],
+    c: Float[Tensor, "feature feature"],
+    b: Float[Tensor, "feature unit"],
+    sweeps: int = 2,
+) -> Float[Tensor, "feature unit"]:
+    """Lower |A - Z D|^2 over D >= 0, one row after the other, each to its minimum (HALS; Cichocki and Phan, 2009)."""
+    out = directions.clone()
+    for _ in range(sweeps):
+        for k in range(len(out)):
+            if c[k, k] > 0:
+                out[k] = (out[k] + (b[k] - c[k] @ out) / c[k, k]).clamp_min(0)
+    return out
+
+
 def squared_error(directions: Tensor, c: Tensor, b: Tensor, energy: float) -> float:
     """|A - Z D|^2 = |A|^2 - 2 <B, D> + <C D, D>."""
     return energy - 2 * float((b * directions).sum()) + float(((c @ directions) * directions).sum())
@@ -92,13 +107,18 @@ def spread_rows(pool: Float[Tensor, "row unit"], k: int, seed: int) -> Float[Ten
 
 
 def revive(
-    directions: Float[Tensor, "feature unit"], block: Float[Tensor, "row unit"], codes: Tensor, winners: int
+    directions: Float[Tensor, "feature unit"],
+    block: Float[Tensor, "row unit"],
+    codes: Tensor,
+    winners: int,
+    signed: bool = True,
 ) -> Float[Tensor, "feature unit"]:
     """Give features that were active on no row of the block the directions of the rows explained worst."""
     dead = (codes.sum(0) == 0).nonzero().flatten()
     if not len(dead):
         return directions
     wrong = block - codes @ directions
+    wrong = wrong if signed else wrong.clamp_min(0)
     worst = wrong.norm(dim=1).topk(min(len(dead), len(block))).indices
     out = directions.clone()
     out[dead[: len(worst)]] = winner_take_all(unit_rows(wrong[worst]), winners)
