@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import xarray as xr
+import zarr
 from torch import Tensor, nn
 
 import planted
@@ -15,7 +17,7 @@ from patchclamp.intervene import Reference, effect
 from patchclamp.intervention import Intervention
 from patchclamp.measure import Exemplars, FiringRate
 from patchclamp.record import record
-from patchclamp.recording import Recording
+from patchclamp.recording import Layout, Recording, Samples, StoreWriter
 from patchclamp.subjects import Edit, TensorTask, TorchModule
 from patchclamp.subjects.dictionaries import fingerprint
 from patchclamp.subjects.edits import compile_interventions
@@ -574,3 +576,86 @@ def test_reading_features_does_not_change_the_gradients_before_them(llama):
             (gradient,) = torch.autograd.grad(code, run.activity[first])
         assert gradient[0].abs().max() > 0  # a later feature depends on an earlier one
         assert gradient[1:].abs().max() == 0
+
+
+# ---- compressed rows in stores
+
+
+def sparse_store(path, layout_dtype="float32", n=500, units=300, kill=None, chunk_rows=64):
+    """A store of a dense and a sparse site, filled in uneven pieces; `kill` leaves off after so many samples."""
+    dense = torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
+    codes = torch.randn(n, units, generator=torch.Generator().manual_seed(1))
+    codes[torch.rand(n, units, generator=torch.Generator().manual_seed(2)) < 0.95] = 0
+    codes[7] = 0
+    site, base = Site("resid_post", 1, "sae"), Site("resid_post", 1)
+    layout = Layout.of(n, {base: (4,), site: (units,)}, layout_dtype, chunk_rows, [site])
+    samples = Samples.of(torch.arange(n) // 10, torch.arange(n) % 10)
+    with StoreWriter(path, {"model": "m"}, layout) as writer:
+        at = writer.rows
+        while at < (kill or n):
+            stop = min(at + 90, n)
+            part = [getattr(samples, name)[at:stop] for name, _ in samples.columns()]
+            piece = Samples(**dict(zip([name for name, _ in samples.columns()], part, strict=True)))
+            writer.append(piece, {base: dense[at:stop], site: codes[at:stop]})
+            assert torch.equal(writer.read(site, max(0, stop - 100), stop), codes[max(0, stop - 100) : stop])
+            at = stop
+        if not kill:
+            writer.finish()
+    return dense, codes, site, base
+
+
+def test_stores_keep_features_as_compressed_rows(tmp_path):
+    dense, codes, site, base = sparse_store(tmp_path / "a")
+    found = Recording.open(tmp_path / "a")
+    assert torch.equal(found[site][:], codes)
+    assert torch.equal(found[base][:], dense)
+    index = [3, 499, 7, 100, 3]
+    assert torch.equal(found[site][index], codes[index])
+    assert torch.equal(found[site][10:20, 5], codes[10:20, 5])
+    kept = found.codes(site)
+    assert torch.equal(kept.to_dense(), codes)
+    some = found.select(units=f"{site}[2,9]", where={"doc": [1, 3]})
+    assert torch.equal(some[site][:], codes[[*range(10, 20), *range(30, 40)]][:, [2, 9]])
+    assert torch.equal(torch.cat([part[site] for _, part in found.chunks(33)]), codes)
+    copy = found.select(where={"doc": slice(5, 20)}).save(tmp_path / "b")
+    assert torch.equal(copy[site][:], codes[50:200])
+    assert torch.equal(copy.codes(site).to_dense(), codes[50:200])
+    group = zarr.open_group(str(tmp_path / "a"), mode="r")["resid_post.1|sae"]
+    assert group["unit"].dtype == "uint16"
+    assert group["unit"].shape == group["value"].shape == ((codes != 0).sum().item(),)
+    sizes = {key: sum(f.stat().st_size for f in (tmp_path / "a" / "resid_post.1|sae" / key / "c").rglob("*") if f.is_file())
+             for key in ("unit", "value")}  # fmt: skip
+    assert sizes["unit"] + sizes["value"] >= 6 * len(kept.unit)
+    assert "resid_post.1" in xr.open_zarr(tmp_path / "a")
+    assert float(found.to_xarray(site)[12, 30]) == float(codes[12, 30])
+
+
+def test_a_killed_store_of_codes_goes_on_to_the_same_bits(tmp_path):
+    sparse_store(tmp_path / "whole")
+    for kill in (90, 300):
+        sparse_store(tmp_path / f"cut{kill}", kill=kill)
+        partly = Recording.open(tmp_path / f"cut{kill}")
+        assert 0 < partly.n_samples < 500
+        _, codes, site, _ = sparse_store(tmp_path / f"cut{kill}")
+        again, whole = Recording.open(tmp_path / f"cut{kill}"), Recording.open(tmp_path / "whole")
+        assert torch.equal(again[site][:], codes)
+        ours, theirs = again.codes(site), whole.codes(site)
+        assert (ours.indptr == theirs.indptr).all()
+        assert (ours.unit == theirs.unit).all()
+        assert torch.equal(ours.value, theirs.value)
+
+
+def test_codes_of_a_recording_take_little_room(tmp_path):
+    subject, source = tiny_subject(), texts(200)
+    wide = torch.randn(16, 2000, generator=torch.Generator().manual_seed(0))
+    subject.attach("sae", Plain("resid_post.1", wide, wide.T.contiguous(), bias=-14 * torch.ones(2000)))
+    found = record(subject, source, "resid_post.1/sae", store=tmp_path / "a", dtype="float16", progress=False)
+    memory = record(subject, source, "resid_post.1/sae", dtype="float16", progress=False)
+    site = Site("resid_post", 1, "sae")
+    codes = found.codes(site)
+    assert 5 < len(codes.unit) / len(codes) < 200
+    assert torch.equal(codes.to_dense(), memory[site][:])
+    assert torch.equal(memory.codes(site).to_dense(), memory[site][:])
+    folder = tmp_path / "a" / "resid_post.1|sae"
+    shapes = [zarr.open_group(str(tmp_path / "a"), mode="r")[folder.name][key] for key in ("unit", "value")]
+    assert sum(array.dtype.itemsize for array in shapes) == 4

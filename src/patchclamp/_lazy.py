@@ -61,7 +61,7 @@ class SiteArray:
     site
         Address.
     source
-        A Zarr array or a tensor with all samples and units.
+        A Zarr array or a tensor with all samples and units, or a `SparseArray`, whose rows are made dense when read.
     dtype
         Type of the values.
     rows, units
@@ -150,7 +150,9 @@ def _read(source: Any, rows: Rows, dtype: torch.dtype) -> Tensor:
         if isinstance(rows, range) and rows.step == 1:
             return source[rows.start : rows.stop]
         return source[torch.from_numpy(np.asarray(rows, dtype=np.int64))]
-    assert isinstance(source, zarr.Array)
+    if not isinstance(source, zarr.Array):
+        dense: Tensor = source.dense(rows)
+        return dense
     if isinstance(rows, range) and rows.step == 1:
         return from_disk(np.asarray(source[rows.start : rows.stop]), dtype)
     index = np.asarray(rows, dtype=np.int64)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 import zarr
 from torch import Tensor
 
-from patchclamp._lazy import from_disk, storage_dtype, to_disk
+from patchclamp._lazy import Rows, from_disk, on_disk, storage_dtype, to_disk
 from patchclamp.errors import PatchclampError
+
+BLOCK = 16384  # rows read at a time where single rows are asked for
+ENTRIES = 1 << 18  # entries a chunk on disk
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,13 @@ class SparseCodes:
         indptr = self.indptr[start : max(stop, start) + 1] - low
         return SparseCodes(indptr, self.unit[low:high], self.value[low:high], self.n_units)
 
+    def take(self, index: np.ndarray) -> SparseCodes:
+        """Samples by their numbers, in the order given."""
+        counts = np.diff(self.indptr)[index]
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        entry = np.arange(indptr[-1]) + np.repeat(self.indptr[index] - indptr[:-1], counts)
+        return SparseCodes(indptr, self.unit[entry], self.value[torch.from_numpy(entry)], self.n_units)
+
     def to_dense(self) -> Tensor:
         """(n, units), zeros where nothing is stored."""
         dense = torch.zeros(len(self), self.n_units, dtype=self.value.dtype)
@@ -141,3 +151,108 @@ class SparseCodes:
         dtype = storage_dtype(inner.attrs["dtype"])
         indptr, unit = np.asarray(inner["indptr"][:]), np.asarray(inner["unit"][:])
         return cls(indptr, unit, from_disk(np.asarray(inner["value"][:]), dtype), int(inner.attrs["n_units"]))
+
+
+@dataclass(frozen=True)
+class SparseArray:
+    """All samples of a site as compressed rows, in memory or in a Zarr group; `dense` and `codes` read some of them.
+
+    Parameters
+    ----------
+    indptr, unit, value
+        As in `SparseCodes`; Zarr arrays may be longer than what was written.
+    n_samples, n_units
+        Of the site.
+    dtype
+        Type of the values.
+    """
+
+    indptr: Any
+    unit: Any
+    value: Any
+    n_samples: int
+    n_units: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, codes: SparseCodes) -> Self:
+        """Codes in memory."""
+        return cls(codes.indptr, codes.unit, codes.value, len(codes), codes.n_units, codes.value.dtype)
+
+    @classmethod
+    def create(
+        cls,
+        group: Any,
+        name: str,
+        shape: tuple[int, int],
+        rows: int,
+        dtype: torch.dtype,
+        attributes: dict[str, Any],
+    ) -> None:
+        """Make an empty group for codes that will be appended.
+
+        Units take 2 bytes where there are at most 65,536 of them, else 4. `unit` and `value` are as long as dense
+        activity would be until the store is finished; only chunks that hold something exist.
+        """
+        samples, units = shape
+        inner = group.create_group(name, attributes={**attributes, "n_units": units, "sparse": True})
+        most = max(1, samples * units)
+        kinds = {"unit": "uint16" if units <= 1 << 16 else "uint32", "value": str(on_disk(dtype))}
+        for key, kind in kinds.items():
+            inner.create_array(key, shape=(most,), chunks=(min(ENTRIES, most),), dtype=kind, compressors=None)
+        inner.create_array("indptr", shape=(samples + 1,), chunks=(rows,), dtype="int64", compressors=None)
+
+    @classmethod
+    def open(cls, group: Any, shape: tuple[int, int], dtype: torch.dtype) -> Self:
+        """Codes in a group that `create` made."""
+        return cls(group["indptr"], group["unit"], group["value"], *shape, dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(samples, units)."""
+        return (self.n_samples, self.n_units)
+
+    def append(self, start: int, codes: SparseCodes) -> None:
+        """Write samples `start` and following, all before them being there."""
+        begin = int(self.indptr[start])
+        stop = begin + len(codes.unit)
+        if len(codes.unit):
+            self.unit[begin:stop] = codes.unit.astype(self.unit.dtype)
+            self.value[begin:stop] = to_disk(codes.value)
+        self.indptr[start + 1 : start + 1 + len(codes)] = begin + codes.indptr[1:]
+
+    def cut(self) -> None:
+        """Shorten `unit` and `value` to what was written."""
+        n = int(self.indptr[self.n_samples])
+        self.unit.resize((n,))
+        self.value.resize((n,))
+
+    def codes(self, start: int, stop: int) -> SparseCodes:
+        """Samples start..stop as compressed rows."""
+        ends = np.asarray(self.indptr[start : max(stop, start) + 1]).astype(np.int64)
+        low, high = int(ends[0]), int(ends[-1])
+        unit = np.asarray(self.unit[low:high]).astype(np.uint32)
+        value = self.value[low:high]
+        value = value if isinstance(value, Tensor) else from_disk(np.asarray(value), self.dtype)
+        return SparseCodes(ends - low, unit, value, self.n_units)
+
+    def pick(self, rows: Rows) -> SparseCodes:
+        """Some samples as compressed rows, in the order given; blocks that hold none of them are not read."""
+        if isinstance(rows, range) and rows.step == 1:
+            return self.codes(rows.start, rows.stop)
+        index = np.asarray(rows, dtype=np.int64)
+        unique, back = np.unique(index, return_inverse=True)
+        parts = [
+            SparseCodes(
+                np.zeros(1, np.int64), np.zeros(0, np.uint32), torch.zeros(0, dtype=self.dtype), self.n_units
+            )
+        ]
+        for block in np.unique(unique // BLOCK):
+            first = int(block) * BLOCK
+            mine = unique[unique // BLOCK == block] - first
+            parts.append(self.codes(first, min(first + int(mine[-1]) + 1, self.n_samples)).take(mine))
+        return SparseCodes.concat(parts).take(back)
+
+    def dense(self, rows: Rows) -> Tensor:
+        """Some samples, (rows, units)."""
+        return self.pick(rows).to_dense()

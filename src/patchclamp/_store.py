@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import zarr
 
 from patchclamp._lazy import on_disk, storage_dtype
 from patchclamp._samples import COLUMNS
+from patchclamp._sparse import SparseArray
 from patchclamp.errors import PatchclampError
 from patchclamp.units import Site
 
@@ -24,6 +25,7 @@ FORMAT = "patchclamp-recording/1"
 JOURNAL = "journal.json"
 CHUNK_BYTES = 8 << 20
 CARRY_BYTES = 64 << 20
+GUESS = 64  # active features a sample, for the size of what is not known yet
 _KIND = {"content": "bool"}
 
 
@@ -41,20 +43,28 @@ class Layout:
         Storage type: float32, float16, bfloat16 or float64.
     chunk_rows
         Samples a chunk; every chunk is full but the last.
+    sparse
+        Sites of features, kept as compressed rows: `indptr`, `unit` and `value` in a group of the site's name.
     """
 
     n_samples: int
     shapes: dict[Site, tuple[int, ...]]
     dtype: str
     chunk_rows: int
+    sparse: frozenset[Site] = frozenset()
 
     @classmethod
     def of(
-        cls, n_samples: int, shapes: Mapping[Site, tuple[int, ...]], dtype: str, chunk_rows: int | None = None
+        cls,
+        n_samples: int,
+        shapes: Mapping[Site, tuple[int, ...]],
+        dtype: str,
+        chunk_rows: int | None = None,
+        sparse: Iterable[Site] = (),
     ) -> Layout:
         """Choose chunks of at most 8 MB a site and 64 MB in all, cut so that the last one is nearly full."""
-        item = storage_dtype(dtype).itemsize
-        wide = [int(np.prod(shape)) * item for shape in shapes.values()]
+        item, kept = storage_dtype(dtype).itemsize, frozenset(sparse)
+        wide = [_row_bytes(shape, item, site in kept) for site, shape in shapes.items()]
         if n_samples < 1 or not wide:
             raise PatchclampError(f"a recording of {n_samples} samples at {len(wide)} sites holds nothing")
         most = chunk_rows or max(
@@ -62,21 +72,26 @@ class Layout:
         )
         pieces = -(-n_samples // most)
         rows = chunk_rows or -(-n_samples // pieces)
-        return cls(n_samples, dict(shapes), dtype, rows)
+        return cls(n_samples, dict(shapes), dtype, rows, kept)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one sample, all sites, without its labels."""
+        """Bytes of one sample in memory, all sites, without its labels."""
         item = storage_dtype(self.dtype).itemsize
         return sum(int(np.prod(shape)) for shape in self.shapes.values()) * item
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk: full chunks of activity and labels, and the metadata."""
+        """Bytes on disk: full chunks of activity and labels, and the metadata.
+
+        Of sparse sites an estimate (64 active features a sample): what it will be is known when it is written.
+        """
         rows = -(-self.n_samples // self.chunk_rows) * self.chunk_rows
+        item = storage_dtype(self.dtype).itemsize
+        each = sum(_row_bytes(shape, item, site in self.sparse) for site, shape in self.shapes.items())
         units = sum(shape[0] for shape in self.shapes.values()) * 8
         metadata = 2048 * (len(self.shapes) * 3 + len(COLUMNS) * 2)
-        return rows * (self.row_bytes + sample_bytes()) + units + metadata
+        return rows * (each + sample_bytes()) + units + metadata
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the store's attributes."""
@@ -88,6 +103,7 @@ class Layout:
                 "dictionary": site.dictionary,
                 "io": site.io,
                 "shape": list(shape),
+                **({"sparse": True} if site in self.sparse else {}),
             }
             for site, shape in self.shapes.items()
         ]
@@ -104,7 +120,13 @@ class Layout:
         shapes = {
             Site(s["point"], s["layer"], s["dictionary"], s["io"]): tuple(s["shape"]) for s in data["sites"]
         }
-        return cls(data["n_samples"], shapes, data["dtype"], data["chunk_rows"])
+        sparse = frozenset(s for s, entry in zip(shapes, data["sites"], strict=True) if entry.get("sparse"))
+        return cls(data["n_samples"], shapes, data["dtype"], data["chunk_rows"], sparse)
+
+
+def _row_bytes(shape: tuple[int, ...], item: int, sparse: bool) -> int:
+    size = int(np.prod(shape))
+    return min(size, GUESS) * (2 + item) + 8 if sparse else size * item
 
 
 def sample_bytes() -> int:
@@ -115,6 +137,15 @@ def sample_bytes() -> int:
 def array_name(site: Site) -> str:
     """Name of a site's array in the store: its address, with a slash written as a bar."""
     return str(site).replace("/", "|")
+
+
+def source_of(group: Any, site: Site, layout: Layout) -> Any:
+    """What a store holds of a site: an array, or compressed rows."""
+    found = group[array_name(site)]
+    if site not in layout.sparse:
+        return found
+    size = (layout.n_samples, layout.shapes[site][0])
+    return SparseArray.open(found, size, storage_dtype(layout.dtype))
 
 
 def create(
@@ -154,15 +185,11 @@ def _site_arrays(
     }
     if dtype == torch.bfloat16:
         attributes["encoding"] = "uint16 holding the bits of bfloat16"
-    _array(
-        group,
-        name,
-        (layout.n_samples, *shape),
-        layout.chunk_rows,
-        str(on_disk(dtype)),
-        dims,
-        attributes,
-    )
+    if site in layout.sparse:
+        SparseArray.create(group, name, (layout.n_samples, shape[0]), layout.chunk_rows, dtype, attributes)
+    else:
+        kind, full = str(on_disk(dtype)), (layout.n_samples, *shape)
+        _array(group, name, full, layout.chunk_rows, kind, dims, attributes)
     index = _array(group, f"unit.{name}", shape[:1], shape[0], "int64", dims[1:2], {})
     index[:] = np.asarray(labels.get("index", range(shape[0])))
 
@@ -206,6 +233,10 @@ def read_attributes(path: Path) -> dict[str, Any]:
 
 def mark_complete(path: Path) -> None:
     """Say in the store that every sample is there."""
+    if '"sparse": true' in (path / "zarr.json").read_text():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            zarr.consolidate_metadata(str(path))  # groups of codes were cut to their length
     file = path / "zarr.json"
     data = json.loads(file.read_text())
     data["attributes"]["patchclamp"]["complete"] = True

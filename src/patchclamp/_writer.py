@@ -17,6 +17,7 @@ from torch import Tensor
 from patchclamp import _store
 from patchclamp._lazy import from_disk, storage_dtype, to_disk
 from patchclamp._samples import COLUMNS, Samples
+from patchclamp._sparse import SparseArray, SparseCodes
 from patchclamp._store import JOURNAL, Layout
 from patchclamp.errors import PatchclampError
 from patchclamp.units import Site
@@ -79,10 +80,13 @@ class StoreWriter:
         ):  # else each chunk is compared with its filler
             group: Any = zarr.open_group(str(self.path), mode="r+", zarr_format=3, use_consolidated=False)
             self._columns = {name: group[name] for name in COLUMNS}
-            self._arrays = {site: group[_store.array_name(site)] for site in layout.shapes}
+            sources = {site: _store.source_of(group, site, layout) for site in layout.shapes}
+        self._arrays = {site: source for site, source in sources.items() if site not in layout.sparse}
+        self._codes: dict[Site, SparseArray] = {site: sources[site] for site in layout.sparse}
         self._dtype = storage_dtype(layout.dtype)
         self._fill = 0
         self._buffers: dict[Site, Tensor] = {}
+        self._parts: dict[Site, list[SparseCodes]] = {site: [] for site in layout.sparse}
         self._labels: dict[str, Tensor] = {}
 
     def _read_journal(self) -> None:
@@ -111,7 +115,7 @@ class StoreWriter:
             raise PatchclampError(
                 f"{self.path}: {len(samples)} samples after {self.taken} are more than its {self.layout.n_samples}"
             )
-        if not self._buffers:
+        if not self._labels:
             self._allocate()
         done = 0
         while done < len(samples):
@@ -119,6 +123,8 @@ class StoreWriter:
             to, part = slice(self._fill, self._fill + step), slice(done, done + step)
             for site, buffer in self._buffers.items():
                 buffer[to] = arrays[site][part]
+            for site, parts in self._parts.items():
+                parts.append(SparseCodes.from_dense(arrays[site][part].to(self._dtype)))
             for name, column in samples.columns():
                 self._labels[name][to] = column[part]
             self._fill, done = self._fill + step, done + step
@@ -127,8 +133,8 @@ class StoreWriter:
 
     def _allocate(self) -> None:
         rows = min(self.layout.chunk_rows, self.layout.n_samples)
-        for site, shape in self.layout.shapes.items():
-            self._buffers[site] = torch.empty(rows, *shape, dtype=self._dtype)
+        for site in self._arrays:
+            self._buffers[site] = torch.empty(rows, *self.layout.shapes[site], dtype=self._dtype)
         for name in COLUMNS:
             self._labels[name] = torch.empty(rows, dtype=torch.bool if name == "content" else torch.int64)
 
@@ -139,6 +145,9 @@ class StoreWriter:
                 array[where] = self._labels[name][: self._fill].numpy()
             for site, array in self._arrays.items():
                 array[where] = to_disk(self._buffers[site][: self._fill])
+            for site, source in self._codes.items():
+                source.append(self.rows, SparseCodes.concat(self._parts[site]))
+                self._parts[site] = []
             self._write_journal(where.stop)
         self.rows, self._fill = where.stop, 0
 
@@ -154,12 +163,21 @@ class StoreWriter:
 
     def read(self, site: Site, start: int, stop: int) -> Tensor:
         """Activity already taken, wherever it is."""
+        if site in self._codes:
+            return self._read_codes(site, start, stop)
         parts = []
         if start < self.rows:
             parts.append(from_disk(self._arrays[site][start : min(stop, self.rows)], self._dtype))
         if stop > self.rows:
             parts.append(self._buffers[site][max(start - self.rows, 0) : stop - self.rows])
         return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+
+    def _read_codes(self, site: Site, start: int, stop: int) -> Tensor:
+        written = self._codes[site].codes(min(start, self.rows), min(stop, self.rows))
+        if stop <= self.rows:
+            return written.to_dense()
+        waiting = SparseCodes.concat(self._parts[site]).rows(max(start - self.rows, 0), stop - self.rows)
+        return written.append(waiting).to_dense()
 
     def finish(self) -> None:
         """Mark the store complete and remove journal and lock; refused while samples are missing."""
@@ -169,6 +187,8 @@ class StoreWriter:
             )
         if not self.complete:
             with _disk(self):
+                for source in self._codes.values():
+                    source.cut()
                 _store.mark_complete(self.path)
         self.complete = True
         (self.path / JOURNAL).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Recordings: activity, samples x units, labelled on both axes, the same object for a model and a brain.
 
 On disk a recording is a Zarr (version 3) group that `xarray.open_zarr` opens: an array for each site with dims
-(sample, unit.SITE), or (sample, unit.SITE, part.SITE) for heads, and one array for each label of the sample axis
+(sample, unit.SITE), or (sample, unit.SITE, part.SITE) for heads (for features a group of compressed rows), and one array for each label of the sample axis
 (doc, position, token, content, label, group). The group's attribute `patchclamp` holds the manifest.
 """
 
@@ -20,7 +20,7 @@ from patchclamp import _store
 from patchclamp._inmemory import check_array, check_trials, default_samples, named, parsed, unit_columns
 from patchclamp._lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
 from patchclamp._samples import COLUMNS, Samples
-from patchclamp._sparse import SparseCodes
+from patchclamp._sparse import SparseArray, SparseCodes
 from patchclamp._store import Layout
 from patchclamp._where import STEP, Where, matching
 from patchclamp._writer import StoreWriter
@@ -81,11 +81,10 @@ class Recording:
         group: Any = zarr.open_group(str(path), mode="r", zarr_format=3)
         rows = range(layout.n_samples if stored["complete"] else _store.rows_written(path))
         dtype = storage_dtype(layout.dtype)
-        sources = {site: group[_store.array_name(site)] for site in layout.shapes}
+        sources = {site: _store.source_of(group, site, layout) for site in layout.shapes}
         arrays = {site: SiteArray(site, source, dtype, rows) for site, source in sources.items()}
-        labels = {site: dict(source.attrs["unit_labels"]) for site, source in sources.items()}
-        columns = {name: group[name] for name in COLUMNS}
-        complete = bool(stored["complete"])
+        labels = {site: dict(group[_store.array_name(site)].attrs["unit_labels"]) for site in sources}
+        columns, complete = {name: group[name] for name in COLUMNS}, bool(stored["complete"])
         return cls(arrays, columns, rows, stored["manifest"], labels, path, layout.chunk_rows, complete)
 
     @staticmethod
@@ -361,11 +360,15 @@ class Recording:
             for name in table.columns
         }
 
-    def codes(self, name: str) -> SparseCodes:
-        """Sparse codes kept in the store under `name`."""
+    def codes(self, name: str | Site) -> SparseCodes:
+        """Compressed rows of a site (of features, without making them dense), or codes put into the store by name."""
+        if str(name) in self:
+            array = self._arrays[self.site(name)]
+            sparse = isinstance(array.source, SparseArray) and array.units is None
+            return array.source.pick(array.rows) if sparse else SparseCodes.from_dense(array[:])
         if self.path is None:
             raise PatchclampError(f"{name}: this recording is in memory and keeps no codes")
-        return SparseCodes.load(zarr.open_group(str(self.path), mode="r", use_consolidated=False), name)
+        return SparseCodes.load(zarr.open_group(str(self.path), mode="r", use_consolidated=False), str(name))
 
     def save(self, path: str | Path) -> Recording:
         """Write what is selected to a new store and open it; a path that exists is refused."""
@@ -376,8 +379,10 @@ class Recording:
         if Path(path).exists():
             raise PatchclampError(f"{path}: exists already; choose another path, or delete it first")
         labels = {site: self._kept_labels(site) for site in self.sites}
-        shapes: dict[Site | str, tuple[int, ...]] = {s: a.shape[1:] for s, a in self._arrays.items()}
-        with Recording.create(path, self.manifest, shapes, self.n_samples, name, labels=labels) as writer:
+        sparse = [s for s, a in self._arrays.items() if isinstance(a.source, SparseArray)]
+        shapes = {s: a.shape[1:] for s, a in self._arrays.items()}
+        layout = Layout.of(self.n_samples, shapes, name, None, sparse)
+        with StoreWriter(path, self.manifest, layout, labels) as writer:
             for samples, arrays in self.chunks():
                 writer.append(samples, arrays)
             writer.finish()

@@ -126,7 +126,8 @@ def prepare(
             "use subject.run for them, or record z or head"
         )
     shapes = {site: _shape(subject, site) for site in sites}
-    layout = Layout.of(corpus.n_samples, shapes, dtype, chunk_rows)
+    features = [site for site in sites if site.dictionary is not None]
+    layout = Layout.of(corpus.n_samples, shapes, dtype, chunk_rows, features)
     kind = subject.device.type
     batch = batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["cuda"])
     most = 128 * batch

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from patchclamp._lazy import SiteArray, storage_dtype
+from patchclamp._sparse import SparseArray, SparseCodes
 from patchclamp._store import Layout, write_atomically
 from patchclamp.errors import PatchclampError
 from patchclamp.recording import Recording, Samples, StoreWriter
@@ -53,20 +54,32 @@ class MemorySink:
         self._layout, self._manifest = layout, manifest
         self._parts: list[Samples] = []
         self._arrays = {
-            site: torch.empty(layout.n_samples, *shape, dtype=dtype) for site, shape in layout.shapes.items()
+            site: torch.empty(layout.n_samples, *shape, dtype=dtype)
+            for site, shape in layout.shapes.items()
+            if site not in layout.sparse
         }
+        self._codes: dict[Site, list[SparseCodes]] = {site: [] for site in layout.sparse}
 
     def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
         """Copy a window's samples."""
         where = slice(self.rows, self.rows + len(samples))
         for site, values in arrays.items():
-            self._arrays[site][where] = values
+            if site in self._codes:
+                self._codes[site].append(SparseCodes.from_dense(values))
+            else:
+                self._arrays[site][where] = values
         self._parts.append(samples)
         self.rows = where.stop
 
     def read(self, site: Site, start: int, stop: int) -> Tensor:
         """Activity taken before."""
+        if site in self._codes:
+            return self._joined(site).rows(start, stop).to_dense()
         return self._arrays[site][start:stop]
+
+    def _joined(self, site: Site) -> SparseCodes:
+        self._codes[site] = [SparseCodes.concat(self._codes[site])]
+        return self._codes[site][0]
 
     def commit(self, note: Mapping[str, Any]) -> None:
         """Nothing to be safe from."""
@@ -74,7 +87,12 @@ class MemorySink:
     def finish(self) -> Recording:
         """The recording in memory."""
         rows = range(self.rows)
-        views = {site: SiteArray(site, values, values.dtype, rows) for site, values in self._arrays.items()}
+        codes = {site: SparseArray.of(self._joined(site)) for site in self._codes}
+        views = {
+            site: SiteArray(site, source, source.dtype, rows)
+            for site in self._layout.shapes
+            for source in [codes[site] if site in codes else self._arrays[site]]
+        }
         columns = dict(Samples.concat(self._parts).columns())
         return Recording(views, columns, rows, self._manifest, {}, None, self._layout.chunk_rows)
 
