@@ -13,7 +13,7 @@ from patchclamp.truth.base import (
 )
 
 # Each of these files registers its systems; the order is that of tables.
-from patchclamp.truth import gates, induction  # isort: skip
+from patchclamp.truth import gates, induction, rasp_truths  # isort: skip
 from patchclamp.truth import planted, populations  # isort: skip
 
 __all__ = [
@@ -29,5 +29,6 @@ __all__ = [
     "load_truth",
     "planted",
     "populations",
+    "rasp_truths",
     "register",
 ]
