@@ -21,15 +21,19 @@ read by later layers, not by the head.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from patchclamp.describe._extremes import Best, Rows, extremes
 from patchclamp.errors import PatchclampError
+from patchclamp.subjects.dictionaries import output_rows
 
 __all__ = ["decode_directions", "decode_in", "lm_head", "output_directions"]
 
@@ -49,22 +53,29 @@ def lm_head(
     subject: Any,
     units: Any,
     *,
+    names: Sequence[str] | None = None,
     top: int = 8,
     norm: str = "gain",
     n_null: int = 200,
     seed: int = 0,
     min_norm: float = 0.5,
-    chunk: int = 8192,
+    chunk: int | None = None,
 ) -> pd.DataFrame:
-    """Decode what units write into the stream: neurons by their output weights, stream units by their axis.
+    """Decode what units write into the stream, or any directions of it, in one call.
+
+    Neurons are decoded by their output weights, features by what their dictionary writes, stream units by their axis;
+    a probe, a difference of means or any other vector as it is.
 
     Parameters
     ----------
     subject
         A language model.
     units
-        Anything that `Units.parse` reads, on `mlp_act` or on a site that lives in the stream. Heads write no fixed
-        direction; hand their average contribution to `decode_directions`.
+        Anything that `Units.parse` reads, on `mlp_act`, on a site that lives in the stream, or features over one of
+        these (``"mlp_act.*"``: all neurons); or a tensor of directions, (d_model,) or (n, d_model). Heads write no
+        fixed direction; hand in their average contribution.
+    names
+        Of the directions, where a tensor is given.
     top, norm, n_null, seed, min_norm, chunk
         As in `decode_directions`.
 
@@ -76,32 +87,31 @@ def lm_head(
     Raises
     ------
     PatchclampError
-        For units without an output direction.
+        For units without an output direction, and directions of another width.
 
     Examples
     --------
     >>> import patchclamp as pc                                     # doctest: +SKIP
     >>> lm_head(pc.open_subject("smollm2"), "mlp_act.28[7]", top=3)  # doctest: +SKIP
     """
+    options: dict[str, Any] = {"top": top, "norm": norm, "n_null": n_null, "seed": seed, "min_norm": min_norm}
+    if isinstance(units, Tensor):
+        rows = units.detach().float().reshape(-1, units.shape[-1])
+        if rows.shape[1] != subject.d_model:
+            raise PatchclampError(
+                f"directions of {rows.shape[1]} entries: the stream of {subject.name} has {subject.d_model}"
+            )
+        named = [f"direction[{i}]" for i in range(len(rows))] if names is None else list(names)
+        return decode_in(subject, rows, named, chunk=chunk, **options)
     selection = subject.units(units)
-    names: list[str] = []
-    rows: list[Tensor] = []
+    addresses: list[str] = []
+    parts: list[Tensor] = []
     for site, indices in selection.items():
-        matrix = output_directions(subject, site)
+        matrix = output_directions(subject, site).detach()
         chosen = range(matrix.shape[0]) if indices is None else indices
-        rows.append(matrix[list(chosen)])
-        names.extend(f"{site}[{i}]" for i in chosen)
-    return decode_in(
-        subject,
-        torch.cat(rows),
-        names,
-        top=top,
-        norm=norm,
-        n_null=n_null,
-        seed=seed,
-        min_norm=min_norm,
-        chunk=chunk,
-    )
+        parts.append(matrix[list(chosen)].float())
+        addresses.extend(f"{site}[{i}]" for i in chosen)
+    return decode_in(subject, torch.cat(parts), addresses, chunk=chunk, **options)
 
 
 def decode_in(
@@ -128,13 +138,19 @@ def decode_in(
 
 
 def output_directions(subject: Any, site: Any) -> Float[Tensor, "units d_model"]:
-    """Return what each unit of a site writes into the stream: output weights of neurons, axes of stream sites.
+    """Return what each unit of a site writes into the stream: output weights of neurons, axes of stream sites, and
+    what features write there.
 
     Raises
     ------
     PatchclampError
         For sites whose units write no fixed direction.
     """
+    if site.dictionary is not None:
+        written = subject.dictionary(site).target
+        if written.point == "mlp_act" or written.point in STREAM_POINTS | {"mlp_out", "attn_out"}:
+            return output_rows(subject, site)
+        raise PatchclampError(f"{site}: its dictionary writes to {written}, which does not add to the stream")
     if site.point == "mlp_act":
         return subject.output_matrix(site)
     if site.point in STREAM_POINTS:
@@ -156,7 +172,7 @@ def decode_directions(
     n_null: int = 200,
     seed: int = 0,
     min_norm: float = 0.5,
-    chunk: int = 8192,
+    chunk: int | None = None,
     norm: str = "gain",
 ) -> pd.DataFrame:
     """Return the tokens that each direction promotes and suppresses most, with z-scores against random directions.
@@ -178,7 +194,7 @@ def decode_directions(
     min_norm
         Rows shorter than this fraction of the median are left out: never-trained tokens would fill the lists.
     chunk
-        Rows of the vocabulary held at a time; the result does not depend on it.
+        Rows of the vocabulary held at a time, default: as many as fit into 256 MB. The result does not depend on it.
     norm
         ``"gain"`` or ``"ignore"``: whether `gain` is applied.
 
@@ -207,77 +223,46 @@ def decode_directions(
         if not (math.isfinite(length) and length > 0):
             raise PatchclampError(f"{name}: its direction has length {length}, so there is nothing to decode")
     unit = directions.float() / lengths[:, None].float()
-    rows = _Rows(unembedding, gain if norm == "gain" else None, min_norm, chunk)
-    best = _extremes(unit, rows, min(top, rows.kept))
-    null = _null_of_max(unit.shape[1], rows, n_null, seed)
-    records = []
-    for way, (z, logit, ids) in best.items():
-        for i, name in enumerate(names):
-            for rank in range(z.shape[1]):
-                size = float(z[i, rank].abs())
-                p = (1 + int((null >= size).sum())) / (len(null) + 1)
-                token = int(ids[i, rank])
-                signed = (float(logit[i, rank]), float(z[i, rank]))
-                records.append((i, name, way, rank + 1, _text(tokens, token), token, *signed, p))
-    columns = ["_order", "unit", "way", "rank", "token", "token_id", "logit", "z", "p"]
-    table = pd.DataFrame(records, columns=columns).sort_values(["_order", "way", "rank"])
-    return table.drop(columns="_order").reset_index(drop=True)
+    rows = Rows(unembedding, gain if norm == "gain" else None, min_norm, chunk)
+    best = extremes(unit, rows, min(top, rows.kept))
+    null = np.sort(_null_of_max(unit.shape[1], rows, n_null, seed).numpy())
+    return _table(names, best, null, tokens)
 
 
-class _Rows:
-    """The rows e_t, a chunk at a time: gain applied, short ones dropped, centred over those kept."""
-
-    def __init__(self, weights: Tensor, gain: Tensor | None, min_norm: float, chunk: int) -> None:
-        self._weights, self._gain, self._chunk = weights, gain, chunk
-        norms = torch.cat([block.norm(dim=1) for _, block in self._raw()])
-        self._keep = norms >= min_norm * norms.median()
-        self.kept = int(self._keep.sum())
-        total = torch.zeros(weights.shape[1], dtype=torch.float64, device=weights.device)
-        for start, block in self._raw():
-            total += block[self._keep[start : start + len(block)]].double().sum(0)
-        self._mean = (total / max(self.kept, 1)).float()
-
-    def _raw(self) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, len(self._weights), self._chunk):
-            block = self._weights[start : start + self._chunk].detach().float()
-            yield start, block if self._gain is None else block * self._gain.float()
-
-    def blocks(self) -> Iterator[tuple[Int[Tensor, " rows"], Float[Tensor, "rows d_model"]]]:
-        """Yield (token ids, centred rows) of the tokens kept."""
-        for start, block in self._raw():
-            keep = self._keep[start : start + len(block)]
-            yield keep.nonzero()[:, 0] + start, block[keep] - self._mean
-
-
-def _scores(unit: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
-    """Return logits and z of unit directions against a block of rows, both (n, rows)."""
-    logits = unit @ block.T
-    return logits, logits * math.sqrt(unit.shape[1]) / block.norm(dim=1).clamp_min(1e-12)
+def _table(names: list[str], best: dict[str, Best], null: NDArray[np.float32], tokens: Any) -> pd.DataFrame:
+    """One row a unit, way and rank."""
+    parts, order = [], np.arange(len(names))
+    for way, found in best.items():
+        z, ids = found.z.cpu().numpy(), found.ids.cpu().numpy()
+        k = z.shape[1]
+        reached = len(null) - np.searchsorted(null, np.abs(z), side="left")
+        columns = {
+            "_order": np.repeat(order, k),
+            "unit": np.repeat(np.asarray(names, dtype=object), k),
+            "way": way,
+            "rank": np.tile(np.arange(1, k + 1), len(names)),
+            "token_id": ids.ravel(),
+            "logit": found.logit.double().cpu().numpy().ravel(),
+            "z": z.ravel().astype(np.float64),
+            "p": ((1 + reached) / (len(null) + 1)).ravel(),
+        }
+        parts.append(pd.DataFrame(columns))
+    table = pd.concat(parts).sort_values(["_order", "way", "rank"])
+    text = {int(t): _text(tokens, int(t)) for t in table["token_id"].unique()}
+    table["token"] = table["token_id"].map(text)
+    names_in_order = ["unit", "way", "rank", "token", "token_id", "logit", "z", "p"]
+    return table[names_in_order].reset_index(drop=True)
 
 
-def _extremes(unit: Tensor, rows: _Rows, top: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Return for each way (z, logit, token id), each (n, top), merged chunk by chunk; ties go to the smaller id."""
-    best: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    for ids, block in rows.blocks():
-        logits, z = _scores(unit, block)
-        for way, sign in (("promotes", 1.0), ("suppresses", -1.0)):
-            found = (z, logits, ids.expand(len(unit), -1))
-            if way in best:
-                found = tuple(torch.cat(pair, 1) for pair in zip(best[way], found, strict=True))  # type: ignore[assignment]
-            order = (sign * found[0]).argsort(dim=1, descending=True, stable=True)[:, :top]
-            best[way] = tuple(part.gather(1, order) for part in found)  # type: ignore[assignment]
-    return best
-
-
-def _null_of_max(d_model: int, rows: _Rows, n_null: int, seed: int) -> Float[Tensor, " null"]:
+def _null_of_max(d_model: int, rows: Rows, n_null: int, seed: int) -> Float[Tensor, " null"]:
     """Return the largest |z| over the vocabulary for each of `n_null` directions drawn evenly from the sphere."""
     # A stream of its own: weights drawn with the same small seed would otherwise be the "random" directions.
     generator = torch.Generator().manual_seed(0x1A7E_0000 + seed)
     random = torch.randn(n_null, d_model, generator=generator)
     random = random / random.norm(dim=1, keepdim=True)
     top = torch.zeros(n_null)
-    for _, block in rows.blocks():
-        top = torch.maximum(top, _scores(random.to(block.device), block)[1].abs().amax(1).cpu())
+    for block in rows.blocks():
+        top = torch.maximum(top, (random.to(block.rows.device) @ block.rows.T).abs().amax(1).cpu())
     return top
 
 
