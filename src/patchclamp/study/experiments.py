@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from patchclamp._statistics import bootstrap_interval
 from patchclamp.intervene import effect
 from patchclamp.intervention import Intervention
 from patchclamp.study.share import Share, ratio_interval, share_lost
@@ -94,15 +97,34 @@ class Bench:
         return [share.estimate for share in self.each(units)]
 
     def recovered(self, units: Units, among: Sequence[str]) -> Share:
-        """Return the share of the metric that is left when everything among some sites but the units is ablated."""
+        """Return the share of the metric that is left when everything among some sites but the units is ablated.
+
+        Its control is the share that is left when the units are ablated too: where a kind is not needed at all, any of
+        its units "recover" everything. The control's interval is that of the paired difference, laid around it, so
+        that the share beats it when the difference is above zero.
+        """
         lost = self.lost(complement(self.subject, units, among))
+        floor = self.lost(complement(self.subject, Units({}), among))
+        low, high = bootstrap_interval(
+            np.asarray(floor.per_item) - np.asarray(lost.per_item),
+            [item.group for item in self.items.items],
+            seed=self.seed,
+        )
+        kept = 1 - lost.estimate
         return Share(
-            estimate=1 - lost.estimate,
+            estimate=kept,
             low=1 - lost.high,
             high=1 - lost.low,
             baseline=lost.baseline,
             changed=lost.changed,
             n=lost.n,
+            control={
+                "mean": 1 - floor.estimate,
+                "low": kept - float(high),
+                "high": kept - float(low),
+                "n_sets": 1,
+                "matched_by": "none of the kind kept",
+            },
         )
 
     def ratio(self, units: Units, alone: Sequence[Share] = (), together: Share | None = None) -> Share:

@@ -96,11 +96,23 @@ def matters(share: Share) -> bool:
     return share.low > NEAR_ZERO and share.beats_control
 
 
+def suffices(share: Share) -> bool:
+    """Return whether half of the metric is left for certain, and more than without the units."""
+    if share.control is None:
+        return False
+    return share.low >= 0.5 and share.estimate - share.control["high"] > NEAR_ZERO
+
+
 def sufficiency(
     context: Context, id: str, what: str, units: Units, among: Sequence[str], share: Share
-) -> Claim:
-    """Return the claim about what is left when all units of the same kind but these are ablated."""
-    enough = share.low >= 0.5
+) -> Claim | None:
+    """Return the claim about what is left when all units of the same kind but these are ablated.
+
+    None where as much is left with these ablated too: then they are not what recovers it.
+    """
+    enough = suffices(share)
+    if share.low >= 0.5 and not enough:
+        return None
     text = f"Keeping only {what} ({_short(units)}) and ablating all others of their kind "
     text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.estimate if enough else share.high)}"
     text += f" of the {context.metric_text} on held-out items of {context.title}"
@@ -109,8 +121,13 @@ def sufficiency(
         if enough
         else f" (estimate {percent(share.estimate)})"
     )
-    text += "." if enough else ": they are not the whole mechanism."
-    criterion = {"at_least": _down(share.low)} if enough else {"at_most": _up(share.high)}
+    if enough and share.control is not None:
+        text += f"; with these ablated too, {percent(share.control['mean'])} is left."
+    else:
+        text += ": they are not the whole mechanism."
+    criterion: dict[str, Any] = {"at_least": _down(share.low), "beats_control": True}
+    if not enough:
+        criterion = {"at_most": _up(share.high)}
     return _claim(
         context, id, "sufficiency", text, units, share, criterion, negative=not enough, among=tuple(among)
     )

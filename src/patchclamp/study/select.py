@@ -131,6 +131,8 @@ def choose_size(sizes: Sequence[int], lost: Sequence[float], target: float) -> t
     5
     >>> choose_size([1, 2, 5], [0.3, 0.41, 0.4], 0.9)[0]
     2
+    >>> choose_size([1, 2], [-0.3, -0.1], 0.9)[0]
+    2
     """
     for size, value in zip(sizes, lost, strict=True):
         if value >= target:
@@ -138,7 +140,7 @@ def choose_size(sizes: Sequence[int], lost: Sequence[float], target: float) -> t
                 size,
                 f"smallest set tried that loses at least {target:.0%} of the metric on the validation items",
             )
-    goal = 0.95 * max(lost)
+    goal = max(lost) - 0.05 * abs(max(lost))  # below the largest also where every set raises the metric
     size = next(s for s, value in zip(sizes, lost, strict=True) if value >= goal)
     return size, (
         f"no set tried loses {target:.0%} of the metric on the validation items; "

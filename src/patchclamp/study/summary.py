@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patchclamp.study.findings import Context, matters
+from patchclamp.study.findings import Context, matters, suffices
 from patchclamp.study.proof import KINDS, Proved
 from patchclamp.study.select import Selection
 from patchclamp.study.share import Share
@@ -29,7 +29,7 @@ def headline(context: Context, selections: Sequence[Selection], proved: Proved) 
     if share.low >= 0.5 and share.beats_control:
         carry = "carries" if one else "carry"
         return f"{who} {carry} it: {ablated} {effect}, on items that had no part in choosing them{random}."
-    if share.beats_control:
+    if matters(share):
         return f"No small set of {s.kind} carries it alone: of {who}, {ablated} {effect}{random}."
     return f"No {s.kind} were found that matter more than random ones: of {who}, {ablated} {effect}{random}."
 
@@ -68,7 +68,9 @@ def sentences(context: Context, selections: Sequence[Selection], proved: Proved)
             found.append(_alone(s, proved))
     if first.kind in proved.kept:
         kept = proved.kept[first.kind]
-        verdict = "nearly enough" if kept.low > 0.5 else "needed, and far from enough"
+        verdict = "nearly enough" if suffices(kept) else "far from enough"
+        if kept.low >= 0.5 and not suffices(kept):
+            verdict = "not what does it, for as much is left without any"
         found.append(
             f"With every other one of the {len(first.order):,} {first.kind} ablated, the chosen recover "
             f"{percent(kept.estimate)} ({percent(kept.low)} to {percent(kept.high)}): among {first.kind} they are {verdict}."
@@ -91,9 +93,7 @@ def _joint(s: Selection, share: Share) -> str:
     text = f"{s.k:,} of {len(s.order):,} {name}: {percent(share.estimate)} ({percent(share.low)} to {percent(share.high)})"
     if share.control is not None:
         text += f", random ones {percent(share.control['mean'])}"
-    return text + (
-        ". They matter." if share.beats_control and share.low > 0 else ". No evidence that they matter."
-    )
+    return text + (". They matter." if matters(share) else ". No evidence that they matter.")
 
 
 def _alone(s: Selection, proved: Proved) -> str:

@@ -1,0 +1,303 @@
+"""Null calibration: how often a study makes a claim where there is nothing to claim.
+
+The system is a small language model whose answer comes from the last token alone, by a path past all blocks. Heads and
+neurons read the other words, which say nothing about the answer, and write along the read-out: their effect on an item
+is as large as one likes and has the mean zero over items, whatever the unit. Every claim that a unit matters is false.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from scipy.stats import beta
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from patchclamp.attribute import METHODS
+from patchclamp.errors import PatchclampError
+from patchclamp.scores import Scores
+from patchclamp.study import ability, proof
+from patchclamp.study.claims import Claim
+from patchclamp.study.experiments import Bench
+from patchclamp.study.options import StudyOptions
+from patchclamp.subjects import LanguageModel, open_subject
+from patchclamp.subjects.reference import Reference
+from patchclamp.task import Item, Task
+
+__all__ = ["NullRate", "bystander_task", "bystanders", "clopper_pearson", "null_claims", "null_rate"]
+
+STATED = 0.05
+"""A study of a system without effect makes a claim that something matters in at most this share of cases."""
+
+WORDS = tuple(f"w{i}" for i in range(48))
+SIGNS = ("yes", "no")
+LAYERS, HEADS, WIDTH, NEURONS = 1, 16, 64, 24
+READ, WRITE, SIGN = slice(0, 16), slice(16, 32), 32
+OPTIONS = StudyOptions(
+    n_train=24, n_validation=16, n_test=24, method="attribution_patching", head_sizes=(1, 2, 4),
+    neuron_sizes=(1, 2, 4), n_singles=3, refine_heads=4, batch_size=64,
+)  # fmt: skip
+"""Sizes of the studies that are counted; all that decides about claims is as in any study."""
+
+
+def bystanders(seed: int = 0, noise: float = 1.5) -> LanguageModel:
+    """A model in which no head and no neuron has an effect on the mean.
+
+    The stream has three parts: what blocks read (16 units), what they write (16) and the sign (1), which the last
+    token's embedding sets and no block reads. logit(yes) - logit(no) = sign + noise * (what was written along one
+    direction), up to the final norm, which the sign dominates.
+
+    Parameters
+    ----------
+    seed
+        Of all weights.
+    noise
+        Standard deviation over items of what all blocks together add to the metric, in units of its mean.
+    """
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=WIDTH, intermediate_size=NEURONS, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=16, tie_word_embeddings=False,
+    )  # fmt: skip
+    model: Any = LlamaForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in [p for p in model.parameters() if p.ndim == 2]:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
+        for layer in model.model.layers:
+            _part_ways(layer.self_attn, layer.mlp)
+        _ends(model.model.embed_tokens.weight, model.lm_head.weight, generator)
+    subject = open_subject(model, tokenizer=_tokenizer())
+    assert isinstance(subject, LanguageModel)
+    values = ability._evaluate(subject, bystander_task(64, seed), "clean", 64)[0]
+    with torch.no_grad():  # what blocks add to the metric now varies by `noise` of its mean
+        model.lm_head.weight[:, WRITE] *= noise * values.mean() / values.std()
+    return subject
+
+
+def _part_ways(attention: Any, mlp: Any) -> None:
+    """Heads read words, neurons read what heads wrote, both write beside the sign."""
+    for module in (attention.q_proj, attention.k_proj, attention.v_proj):
+        _reads(module, READ, 8.0)
+    for module in (mlp.gate_proj, mlp.up_proj):
+        _reads(module, WRITE, 128.0)
+    for module in (attention.o_proj, mlp.down_proj):
+        module.weight[: WRITE.start] = 0
+        module.weight[WRITE.stop :] = 0
+        # Small beside the sign, so that the norms stay as they are; the read-out makes up for it.
+        module.weight *= 0.1
+
+
+def _ends(embedding: Tensor, unembedding: Tensor, generator: torch.Generator) -> None:
+    """Words have random codes, signs a unit of their own; logits read the sign and one direction of what is written."""
+    embedding.zero_()
+    embedding[: len(WORDS), READ] = torch.randn(len(WORDS), READ.stop, generator=generator)
+    embedding[: len(WORDS), SIGN + 1] = 40  # as large as the sign, so that norms are alike at all tokens
+    direction = torch.randn(WRITE.stop - WRITE.start, generator=generator)
+    unembedding.zero_()
+    for token, sign in enumerate((1.0, -1.0), start=len(WORDS)):
+        embedding[token, SIGN] = 40 * sign
+        unembedding[token, SIGN] = sign / 2
+        unembedding[token, WRITE] = sign / 2 * direction / direction.norm()
+
+
+def _reads(module: torch.nn.Linear, part: slice, gain: float) -> None:
+    """Make a projection read one part of the stream alone."""
+    kept = module.weight[:, part] * gain
+    module.weight.zero_()
+    module.weight[:, part] = kept
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: i for i, word in enumerate([*WORDS, *SIGNS, "<unk>"])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+
+
+def bystander_task(n: int = 96, seed: int = 0) -> Task:
+    """Prompts of five words and a sign, which is the answer; in the corrupted prompt all six are others."""
+    rng = random.Random(seed)
+    items = []
+    for number in range(n):
+        words, others = rng.sample(WORDS, 5), rng.sample(WORDS, 5)
+        answer, foil = SIGNS if number % 2 else SIGNS[::-1]
+        clean, corrupted = (" ".join([*some, sign]) for some, sign in ((words, answer), (others, foil)))
+        start = len(clean) - len(answer)
+        items.append(
+            Item(
+                clean=clean,
+                corrupted=corrupted,
+                answers=(f" {answer}",),
+                foils=(f" {foil}",),
+                template="six",
+                spans={"sign": (start, len(clean))},
+                corrupted_spans={"sign": (len(corrupted) - len(foil), len(corrupted))},
+            )
+        )
+    return Task(
+        "bystanders",
+        items,
+        metric="logit_diff",
+        corruption="other",
+        min_accuracy=0.5,  # its noise makes it err; what is counted are claims about a metric that is there
+        description="bystanders: yes or no",
+    )
+
+
+def null_claims(seed: int, options: StudyOptions = OPTIONS, *, held_out: bool = True) -> list[Claim]:
+    """Run selection and proof of one study on the bystanders, and return all its claims, negative ones included.
+
+    Parameters
+    ----------
+    seed
+        Of model, items, bootstrap and random sets.
+    options
+        Sizes; its own seed is not used.
+    held_out
+        False selects and verifies on the same items: how wrong that goes is what the split is for.
+    """
+    options = replace(options, seed=seed)
+    subject = bystanders(seed)
+    most = max(options.n_test, options.n_validation, -(-options.n_train // 2))
+    task = bystander_task(4 * most + 16, seed)
+    splits = ability.splits_of(task, options)
+    if not held_out:
+        splits = dict.fromkeys(splits, splits["test"])
+    ability.measure_ability(subject, splits["test"], options)
+    change = {
+        "kind": options.kind,
+        "positions": "all",
+        "seed": seed,
+        "by": options.by,
+        "source": options.source,
+    }
+    bench = Bench(
+        subject, splits["test"], Reference(subject, task.split("train"), options.batch_size), change, seed
+    )
+    sites = [site for site in subject.known_sites() if site.point in ("head", "mlp_act")]
+    methods: Mapping[str, Callable[..., Scores]] = METHODS
+    scores = methods[options.method](subject, splits["train"], sites, direction=options.direction)
+    selections = proof.select_all(bench, splits["validation"], scores, options)
+    context = proof.context_of(subject, task, splits, bench, task.name, options)
+    return proof.prove(bench, selections, context, options, lambda *_: None).claims
+
+
+@dataclass(frozen=True)
+class NullRate:
+    """How many of some studies of a system without effects claimed one.
+
+    Parameters
+    ----------
+    claimed, runs
+        Studies with at least one claim that units matter or are enough, of how many that ran.
+    low, high
+        Clopper and Pearson's 95 % interval of the rate.
+    tests, false
+        Statements that were put to the test in all of them together, and how many became such claims.
+    refused
+        Studies that ended before any claim, because the model did not do the task on the test items.
+    stated
+        The rate that a study promises not to exceed.
+    by_kind
+        Kind of claim and of unit -> how many.
+    """
+
+    claimed: int
+    runs: int
+    low: float
+    high: float
+    tests: int
+    false: int
+    refused: int
+    by_kind: Mapping[str, int]
+    stated: float = STATED
+
+    @property
+    def rate(self) -> float:
+        """Studies with a false claim, as a share."""
+        return self.claimed / self.runs if self.runs else 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the rate is compatible with the stated one: its interval begins at or below it."""
+        return self.low <= self.stated
+
+    def __str__(self) -> str:
+        return (
+            f"{self.claimed} of {self.runs} studies claim an effect where there is none: {self.rate:.1%} "
+            f"[{self.low:.1%}, {self.high:.1%}], stated {self.stated:.0%}; {self.false} of {self.tests} statements "
+            f"tested; {self.refused} refused"
+        )
+
+
+def null_rate(
+    n_runs: int = 200,
+    seed: int = 0,
+    *,
+    claims: Callable[[int], Sequence[Claim]] = null_claims,
+    options: StudyOptions = OPTIONS,
+    progress: Callable[[str, float, float | None], None] | None = None,
+) -> NullRate:
+    """Run studies on systems without effect and count those that claim one.
+
+    Parameters
+    ----------
+    n_runs
+        Studies; each has a model, items, bootstrap and random sets of its own.
+    seed
+        Of the first; run i has seed + i.
+    claims
+        Seed -> the claims of one study; `null_claims` by default.
+    options
+        Only to count how many statements are tested.
+
+    Returns
+    -------
+    NullRate
+
+    Examples
+    --------
+    >>> print(null_rate(200))                                                   # doctest: +SKIP
+    """
+    positive: Counter[str] = Counter()
+    claimed = refused = runs = 0
+    for number in range(n_runs):
+        if progress is not None:
+            progress("studies of systems without effect", number, n_runs)
+        try:
+            found = [claim for claim in claims(seed + number) if asserts(claim)]
+        except PatchclampError:
+            refused += 1
+            continue
+        runs += 1
+        claimed += bool(found)
+        positive.update(f"{claim.kind} {claim.units[0].split('.')[0]}" for claim in found)
+    low, high = clopper_pearson(claimed, runs)
+    # Of heads and neurons: together and each of the first alone; heads also kept.
+    tests = runs * (2 * (1 + options.n_singles) + 1)
+    return NullRate(claimed, runs, low, high, tests, sum(positive.values()), refused, dict(positive))
+
+
+def asserts(claim: Claim) -> bool:
+    """Whether a claim says that units matter or are enough; redundancy follows from one that does."""
+    return not claim.negative and claim.kind in ("necessity", "sufficiency")
+
+
+def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a binomial rate.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in clopper_pearson(0, 200)]
+    [0.0, 0.018]
+    """
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
