@@ -261,7 +261,7 @@ def test_the_line_it_prints():
     rng = np.random.default_rng(0)
     true = rng.normal(size=(1, 46_350))
     guess = 0.6 * true + 0.28 * rng.normal(size=true.shape)
-    found = calibration(scores(guess), exactly(scores(true))[0], 300)
+    found = calibration(scores(guess), exactly(scores(true))[0], 300, n_boot=200)
     assert str(found).startswith("estimated on 46,350 units, checked on 300: Pearson .9")
     assert str(found).endswith("slope .6")
     assert (
@@ -270,7 +270,7 @@ def test_the_line_it_prints():
         < found.measures.loc["pearson", "high"]
     )
     assert json.loads(json.dumps(found.to_json()))["checked"] == 300
-    again = calibration(scores(guess), exactly(scores(true))[0], 300)
+    again = calibration(scores(guess), exactly(scores(true))[0], 300, n_boot=200)
     assert str(again) == str(found)
 
 

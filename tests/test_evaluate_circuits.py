@@ -15,6 +15,7 @@ from patchclamp.evaluate._sets import halves
 from patchclamp.evaluate.faithfulness import faithfulness
 from patchclamp.subjects import TensorTask
 from patchclamp.task import Item, Task
+from patchclamp.truth import load_truth
 
 ALL = "units.out"
 
@@ -205,6 +206,22 @@ def test_gates_are_named(name, verdict, single, joint):
     assert found.table["effect"].tolist() == pytest.approx([joint, *single], abs=1e-6)
     assert found.interaction == pytest.approx(joint - sum(single), abs=1e-6)
     assert str(found).startswith(verdict)
+
+
+@pytest.mark.parametrize("name", ["or", "and", "sum", "backup", "cancel"])
+def test_the_gates_of_the_suite_have_their_noising_and_denoising_effects(name):
+    truth = load_truth(name)
+    addresses = list(truth.nodes)
+    found = redundancy(truth.subject, truth.task, addresses, truth.ablation).table.iloc[1:].set_index("set")
+    for column, quantity in (("effect", "noising"), ("alone", "denoising")):
+        for address in addresses:
+            assert found.loc[address, column] == pytest.approx(truth.effects[quantity][address], abs=1e-6)
+    whole = (
+        completeness(truth.subject, truth.task, addresses, list(truth.sites), truth.ablation)
+        if name != "cancel"
+        else None
+    )
+    assert whole is None or whole.worst == pytest.approx(0.0, abs=1e-6)
 
 
 def test_what_units_do_alone_is_the_denoising_effect():

@@ -65,13 +65,8 @@ def as_units(subject: Subject, what: Any) -> Units:
         what = ", ".join(what)
     if not isinstance(what, str):
         return subject.units(what)
-    found: dict[Any, Any] = {}
-    for part in split_addresses(what):
-        if "[" in part:
-            found |= dict(subject.units(part))
-        else:
-            found |= dict.fromkeys(subject.resolve(part))
-    return subject.units(found)
+    parts = [part if "[" in part else subject.resolve(part) for part in split_addresses(what)]
+    return subject.units(parts)
 
 
 def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[Member]:
