@@ -456,6 +456,21 @@ def test_splicing_leaves_the_error_out_where_it_is_asked(lm):
         assert Intervention.from_json(found.intervention[0]) == Intervention(site, "splice")
 
 
+@pytest.mark.parametrize(
+    ("address", "writes"),
+    [("resid_post.1", "resid_post.1"), ("mlp_act.1", "mlp_out.1"), ("z.1", "attn_out.1")],
+)
+def test_what_features_write_into_the_stream(llama, address, writes):
+    base, end = llama.resolve(address)[0], llama.resolve(writes)[0]
+    batch = one_pair(llama, items()).clean
+    with llama.attach("sae", lossy(base, llama.width(base))) as site:
+        more = Edit(site, lambda z, b: z + (torch.arange(11) == 2))
+        before, after = (llama.run(batch, read=[end], write=w).activity[end] for w in ([], [more]))
+        rows = llama.output_matrix(site)
+        torch.testing.assert_close(after - before, rows[2].expand_as(before), atol=1e-4, rtol=1e-3)
+        assert torch.equal(llama.output_norms(site), rows.norm(dim=1))
+
+
 def test_effects_of_features_have_matched_controls(lm):
     task, reference = planted.task(24), Reference(lm, planted.task(12, seed=1))
     rows = torch.eye(128)[32:64]  # the directions that the unembedding reads

@@ -1,8 +1,8 @@
 """Recordings: activity, samples x units, labelled on both axes, the same object for a model and a brain.
 
 On disk a recording is a Zarr (version 3) group that `xarray.open_zarr` opens: an array for each site with dims
-(sample, unit.SITE), or (sample, unit.SITE, part.SITE) for heads (for features a group of compressed rows), and one array for each label of the sample axis
-(doc, position, token, content, label, group). The group's attribute `patchclamp` holds the manifest.
+(sample, unit.SITE), or (sample, unit.SITE, part.SITE) for heads (for features a group of compressed rows), and one
+for each label of the sample axis (doc, position, token, content, label, group). The attribute `patchclamp` holds the manifest.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class DarkMatter:
         R2 of ||e||^2 predicted from [||x||^2, 1], and from [number of active features, 1]: what the other figures have
         to be compared with.
     r2_shuffled : float
-        r2_error of a fit to errors of other samples: at or below zero, unless the fit is too small.
+        r2_error of a fit to errors of other samples of the same chunk: at or below zero, unless the fit is too small.
     weights : Tensor
         B, (units + 1, units), the intercept last, float64.
     n_fit, n_test : int

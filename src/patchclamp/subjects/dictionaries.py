@@ -372,11 +372,14 @@ def provenance(subject: Any, sites: Iterable[Site]) -> dict[str, Any]:
 
 
 def output_rows(subject: Any, site: Site) -> Float[Tensor, "feature d_model"]:
-    """What each feature writes: its direction, carried on through the down projection where its target is neurons."""
+    """What each feature writes: its direction, carried on through the output projection where its target lies before one."""
     dictionary = subject.dictionary(site)
     rows: Tensor = dictionary.directions.detach().float()
     if dictionary.target.point == "mlp_act":
         rows = rows @ subject.output_matrix(dictionary.target).float().to(rows.device)
+    elif dictionary.target.point == "z":
+        matrix: Tensor = subject.head_output_matrix(dictionary.target.layer)
+        rows = rows @ matrix.float().flatten(0, 1).to(rows.device)
     return rows
 
 

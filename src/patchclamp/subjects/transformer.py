@@ -265,7 +265,9 @@ class Transformer(Subject):
         return weight.unflatten(0, (self.n_heads, -1))
 
     def output_matrix(self, site: Site) -> Float[Tensor, "units d_model"]:
-        """What each unit of a neuron site writes into the stream, one row a unit."""
+        """What each unit of a neuron site writes into the stream, one row a unit; for features, what their directions do."""
+        if site.dictionary is not None:
+            return output_rows(self, site)
         path = self.row_at(site.layer or 0).mlp_proj
         if site.point != "mlp_act" or path is None:
             raise PatchclampError(f"{site}: only mlp_act has an output matrix of its own")
