@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -76,10 +76,8 @@ class Run:
         kept = self.checkpoint.load()
         if kept is None:
             self.energy = self.activity.moments().energy
-            pool = self.activity.sample(max(BLOCK, 20 * self.settings.k), self.settings.seed)
-            self.directions = step.spread_rows(pool, self.settings.k, self.settings.seed)
-            if not self.searching:
-                self.directions = step.winner_take_all(self.directions, self.winners)
+            pool = self.activity.sample(self.rows, self.settings.seed)
+            self.directions = self.start(pool)
             self.c = torch.zeros(self.settings.k, self.settings.k, dtype=torch.float64)
             self.b = torch.zeros(self.settings.k, self.activity.width, dtype=torch.float64)
         else:
@@ -99,6 +97,23 @@ class Run:
                 if self.done:
                     break
         return self.directions
+
+    def start(self, pool: Tensor) -> Tensor:
+        """Rows of the pool that differ; or with restarts, the best of several fits to the pool, and no search."""
+        settings = self.settings
+        if settings.restarts <= 1:
+            rows = step.spread_rows(pool, settings.k, settings.seed)
+            return rows if self.searching else step.winner_take_all(rows, self.winners)
+        tried = []
+        for number in range(settings.restarts):
+            # Three passes of polishing: enough to tell a start that has lost a feature from one that has not.
+            short = replace(settings, seed=settings.seed + 1000 * number, restarts=1, average=0, polish=3)
+            seen = Activity(pool, self.activity.site)
+            run = Run(short, self.count, self.signed, seen, Checkpoint(None, {}, seen), None)
+            directions = run.go()
+            tried.append((run.error or 0.0, number, directions))
+        self.place = self.searching
+        return min(tried, key=lambda one: one[:2])[2]
 
     def keep(self) -> None:
         """Save the state."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def refine(
     the sparsity is ours.
     """
     sizes = [dictionary.n_features, *ks]
-    if not ks or any(small >= large or small < 1 for large, small in zip(sizes, sizes[1:], strict=False)):
+    if not ks or any(small >= large or small < 1 for large, small in pairwise(sizes)):
         raise PatchclampError(f"ks={list(ks)}: falling numbers of features, below {dictionary.n_features}")
     levels: list[Dictionary] = [dictionary]
     weights = []
@@ -116,7 +117,7 @@ def refine(
                 f"ks={list(ks)}: only {int(alive.sum())} features of the level below are not dead"
             )
         part = None if sparsity is None else min(1.0, sparsity * dictionary.n_features / k)
-        settings = SNMF(k=k, sparsity=part, seed=seed, held_out=0.0, polish=50)
+        settings = SNMF(k=k, sparsity=part, seed=seed, held_out=0.0, polish=50, restarts=8)
         found = settings.fit(rows[alive], dictionary.site)
         level = SNMFDictionary(dictionary.site, found.directions, {**found.meta, "level": len(levels)})
         levels.append(level)

@@ -28,7 +28,7 @@ class NMF(Decomposer):
     ----------
     k
         Features.
-    seed, held_out, search, average, polish, tolerance
+    seed, held_out, search, average, polish, tolerance, restarts
         As in `SNMF`.
 
     References
@@ -55,6 +55,7 @@ class NMF(Decomposer):
     average: int = 3
     polish: int = 20
     tolerance: float = 1e-3
+    restarts: int = 1
 
     def fit(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -153,6 +153,10 @@ class Stability:
         return float(np.nanmean(self.mcc))
 
 
+def _seeded(method: Any, seed: int) -> Decomposer:
+    return cast(Decomposer, replace(method, seed=seed))
+
+
 def stability(
     method: Decomposer,
     source: Any,
@@ -180,7 +184,7 @@ def stability(
     """
     if len(set(seeds)) < 2:
         raise PatchclampError(f"seeds={list(seeds)}: stability takes two different seeds or more")
-    found = tuple(replace(method, seed=seed).fit(source, site) for seed in seeds)
+    found = tuple(_seeded(method, seed).fit(source, site) for seed in seeds)
     mcc = np.full((len(found), len(found)), np.nan)
     nulls, features = [], np.full((len(found), found[0].n_features), np.nan)
     for i, one in enumerate(found):

@@ -59,6 +59,9 @@ class SNMF(Decomposer):
         Passes of each stage; of `polish`, at most. A small recording gets more of `search`, enough for 20 updates.
     tolerance
         When to stop polishing.
+    restarts
+        Starts to try on a sample of the activity (of max(2,048, 20 k) rows); the one of least error takes the place
+        of the search. Each start ends in a local optimum, and with features that overlap some lose one.
 
     References
     ----------
@@ -88,6 +91,7 @@ class SNMF(Decomposer):
     average: int = 3
     polish: int = 10
     tolerance: float = 1e-3
+    restarts: int = 1
 
     def fit(
         self,

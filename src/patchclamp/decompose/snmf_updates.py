@@ -119,7 +119,9 @@ def revive(
         return directions
     wrong = block - codes @ directions
     wrong = wrong if signed else wrong.clamp_min(0)
-    worst = wrong.norm(dim=1).topk(min(len(dead), len(block))).indices
+    size = wrong.norm(dim=1)
+    worst = size.topk(min(len(dead), len(block))).indices
+    worst = worst[size[worst] > 1e-4 * block.norm(dim=1)[worst]]  # what is less is rounding
     out = directions.clone()
     out[dead[: len(worst)]] = winner_take_all(unit_rows(wrong[worst]), winners)
     return out
