@@ -10,7 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from patchclamp.describe.description import Description
+from patchclamp.describe.expertise import Expertise, expertise, prevalence_free_precision
+from patchclamp.describe.llm import ChatClient, LLMJudge, explain
 from patchclamp.describe.lm_head import decode_directions, decode_in, lm_head, output_directions
+from patchclamp.describe.rendering import exemplars_as_html, exemplars_as_text, render_exemplars
 from patchclamp.describe.scoring import SCORES, DescriptionScore, PredicateJudge
 from patchclamp.describe.search import Described, search_description
 from patchclamp.describe.splitting import Split
@@ -20,23 +23,35 @@ from patchclamp.describe.windows import Examples, windows_of
 METHODS: dict[str, Callable[..., Any]] = {
     "lm_head": lm_head,
     "search_description": search_description,
+    "explain": explain,
+    "render_exemplars": render_exemplars,
+    "expertise": expertise,
     **SCORES,
 }
 
 __all__ = [
     "METHODS",
     "SCORES",
+    "ChatClient",
     "Described",
     "Description",
     "DescriptionScore",
     "Examples",
+    "Expertise",
+    "LLMJudge",
     "PredicateJudge",
     "Split",
     "Tokens",
     "decode_directions",
     "decode_in",
+    "exemplars_as_html",
+    "exemplars_as_text",
+    "expertise",
+    "explain",
     "lm_head",
     "output_directions",
+    "prevalence_free_precision",
+    "render_exemplars",
     "search_description",
     "windows_of",
 ]
