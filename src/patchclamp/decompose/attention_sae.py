@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.decompose.base import Progress
 from patchclamp.decompose.sae import architecture
-from patchclamp.decompose.sae.base import Progress
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.decompose.sparse_dictionary import SparseDictionary
 from patchclamp.dictionary import Dictionary
@@ -76,17 +76,16 @@ class AttentionSAE:
 
     def fit(
         self,
-        activity: Recording | Tensor,
+        source: Recording | Tensor,
         site: Site | str | None = None,
-        *,
-        progress: Progress = None,
+        progress: Progress | None = None,
         resume: str | Path | None = None,
     ) -> Dictionary:
         """Train on head outputs: ``z.L`` (samples, units), or ``head.L`` (samples, heads, d_head).
 
         Parameters
         ----------
-        activity, site, progress, resume
+        source, site, progress, resume
             As in `SparseAutoencoder.fit`. The dictionary is over ``z.L`` either way.
 
         Raises
@@ -97,16 +96,16 @@ class AttentionSAE:
         auto = architecture(self.architecture, self.n_features, self.settings)
         if auto.name == "matching_pursuit":
             raise PatchclampError("attention_sae: matching_pursuit has no encoder to attribute to heads")
-        source, name = find(activity, site)
-        heads = self.heads or (source.shape[1] if source.ndim == 3 else None)
-        width = int(torch.tensor(source.shape[1:]).prod())
-        if heads is None or width % heads or (source.ndim == 3 and heads != source.shape[1]):
+        rows, name = find(source, site)
+        heads = self.heads or (rows.shape[1] if rows.ndim == 3 else None)
+        width = int(torch.tensor(rows.shape[1:]).prod())
+        if heads is None or width % heads or (rows.ndim == 3 and heads != rows.shape[1]):
             raise PatchclampError(
-                f"attention_sae over {name}: heads={heads} for activity of {tuple(source.shape[1:])}; "
+                f"attention_sae over {name}: heads={heads} for activity of {tuple(rows.shape[1:])}; "
                 "give heads=, the model's number of query heads"
             )
         flat = Site("z", name.layer) if name.point == "head" else name
-        trained = train(auto, Sides([source], [name]), progress, resume)
+        trained = train(auto, Sides([rows], [name]), progress, resume)
         factor = trained.factors[0]
         weights = auto.weights(trained.params, trained.geometry, (factor, factor))
         return auto.build(flat, flat, weights, {**trained.meta, "method": self.name, "heads": heads})

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp._inmemory import named
+from patchclamp.decompose.base import Progress
 from patchclamp.decompose.sae import architecture
-from patchclamp.decompose.sae.base import Progress
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.decompose.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.stored import StoredDictionary
@@ -66,17 +66,16 @@ class Crosscoder:
 
     def fit(
         self,
-        activity: Recording | Sequence[Recording | Tensor],
+        source: Recording | Sequence[Recording | Tensor],
         site: Sequence[Site | str],
-        *,
-        progress: Progress = None,
+        progress: Progress | None = None,
         resume: str | Path | None = None,
     ) -> CrosscoderDictionary:
         """Train on paired rows of the sides.
 
         Parameters
         ----------
-        activity
+        source
             A recording of all sites, or one recording or tensor for each.
         site
             The site of each side; two models may have the same.
@@ -90,7 +89,7 @@ class Crosscoder:
         """
         if isinstance(site, (str, Site)) or len(site) < 2:
             raise PatchclampError(f"crosscoder: site={site!r}; wanted the sites of two sides or more")
-        given = [activity] * len(site) if isinstance(activity, Recording) else list(activity)
+        given = [source] * len(site) if isinstance(source, Recording) else list(source)
         if len(given) != len(site):
             raise PatchclampError(f"crosscoder: {len(given)} recordings for {len(site)} sites")
         auto = architecture(self.architecture, self.n_features, {"clip": 1.0, **self.settings})

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.decompose.base import Progress
 from patchclamp.decompose.sae import architecture
-from patchclamp.decompose.sae.base import Progress
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.decompose.sparse_dictionary import SparseDictionary
 from patchclamp.dictionary import Dictionary
@@ -75,18 +75,17 @@ class Transcoder:
 
     def fit(
         self,
-        activity: Recording | tuple[Recording | Tensor, Recording | Tensor],
+        source: Recording | tuple[Recording | Tensor, Recording | Tensor],
         site: Site | str,
         target: Site | str,
-        *,
-        progress: Progress = None,
+        progress: Progress | None = None,
         resume: str | Path | None = None,
     ) -> Dictionary:
         """Train on paired rows of `site` and `target`.
 
         Parameters
         ----------
-        activity
+        source
             A recording of both sites, or a pair of recordings or tensors with the same samples.
         site, target
             What is read, and what is written.
@@ -104,12 +103,12 @@ class Transcoder:
             As `SparseAutoencoder.fit`; for sides of different length.
         """
         auto = architecture(self.architecture, self.n_features, self.settings)
-        read, write = activity if isinstance(activity, tuple) else (activity, activity)
-        source, site = find(read, site)
+        read, write = source if isinstance(source, tuple) else (source, source)
+        rows, site = find(read, site)
         sink, target = find(write, target)
         if site == target:
             raise PatchclampError(f"transcoder: {site} would be read and written; an autoencoder does that")
-        trained = train(auto, Sides([source], [site], [sink], [target], self.skip), progress, resume)
+        trained = train(auto, Sides([rows], [site], [sink], [target], self.skip), progress, resume)
         weights = auto.weights(trained.params, trained.geometry, (trained.factors[0], trained.factors[1]))
         return auto.build(site, target, weights, {**trained.meta, "method": self.name})
 

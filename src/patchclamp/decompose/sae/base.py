@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from patchclamp.decompose.base import Decomposer, Progress
 from patchclamp.decompose.sae.core import Geometry, Pass, Step, Tensors, init_weights
 from patchclamp.decompose.sae.support import Support
 from patchclamp.decompose.sparse_dictionary import SparseDictionary
@@ -19,8 +20,6 @@ from patchclamp.dictionary import Dictionary
 from patchclamp.errors import PatchclampError
 from patchclamp.recording import Recording
 from patchclamp.units import Site
-
-Progress = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class SparseAutoencoder(ABC):
+class SparseAutoencoder(Decomposer):
     """What every architecture takes.
 
     Parameters
@@ -142,18 +141,17 @@ class SparseAutoencoder(ABC):
 
     def fit(
         self,
-        activity: Recording | Tensor,
+        source: Recording | Tensor,
         site: Site | str | None = None,
-        *,
-        progress: Progress = None,
+        progress: Progress | None = None,
         resume: str | Path | None = None,
     ) -> Dictionary:
-        """Train on the rows of `activity`.
+        """Train on the rows of `source`.
 
         Parameters
         ----------
-        activity
-            A recording, read in pieces, or a tensor (samples, units).
+        source
+            A recording, read in pieces (samples that are content: no BOS, no padding), or a tensor (samples, units).
         site
             The site to decompose; may be left out where the recording has one. For a tensor, what to call it.
         progress
@@ -176,8 +174,8 @@ class SparseAutoencoder(ABC):
         """
         from patchclamp.decompose.sae.training import Sides, find, train
 
-        source, name = find(activity, site)
-        trained = train(self, Sides([source], [name]), progress, resume)
+        rows, name = find(source, site)
+        trained = train(self, Sides([rows], [name]), progress, resume)
         weights = self.weights(trained.params, trained.geometry, (trained.factors[0], trained.factors[0]))
         return self.build(name, name, weights, trained.meta)
 
@@ -203,16 +201,13 @@ class SparseAutoencoder(ABC):
                     f"{self.name}: {key}={getattr(self, key)!r} is none of {', '.join(options)}"
                 )
 
-    def settings(self) -> dict[str, Any]:
-        """All settings, as plain data."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
 
 def folded(params: Tensors, geometry: Geometry, factors: tuple[float, float]) -> dict[str, Any]:
     """Weights for activity that is not scaled, in SAELens' orientation.
 
     Trained on s x and t y; a feature's activity is then in units of y. W_enc s / t, biases / t, b_dec / t; for what is
-    not tied, b_pre goes into b_enc: it has no place of its own in the file.
+    not tied, b_pre goes into b_enc
+    (and through the skip path into b_dec): it has no place of its own in the file.
     """
     s, t = factors
     encoder = params["W_enc"] * (s / t)
@@ -228,4 +223,5 @@ def folded(params: Tensors, geometry: Geometry, factors: tuple[float, float]) ->
     }
     if geometry.skip:
         out["W_skip"] = params["W_skip"] * (s / t)
+        out["b_dec"] = out["b_dec"] - (params[geometry.pre_bias] / s) @ out["W_skip"]
     return {name: t.detach().cpu() if isinstance(t, Tensor) else t for name, t in out.items()}

@@ -29,7 +29,7 @@ class Geometry:
     tied
         An autoencoder: what is read is what is written, and the bias taken off first is the one added last.
     skip
-        Add x W_skip to the reconstruction.
+        Add (x - b) W_skip to the reconstruction.
     sides
         Widths of the parts of x, for a crosscoder.
     """
@@ -92,7 +92,7 @@ class Pass:
     def decode(self, support: Support, codes: Tensor) -> Float[Tensor, "batch output"]:
         """Reconstruction from codes on a support."""
         out = support.decode(codes, self.params["W_dec"]).add_(self.params["b_dec"])
-        return out.addmm_(self.x, self.params["W_skip"]) if self.geometry.skip else out
+        return out.addmm_(self.centred, self.params["W_skip"]) if self.geometry.skip else out
 
     def add(self, name: str, grad: Tensor) -> None:
         """Add to a parameter's gradient."""
@@ -108,7 +108,8 @@ class Pass:
         """Gradients of what is added to the decoded codes."""
         self.add("b_dec", g.sum(0))
         if self.geometry.skip:
-            self.add("W_skip", self.x.T @ g)
+            self.add("W_skip", self.centred.T @ g)
+            self.add(self.geometry.pre_bias, -(self.params["W_skip"] @ g.sum(0)))
 
     def back_encoder(self, support: Support, grad: Tensor) -> None:
         """Gradients of the encoder for dL/dp = grad on the support."""

@@ -34,7 +34,8 @@ class JumpReLU(SparseAutoencoder):
     bandwidth
         Width of the box, for scaled activity.
     threshold
-        theta at the start, for scaled activity.
+        theta at the start, for scaled activity, where pre-activations have a standard deviation near 1. It moves by a
+        factor of about exp(lr) a step at most, so a start near 0 needs long runs.
 
     Examples
     --------
@@ -45,8 +46,8 @@ class JumpReLU(SparseAutoencoder):
 
     penalty: float = 1.0
     l0: float | None = None
-    bandwidth: float = 0.05
-    threshold: float = 0.01
+    bandwidth: float = 0.1
+    threshold: float = 0.5
 
     name: ClassVar[str] = "jumprelu"
     restarts: ClassVar[bool] = True

@@ -89,7 +89,7 @@ class Matryoshka(BatchTopK):
         """Error of every prefix, and the weighted loss."""
         total = step.params["b_dec"] - step.y
         if step.geometry.skip:
-            total = total + step.x @ step.params["W_skip"]
+            total = total + step.centred @ step.params["W_skip"]
         errors: list[Tensor] = []
         blocks = self._blocks(step)
         loss = total.new_zeros(())

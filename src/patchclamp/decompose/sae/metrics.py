@@ -153,11 +153,10 @@ def _source(activity: Any, site: Site) -> Any:
 
 
 def _made(dictionary: Dictionary, codes: Tensor, x: Tensor) -> Tensor:
-    """The reconstruction; dictionaries that need their input for it say so by `reconstruct`."""
+    """The reconstruction; from the codes at hand where they suffice."""
     plain = getattr(dictionary, "normalize", "none") == "none"
     if not plain or getattr(dictionary, "W_skip", None) is not None:
-        made: Tensor = dictionary.reconstruct(x)  # type: ignore[attr-defined]
-        return made
+        return dictionary.reconstruct(x)
     return dictionary.decode(codes)
 
 

@@ -167,9 +167,7 @@ def _summary(
 def reconstruction(dictionary: Dictionary, activity: Float[Tensor, "*batch unit"]) -> Tensor:
     """What the dictionary makes of activity, in the activity's precision."""
     exact = activity.to(dictionary.directions.dtype)
-    made = getattr(dictionary, "reconstruct", None)
-    out: Tensor = made(exact) if made is not None else dictionary.decode(dictionary.encode(exact))
-    return out.to(activity.dtype)
+    return dictionary.reconstruct(exact).to(activity.dtype)
 
 
 def target_mean(subject: Subject, site: Site, data: Any, batch_size: int = 16) -> Float[Tensor, " unit"]:

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp._inmemory import named
+from patchclamp.decompose.base import Progress
 from patchclamp.decompose.sae.auxiliary import restart
-from patchclamp.decompose.sae.base import Moment, Progress, SparseAutoencoder
+from patchclamp.decompose.sae.base import Moment, SparseAutoencoder
 from patchclamp.decompose.sae.core import Geometry, Pass, Step, Tensors
 from patchclamp.decompose.sae.feed import Feed
 from patchclamp.decompose.sae.state import RunState, load_run
@@ -78,27 +79,34 @@ class Trained:
     meta: dict[str, Any]
 
 
-def find(activity: Recording | Tensor, site: Site | str | None) -> tuple[Any, Site]:
-    """The source of rows that `fit` was given, and its site."""
-    if isinstance(activity, Recording):
-        if site is None and len(activity.sites) != 1:
+def find(source: Recording | Tensor, site: Site | str | None) -> tuple[Any, Site]:
+    """The rows that `fit` was given, and their site. Of a recording those that are content: no BOS, no padding."""
+    if isinstance(source, Recording):
+        if site is None and len(source.sites) != 1:
             raise PatchclampError(
-                f"this recording has {', '.join(map(str, activity.sites))}; say which to decompose: site="
+                f"this recording has {', '.join(map(str, source.sites))}; say which to decompose: site="
             )
-        name = activity.sites[0] if site is None else activity.site(site)
-        return activity[name], name
-    if not isinstance(activity, Tensor):
-        raise PatchclampError(f"activity is a {type(activity).__name__}; wanted a Recording or a tensor")
-    return activity, named("activity" if site is None else site)
+        name = source.sites[0] if site is None else source.site(site)
+        missing = int((~source.present(name)).sum())
+        if missing:
+            raise PatchclampError(
+                f"{name}: {missing} units are missing in this recording; select those that are present"
+            )
+        content = source.samples.content.numpy()
+        rows = source[name]
+        return (rows if content.all() else rows.take(content)), name
+    if not isinstance(source, Tensor):
+        raise PatchclampError(f"source is a {type(source).__name__}; wanted a Recording or a tensor")
+    return source, named("activity" if site is None else site)
 
 
 def train(
-    auto: SparseAutoencoder, sides: Sides, progress: Progress = None, resume: str | Path | None = None
+    auto: SparseAutoencoder, sides: Sides, progress: Progress | None = None, resume: str | Path | None = None
 ) -> Trained:
     """Train `auto` on `sides`; see `SparseAutoencoder.fit`."""
     feed = sides.feed(auto)
     geometry = sides.geometry(feed.widths)
-    n_features = auto.n_features or 4 * geometry.inputs
+    n_features = 4 * geometry.inputs if auto.n_features is None else auto.n_features
     auto.check(n_features)
     run = Run(auto, sides, feed, geometry, n_features)
     folder = None if resume is None else Path(resume)
