@@ -7,6 +7,8 @@ from typing import Any
 
 from patchclamp._cli.attribute import attribute
 from patchclamp._cli.check import check
+from patchclamp._cli.decompose import decompose
+from patchclamp._cli.describe import describe
 from patchclamp._cli.effect import effect
 from patchclamp._cli.leaderboard import leaderboard
 from patchclamp._cli.measure import measure
@@ -22,6 +24,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "verify": verify,
     "record": record,
     "measure": measure,
+    "decompose": decompose,
+    "describe": describe,
     "attribute": attribute,
     "effect": effect,
     "check": check,

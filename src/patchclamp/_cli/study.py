@@ -25,6 +25,9 @@ def study(
         str, typer.Option(help="Attribution method that ranks the units.")
     ] = "partial_gradients",
     ablation: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
+    decompose: Annotated[
+        str, typer.Option(help="Also find features, such as snmf or topk, and hold them against neurons.")
+    ] = "",
     n_control: Annotated[int, typer.Option(help="Random sets beside every joint effect, at least 20.")] = 20,
     texts: Annotated[
         str,
@@ -53,7 +56,7 @@ def study(
             common.open_model(model, device, dtype), texts, sites, out, items, n_control, seed, as_json
         )
         return
-    options = StudyOptions(seed=seed, method=method, kind=ablation, n_control=n_control)
+    options = StudyOptions(seed=seed, method=method, kind=ablation, n_control=n_control, decompose=decompose)
     if items is not None:
         few = max(2, items // 2)
         options = options.change(n_train=items, n_validation=few, n_test=items, curve_items=few)

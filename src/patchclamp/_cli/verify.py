@@ -30,7 +30,14 @@ def verify(
 
     found = read_claims(claims)
     with common.progress(quiet=as_json) as step:
-        verdicts = verify_claims(found, model=model, device=device, dtype=dtype, progress=step)
+        verdicts = verify_claims(
+            found,
+            model=model,
+            device=device,
+            dtype=dtype,
+            dictionaries=claims.parent / "dictionaries",
+            progress=step,
+        )
     if as_json:
         common.emit_json([verdict.to_json() for verdict in verdicts])
     else:

@@ -37,16 +37,16 @@ STATED = 0.05
 
 WORDS = tuple(f"w{i}" for i in range(48))
 SIGNS = ("yes", "no")
-LAYERS, HEADS, WIDTH, NEURONS = 1, 16, 64, 24
-READ, WRITE, SIGN = slice(0, 16), slice(16, 32), 32
+LAYERS, HEADS, WIDTH, NEURONS = 1, 32, 64, 48
+READ, WRITE, SIGN, LEVEL, CARRIED = slice(0, 16), slice(16, 32), 32, 33, 34
 OPTIONS = StudyOptions(
-    n_train=24, n_validation=16, n_test=24, method="attribution_patching", head_sizes=(1, 2, 4),
-    neuron_sizes=(1, 2, 4), n_singles=3, refine_heads=4, batch_size=64,
+    n_train=24, n_validation=16, n_test=24, method="attribution_patching", head_sizes=(1, 2, 4, 8),
+    neuron_sizes=(1, 2, 4), n_singles=3, refine_heads=8, batch_size=64,
 )  # fmt: skip
 """Sizes of the studies that are counted; all that decides about claims is as in any study."""
 
 
-def bystanders(seed: int = 0, noise: float = 1.5) -> LanguageModel:
+def bystanders(seed: int = 0, noise: float = 1.5, *, alike: bool = False) -> LanguageModel:
     """A model in which no head and no neuron has an effect on the mean.
 
     The stream has three parts: what blocks read (16 units), what they write (16) and the sign (1), which the last
@@ -59,6 +59,9 @@ def bystanders(seed: int = 0, noise: float = 1.5) -> LanguageModel:
         Of all weights.
     noise
         Standard deviation over items of what all blocks together add to the metric, in units of its mean.
+    alike
+        Carry the sign by all heads in equal parts, instead of past them: every head matters, and none more than any
+        other, so that a claim that some do is false again.
     """
     config = LlamaConfig(
         vocab_size=64, hidden_size=WIDTH, intermediate_size=NEURONS, num_hidden_layers=LAYERS,
@@ -70,8 +73,8 @@ def bystanders(seed: int = 0, noise: float = 1.5) -> LanguageModel:
         for parameter in [p for p in model.parameters() if p.ndim == 2]:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
         for layer in model.model.layers:
-            _part_ways(layer.self_attn, layer.mlp)
-        _ends(model.model.embed_tokens.weight, model.lm_head.weight, generator)
+            _part_ways(layer.self_attn, layer.mlp, alike)
+        _ends(model.model.embed_tokens.weight, model.lm_head.weight, generator, CARRIED if alike else SIGN)
     subject = open_subject(model, tokenizer=_tokenizer())
     assert isinstance(subject, LanguageModel)
     values = ability._evaluate(subject, bystander_task(64, seed), "clean", 64)[0]
@@ -80,8 +83,11 @@ def bystanders(seed: int = 0, noise: float = 1.5) -> LanguageModel:
     return subject
 
 
-def _part_ways(attention: Any, mlp: Any) -> None:
-    """Heads read words, neurons read what heads wrote, both write beside the sign."""
+def _part_ways(attention: Any, mlp: Any, alike: bool) -> None:
+    """Heads read words, neurons read what heads wrote, both write beside the sign.
+
+    With `alike`, the first unit of each head's value is the sign, and all heads write it to the same place.
+    """
     for module in (attention.q_proj, attention.k_proj, attention.v_proj):
         _reads(module, READ, 8.0)
     for module in (mlp.gate_proj, mlp.up_proj):
@@ -91,18 +97,24 @@ def _part_ways(attention: Any, mlp: Any) -> None:
         module.weight[WRITE.stop :] = 0
         # Small beside the sign, so that the norms stay as they are; the read-out makes up for it.
         module.weight *= 0.1
+    if alike:
+        first = slice(0, None, WIDTH // HEADS)
+        attention.v_proj.weight[first] = 0
+        attention.v_proj.weight[first, SIGN] = 1
+        attention.o_proj.weight[:, first] = 0
+        attention.o_proj.weight[CARRIED, first] = 0.1
 
 
-def _ends(embedding: Tensor, unembedding: Tensor, generator: torch.Generator) -> None:
-    """Words have random codes, signs a unit of their own; logits read the sign and one direction of what is written."""
+def _ends(embedding: Tensor, unembedding: Tensor, generator: torch.Generator, read: int) -> None:
+    """Words have random codes, signs a unit of their own; logits read `read` and one direction of what is written."""
     embedding.zero_()
     embedding[: len(WORDS), READ] = torch.randn(len(WORDS), READ.stop, generator=generator)
-    embedding[: len(WORDS), SIGN + 1] = 40  # as large as the sign, so that norms are alike at all tokens
+    embedding[: len(WORDS), LEVEL] = 40  # as large as the sign, so that norms are alike at all tokens
     direction = torch.randn(WRITE.stop - WRITE.start, generator=generator)
     unembedding.zero_()
     for token, sign in enumerate((1.0, -1.0), start=len(WORDS)):
         embedding[token, SIGN] = 40 * sign
-        unembedding[token, SIGN] = sign / 2
+        unembedding[token, read] = sign / 2
         unembedding[token, WRITE] = sign / 2 * direction / direction.norm()
 
 
@@ -150,7 +162,9 @@ def bystander_task(n: int = 96, seed: int = 0) -> Task:
     )
 
 
-def null_claims(seed: int, options: StudyOptions = OPTIONS, *, held_out: bool = True) -> list[Claim]:
+def null_claims(
+    seed: int, options: StudyOptions = OPTIONS, *, alike: bool = False, held_out: bool = True
+) -> list[Claim]:
     """Run selection and proof of one study on the bystanders, and return all its claims, negative ones included.
 
     Parameters
@@ -159,11 +173,13 @@ def null_claims(seed: int, options: StudyOptions = OPTIONS, *, held_out: bool = 
         Of model, items, bootstrap and random sets.
     options
         Sizes; its own seed is not used.
+    alike
+        As in `bystanders`.
     held_out
         False selects and verifies on the same items: how wrong that goes is what the split is for.
     """
     options = replace(options, seed=seed)
-    subject = bystanders(seed)
+    subject = bystanders(seed, alike=alike)
     most = max(options.n_test, options.n_validation, -(-options.n_train // 2))
     task = bystander_task(4 * most + 16, seed)
     splits = ability.splits_of(task, options)

@@ -54,6 +54,11 @@ class StudyOptions:
         Texts of the bundled sample that are read for exemplars.
     batch_size
         Items in a pass.
+    decompose
+        Name of a decomposition: its features are then found, proved and held against neurons. Empty for none.
+    n_features, feature_layers, feature_texts, feature_sizes
+        Features of each dictionary; MLP layers decomposed, those whose neurons score highest; texts of the bundled
+        sample that it is fitted on, beside the train items; sizes tried.
     """
 
     seed: int = 0
@@ -81,6 +86,11 @@ class StudyOptions:
     exact_layers: int = 4
     n_texts: int = 24
     batch_size: int = 64
+    decompose: str = ""
+    n_features: int = 100
+    feature_layers: int = 3
+    feature_texts: int = 150
+    feature_sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
 
     def __post_init__(self) -> None:
         for name in ("n_train", "n_validation", "n_test", "curve_items", "exact_items"):

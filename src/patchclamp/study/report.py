@@ -70,6 +70,7 @@ def _figures(study: Mapping[str, Any]) -> dict[str, Any]:
         if study["ablations"]
         else None,
         "curves": [_curve_pair(kind) for kind in study["curves"]],
+        "features": _feature_curve(study["features"]) if study.get("features") else None,
         "scatter": [_scatter(study, m) for m in study["methods"]["scatter"]],
     }
 
@@ -145,6 +146,20 @@ def _curve_pair(kind: Mapping[str, Any]) -> dict[str, Any]:
             f"Metric recovered against number of {name} kept",
         ),
     }
+
+
+def _feature_curve(data: Mapping[str, Any]) -> Svg:
+    rows = data["curve"]
+    sizes = [row["size"] for row in rows]
+    lines = [
+        Series(
+            name, sizes, *([row[f"{name}{end}"] for row in rows] for end in ("", "_low", "_high")), css=css
+        )
+        for name, css in (("neurons", "s2"), ("features", "s1"))
+    ]
+    return curves(
+        lines, "units ablated", "metric lost", "Metric lost against number of features, and of neurons"
+    )
 
 
 def _scatter(study: Mapping[str, Any], method: Mapping[str, Any]) -> Svg:

@@ -25,6 +25,7 @@ from patchclamp.study import ability, proof, summary, tables
 from patchclamp.study.claims import Claim, write_claims
 from patchclamp.study.curves import draw_curves
 from patchclamp.study.experiments import Bench
+from patchclamp.study.features import Features, find_features, refuse_decomposition
 from patchclamp.study.findings import LIMITS
 from patchclamp.study.jsonfile import plain, write_json, write_text
 from patchclamp.study.options import StudyOptions
@@ -61,12 +62,15 @@ class Study:
         ``scores``, ``units``, ``curves``, ``agreement``: the tables that were written as Parquet.
     folder
         Where everything lies; None when nothing was written.
+    features
+        The features that `decompose` found, with their dictionaries; None where none was asked for.
     """
 
     data: Mapping[str, Any]
     claims: tuple[Claim, ...]
     tables: Mapping[str, pd.DataFrame] = field(repr=False)
     folder: Path | None = None
+    features: Features | None = field(default=None, repr=False)
 
     @property
     def units(self) -> pd.DataFrame:
@@ -180,6 +184,13 @@ class _Chain:
             self.selections = proof.select_all(self.bench, splits["validation"], self.scores, options)
         with clock("ablating on test items"):
             self.proved = proof.prove(self.bench, self.selections, self.context, options, clock.say)
+        self.features: Features | None = None
+        if options.decompose:
+            with clock("features beside neurons"):
+                self.features = find_features(
+                    subject, self.task, splits, self.scores, self.bench, self.context, options, clock.say
+                )
+                self.proved.claims += self.features.claims
         with clock("faithfulness curves"):
             points = {kind: point for kind, (point, _) in proof.KINDS.items()}
             self.curves, curve_table = draw_curves(
@@ -197,7 +208,7 @@ class _Chain:
             "curves": curve_table,
             "agreement": agreement,
         }
-        return Study(plain(self.data()), tuple(self.proved.claims), found, folder)
+        return Study(plain(self.data()), tuple(self.proved.claims), found, folder, self.features)
 
     def data(self) -> dict[str, Any]:
         """The content of ``study.json``."""
@@ -227,7 +238,11 @@ class _Chain:
             "matched_by": self.proved.matched_by,
             "headline": summary.headline(*said),
             "tiles": summary.tiles(self.able, *said),
-            "findings": summary.sentences(*said),
+            "findings": [
+                *summary.sentences(*said),
+                *([self.features.answer] if self.features is not None else []),
+            ],
+            "features": None if self.features is None else self.features.to_json(),
             "limits": list(LIMITS),
         }
 
@@ -285,6 +300,8 @@ def _refuse(task: Task, options: StudyOptions) -> None:
     if options.method not in METHODS:
         hint = did_you_mean(options.method, METHODS) or f"; give {', '.join(METHODS)}"
         raise PatchclampError(f"method {options.method!r}: there is none of this name{hint}")
+    if options.decompose:
+        refuse_decomposition(options.decompose)
     if not task.has_contrast:
         raise PatchclampError(
             f"task {task.name}: its items have no corrupted texts, which attribution needs; give each one"
@@ -373,5 +390,7 @@ def _write(study: Study) -> None:
     write_claims(folder / "claims.json", study.claims, __version__)
     for name, table in study.tables.items():
         table.to_parquet(folder / f"{name}.parquet")
+    if study.features is not None:
+        study.features.save(folder / "dictionaries")
     claims = [plain(claim.to_json()) for claim in study.claims]
     write_text(folder / "report.html", render(study.data, claims))

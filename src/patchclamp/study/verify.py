@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from patchclamp.errors import PatchclampError
 from patchclamp.study.ability import items_fingerprint, measure_ability
 from patchclamp.study.claims import Claim
 from patchclamp.study.experiments import Bench
+from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.share import Share
 from patchclamp.study.text import percent
@@ -80,6 +82,7 @@ def verify_claims(
     model: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    dictionaries: Path | None = None,
     progress: Progress | None = None,
 ) -> list[Verdict]:
     """Measure claims again.
@@ -96,6 +99,8 @@ def verify_claims(
         An open model to measure on; default: `model`, or the model that each claim names.
     model, device, dtype
         Passed to `open_subject`.
+    dictionaries
+        Folder of the dictionaries whose features the claims name; the study wrote it beside them.
     progress
         Called with (text, done, total).
 
@@ -116,6 +121,8 @@ def verify_claims(
         if name not in subjects:
             subjects[name] = _open(name, device, dtype)
         live = subjects[name]
+        if dictionaries is not None and not isinstance(live, str) and _has_features(claim):
+            live = _with_features(live, dictionaries)
         if isinstance(live, str):
             verdicts.append(Verdict(claim, "cannot run", None, name, "", live))
             continue
@@ -127,6 +134,19 @@ def verify_claims(
             benches[key] = _bench(live, claim)
         verdicts.append(_judge(live, claim, benches[key]))
     return verdicts
+
+
+def _has_features(claim: Claim) -> bool:
+    return any(site.dictionary is not None for site in Units.parse(list(claim.units)).sites)
+
+
+def _with_features(subject: Any, folder: Path) -> Any:
+    """The subject with the saved dictionaries attached, or why they do not fit it."""
+    try:
+        attach_saved(subject, folder)
+    except PatchclampError as error:
+        return str(error)
+    return subject
 
 
 def _open(name: str, device: str, dtype: str) -> Any:
