@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.decompose.stored import StoredDictionary
+from patchclamp.decompose.stored import StoredDictionary, settled
 from patchclamp.units import Site
 
 
@@ -26,9 +26,9 @@ class LinearDictionary(StoredDictionary):
         meta: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(site, None, meta)
-        self._encoder = encoder.detach().contiguous()
-        self._directions = directions.detach().contiguous()
-        self._mean = mean.detach().contiguous()
+        self._encoder = settled(encoder)
+        self._directions = settled(directions)
+        self._mean = settled(mean)
 
     @property
     def directions(self) -> Float[Tensor, "feature unit"]:

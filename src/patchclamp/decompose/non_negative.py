@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.decompose.nnls import encode_non_negative
-from patchclamp.decompose.stored import StoredDictionary
+from patchclamp.decompose.stored import StoredDictionary, settled
 from patchclamp.units import Site
 
 
@@ -32,7 +32,7 @@ class NonNegativeDictionary(StoredDictionary):
         self, site: Site | str, directions: Float[Tensor, "feature unit"], meta: dict[str, Any] | None = None
     ) -> None:
         super().__init__(site, None, meta)
-        self._directions = directions.detach().contiguous()
+        self._directions = settled(directions)
 
     @property
     def directions(self) -> Float[Tensor, "feature unit"]:

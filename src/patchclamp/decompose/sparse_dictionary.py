@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp._sparse import SparseCodes
-from patchclamp.decompose.stored import StoredDictionary
+from patchclamp.decompose.stored import StoredDictionary, settled
 from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.units import Site
 
@@ -115,10 +115,7 @@ class SparseDictionary(StoredDictionary):
             "b_mag": b_mag,
             "W_skip": W_skip,
         }
-        # Contiguous: the bits of a matrix product depend on strides, and a file has none.
-        self._tensors = {
-            name: t.detach().to(W_enc.dtype).contiguous() for name, t in given.items() if t is not None
-        }
+        self._tensors = {name: settled(t.to(W_enc.dtype)) for name, t in given.items() if t is not None}
         self._check_weights()
 
     def _check_weights(self) -> None:

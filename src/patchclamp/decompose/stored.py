@@ -15,6 +15,15 @@ from patchclamp.units import Site
 KINDS: dict[str, type[StoredDictionary]] = {}
 
 
+def settled(tensor: Tensor) -> Tensor:
+    """Detached, contiguous and at an aligned address: the bits of a matrix product can depend on both.
+
+    A file is read into memory at any address, so that without this a dictionary would encode other bits after it.
+    """
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
 class StoredDictionary(Dictionary):
     """A dictionary that can be written to a folder and read back bit for bit.
 
