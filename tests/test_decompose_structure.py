@@ -12,17 +12,20 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
 import planted
+from patchclamp.decompose._flow import batches_of, counted
 from patchclamp.decompose._leiden import leiden, modularity
 from patchclamp.decompose.bricks import Partition, balanced_kmeans, partition_weights
 from patchclamp.decompose.dark_matter import dark_matter
 from patchclamp.decompose.discrete import codes_of, discrete_codes
 from patchclamp.decompose.interaction import InteractionBasis, degeneracy, modules
-from patchclamp.decompose.lib import LinearBasis, LocalInteractionBasis, interaction_edges
+from patchclamp.decompose.lib import LinearBasis, LocalInteractionBasis, effects, interaction_edges
 from patchclamp.dictionary import Dictionary
 from patchclamp.errors import PatchclampError
 from patchclamp.recording import Recording, Samples
 from patchclamp.subjects import TensorTask, TorchModule
 from patchclamp.units import Site
+from test_attribute_language import TokenModel, items
+from tiny import tiny_model
 
 draw = lambda seed: torch.Generator().manual_seed(seed)
 
@@ -141,6 +144,24 @@ def test_lib_through_a_nonlinear_layer_with_probes():
     )
     ratio = rough["0.out"].importance.sum() / exact.importance.sum()
     assert 0.8 < float(ratio) < 1.25
+
+
+def test_lib_of_a_language_model_has_a_unit_jacobian_in_its_own_coordinates():
+    subject = TokenModel(tiny_model("llama"), name="llama")
+    batches = batches_of(subject, items(4), 4)
+    sites = ["resid_post.0", "resid_post.1"]
+    exact = LocalInteractionBasis(effect_tolerance=1e-6).fit(subject, batches, sites)
+    with exact.attached(subject) as (here, there):
+        jacobian = effects(subject, batches, here, there, None, 0)
+        codes = subject.run(batches[0], read=[here]).activity[here]
+        codes = codes[counted(subject, batches[0], codes)]
+    n = exact[sites[0]].rank
+    assert n > 10
+    # The float32 norms of the model leave an error of about 1e-4.
+    torch.testing.assert_close(jacobian, torch.eye(n).double(), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        codes.T @ codes / len(codes), torch.diag(exact[sites[0]].importance), atol=1e-6, rtol=1e-5
+    )
 
 
 def test_lib_refuses_what_has_no_basis():

@@ -18,7 +18,7 @@ from patchclamp.intervention import Intervention
 from patchclamp.measure import Exemplars, FiringRate
 from patchclamp.record import record
 from patchclamp.recording import Layout, Recording, Samples, StoreWriter
-from patchclamp.subjects import Edit, TensorTask, TorchModule
+from patchclamp.subjects import Edit, TensorTask, TorchModule, VisionModel
 from patchclamp.subjects.dictionaries import fingerprint
 from patchclamp.subjects.edits import compile_interventions
 from patchclamp.units import Site
@@ -194,6 +194,38 @@ def test_reading_and_writing_nothing_leave_every_bit(llama, address):
             llama.run(batch, read=[site], write=edits, logits="all", grad=True).logits, plain.logits
         )
     assert no_hooks(llama.model)
+
+
+@pytest.mark.parametrize(
+    "family", ["gpt2", "gemma2", "phi3", "falcon", "opt-post-norm", "olmoe", "bert", "vit"]
+)
+def test_features_in_other_families(family):
+    model = tiny_model(family)
+    if family == "vit":
+        subject = VisionModel(model)
+        pixels = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        batch = subject.batch(pixels)
+    else:
+        subject = TokenModel(model, name=family)
+        batch = one_pair(subject, items()).clean
+    logits = "last" if family == "vit" else "all"
+    plain, tried = subject.run(batch, logits=logits).logits, 0
+    for base in subject.known_sites():
+        if base.layer != min(1, subject.n_layers - 1) or base.point in ("head", "attn_probs", "router"):
+            continue
+        with subject.attach("sae", lossy(base, subject.width(base))) as site:
+            same = [Edit(site, lambda z, b: z.clone())]
+            for options in ({}, {"write": same}, {"grad": True}):
+                run = subject.run(batch, read=[site, base], logits=logits, **options)
+                assert torch.equal(run.logits, plain), (site, options)
+            more = subject.run(
+                batch, read=[base, site], write=[Edit(site, lambda z, b: z + 1)], logits=logits
+            )
+            moved = more.activity[base] - subject.run(batch, read=[base]).activity[base]
+            wanted = subject.dictionary(site).directions.sum(0).expand_as(moved)
+            torch.testing.assert_close(moved, wanted, atol=2e-5, rtol=1e-4)
+            tried += 1
+    assert tried >= 4
 
 
 def test_reading_stops_after_the_site(llama):

@@ -189,7 +189,9 @@ class Tap:
 
     def take(self, activity: Tensor, batch: Batch) -> Tensor:
         """At the site: encode, and carry out the edits. The activity itself is not touched."""
-        self._input = activity.detach()
+        same = self.dictionary.site == self.dictionary.target
+        # By the time a transcoder writes, the model may have changed in place what was read.
+        self._input = activity.detach() if same or self._linear else activity.detach().clone()
         codes = self.encode(activity).to(activity.device)
         if torch.is_grad_enabled():
             codes = _Through.apply(codes) if codes.requires_grad else codes.detach().requires_grad_(True)
