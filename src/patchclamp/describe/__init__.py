@@ -11,7 +11,8 @@ from typing import Any
 
 from patchclamp.describe.description import Description
 from patchclamp.describe.expertise import Expertise, expertise, prevalence_free_precision
-from patchclamp.describe.llm import ChatClient, LLMJudge, explain
+from patchclamp.describe.functions import FUNCTIONS, executable_describer, score_describer
+from patchclamp.describe.llm import ChatClient, LLMDescriber, LLMJudge, explain
 from patchclamp.describe.lm_head import decode_directions, decode_in, lm_head, output_directions
 from patchclamp.describe.rendering import exemplars_as_html, exemplars_as_text, render_exemplars
 from patchclamp.describe.scoring import SCORES, DescriptionScore, PredicateJudge
@@ -30,6 +31,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 
 __all__ = [
+    "FUNCTIONS",
     "METHODS",
     "SCORES",
     "ChatClient",
@@ -38,12 +40,14 @@ __all__ = [
     "DescriptionScore",
     "Examples",
     "Expertise",
+    "LLMDescriber",
     "LLMJudge",
     "PredicateJudge",
     "Split",
     "Tokens",
     "decode_directions",
     "decode_in",
+    "executable_describer",
     "exemplars_as_html",
     "exemplars_as_text",
     "expertise",
@@ -52,6 +56,7 @@ __all__ = [
     "output_directions",
     "prevalence_free_precision",
     "render_exemplars",
+    "score_describer",
     "search_description",
     "windows_of",
 ]
