@@ -88,7 +88,7 @@ def match(
         raise PatchclampError(f"directions over {a.shape[1]} and {b.shape[1]} units cannot be matched")
     cosine = _cosine(a, b, signed)
     pairs = _assign(cosine)
-    best = np.full(len(alive_a), np.nan)
+    best = np.full(len(_directions(first)), np.nan)
     best[alive_a] = cosine.max(1)
     nulls = [_cosine(a, _permuted(b, seed + i), signed) for i in range(null)]
     return Matching(
@@ -100,8 +100,13 @@ def match(
     )
 
 
+def _directions(what: Dictionary | Tensor) -> Tensor:
+    return what.directions if isinstance(what, Dictionary) else what
+
+
 def _unit(what: Dictionary | Tensor) -> tuple[Tensor, np.ndarray]:
-    directions = (what.directions if isinstance(what, Dictionary) else what).detach().double().cpu()
+    """Unit directions of the live features, and which those are."""
+    directions = _directions(what).detach().double().cpu()
     norm = directions.norm(dim=1)
     alive = norm > 0
     if not bool(alive.any()):

@@ -227,7 +227,7 @@ class SparseDictionary(StoredDictionary):
         settings: dict[str, Any],
     ) -> Self:
         """Build from `state` and `settings`."""
-        given: dict[str, Any] = {**state, **settings}
+        given: dict[str, Any] = {"b_enc": None, **state, **settings}
         return cls(site, **given, target=target, meta=meta)
 
     def replace(self, **changes: Any) -> Self:

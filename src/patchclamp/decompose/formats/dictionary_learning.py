@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,7 +31,12 @@ def matches(path: Path) -> bool:
 def read(path: Path, where: Where) -> SparseDictionary:
     """Read a folder, or its ``ae.pt``."""
     folder = path.parent if path.name == WEIGHTS else path
-    loaded = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    try:
+        loaded = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise PatchclampError(
+            f"{folder / WEIGHTS}: holds more than tensors, which is not loaded ({error})"
+        ) from error
     tensors = {name: wide(t) for name, t in loaded.items() if isinstance(t, Tensor)}
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     trainer = config.get("trainer", config)
