@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from typing import Any
 
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
+from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.base import SiteInfo, Subject
 from patchclamp.subjects.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.language import LanguageModel
@@ -30,7 +31,8 @@ def open_subject(
     ----------
     source
         ``"smollm2"`` (the embedded model), a Hugging Face id, a folder, a GGUF file, or a module object, which is
-        used as it is and never changed.
+        used as it is and never changed. ``"SCHEME:NAME"`` asks a package that offers this scheme under the entry points
+        `patchclamp.subjects`; ``"truth:induction-20"`` is a system whose answer is known.
     device, dtype
         Where and in what precision to run; ``"auto"`` takes a GPU where there is one, and the precision of the
         weights. A module object stays where and what it is; asking for something else is refused.
@@ -55,6 +57,10 @@ def open_subject(
         raise PatchclampError(
             f"{type(source).__name__} is not a transformers model; pass example=<one input> to open it as a plain module"
         )
+    if isinstance(source, str) and ":" in source:
+        opened = _by_scheme(source, device, dtype)
+        if opened is not None:
+            return opened
     from patchclamp.subjects.loading import load_model
 
     loaded = load_model(
@@ -63,6 +69,18 @@ def open_subject(
     if getattr(loaded.model, "main_input_name", "input_ids") == "pixel_values":
         return VisionModel(loaded.model, loaded.name, loaded.fingerprint)
     return LanguageModel(loaded.model, loaded.tokenizer, loaded.name, loaded.fingerprint, bos)
+
+
+def _by_scheme(source: str, device: str, dtype: str) -> Subject | None:
+    """What the package behind ``scheme:`` opens; None where no package offers the scheme (a path with a colon, say)."""
+    scheme, _, name = source.partition(":")
+    offered = {entry.name: entry for entry in entry_points(group="patchclamp.subjects")}
+    if scheme in offered:
+        return offered[scheme].load()(name, device=device, dtype=dtype)
+    hint = did_you_mean(scheme, offered)
+    if hint:
+        raise PatchclampError(f"{source}: no installed package offers the scheme {scheme!r}{hint}")
+    return None
 
 
 __all__ = [

@@ -13,8 +13,10 @@ from patchclamp.truth.base import (
 )
 
 # Each of these files registers its systems; the order is that of tables.
-from patchclamp.truth import gates, induction, rasp_truths  # isort: skip
-from patchclamp.truth import planted, populations  # isort: skip
+from patchclamp.truth import gates, induction, rasp_truths, controls, controls_grid, controls_inversion  # isort: skip
+from patchclamp.truth import planted, populations, strict_entries, modular_entries, superposition  # isort: skip
+
+from patchclamp.truth.controls import twin  # isort: skip
 
 __all__ = [
     "TRUTHS",
@@ -24,11 +26,20 @@ __all__ = [
     "Population",
     "System",
     "Truth",
+    "controls",
+    "controls_grid",
+    "controls_inversion",
     "gates",
     "induction",
     "load_truth",
+    "modular_entries",
     "planted",
     "populations",
     "rasp_truths",
     "register",
+    "strict_entries",
+    "superposition",
+    "twin",
 ]
+
+controls.register_twins()

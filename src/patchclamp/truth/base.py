@@ -171,6 +171,8 @@ class Truth:
 
 
 TRUTHS: dict[str, Truth] = {}
+# End of a name -> what makes that variant of any system, such as its twin with random weights.
+SUFFIXES: dict[str, Callable[[str, int], System]] = {}
 
 
 def register(truth: Truth) -> Truth:
@@ -190,13 +192,16 @@ def register(truth: Truth) -> Truth:
 
 
 def load_truth(name: str, seed: int = 0) -> System:
-    """Build one system by name.
+    """Build one system by name; ``-reinitialised`` after the name of a live one gives its twin with random weights.
 
     Raises
     ------
     PatchclampError
         For a name that is not in the suite, with the near ones.
     """
+    for suffix, variant in SUFFIXES.items():
+        if name not in TRUTHS and name.removesuffix(suffix) in TRUTHS:
+            return variant(name.removesuffix(suffix), seed)
     if name not in TRUTHS:
         raise PatchclampError(
             f"truth {name!r}: there is none of this name"
