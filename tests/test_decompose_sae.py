@@ -58,10 +58,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch_topk": {"k": 3},
     "jumprelu": {"penalty": 0.05, "threshold": 0.15, "bandwidth": 0.05},
     "matryoshka": {"k": 3, "prefixes": (8, 16, 32, 64, 128)},
-    "gated": {"penalty": 0.8},
-    "relu_l1": {"penalty": 0.8},
+    "gated": {"penalty": 1.0},
+    "relu_l1": {"penalty": 1.0},
     "matching_pursuit": {"k": 3},
 }
+
+
+STEPS = {"topk": 1500, "batch_topk": 1500, "relu_l1": 1000, "gated": 1000}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +73,9 @@ def recovered() -> dict[str, tuple[float, Any]]:
     x, true = planted()
     out = {}
     for name, settings in VARIANTS.items():
-        auto = METHODS[name](128, batch_size=512, steps=800, lr=4e-3, scale=False, **settings)
+        auto = METHODS[name](
+            128, batch_size=512, steps=STEPS.get(name, 700), lr=4e-3, scale=False, **settings
+        )
         made = auto.fit(x, SITE)
         out[name] = matched(made.directions, true), quality(made, x[:10000])
     return out
@@ -80,7 +85,7 @@ def recovered() -> dict[str, tuple[float, Any]]:
 def test_planted_features_are_recovered(recovered: dict[str, Any], name: str) -> None:
     mcc, figures = recovered[name]
     assert mcc > 0.98
-    assert 2.5 < figures.l0 < 4.6
+    assert 2.9 < figures.l0 < 4.1
 
 
 def test_a_variable_number_of_features_halves_the_error(recovered: dict[str, Any]) -> None:
@@ -200,7 +205,9 @@ GEOMETRIES = {
 def test_gradients_by_hand_are_autograds(name: str, shape: str, products: str) -> None:
     geometry = GEOMETRIES[shape]
     if name == "matching_pursuit" and not geometry.tied:
-        pytest.skip("has no encoder of its own, and refuses")
+        with pytest.raises(PatchclampError, match="cannot read one site and write another"):
+            parameters(name, geometry)
+        return
     auto, params = parameters(name, geometry)
     g = torch.Generator().manual_seed(2)
     x = torch.randn(40, geometry.inputs, generator=g, dtype=torch.float64)
