@@ -170,6 +170,7 @@ def test_controls_of_the_strict_network_hold_no_variable(name):
     system = load_truth(name, 0)
     assert TRUTHS[name].control and not any(system.nodes.values())
     assert system.data["iia_v"] < 0.35
+    assert system.data["original"]["nodes"] == load_truth("strict-iit", 0).nodes
     assert system.data["accuracy"] == 1.0 if name.endswith("shuffled") else system.data["accuracy"] < 0.5
 
 
@@ -215,6 +216,7 @@ def test_controls_of_modular_addition_have_none_of_them(name):
     system = load_truth(name, 0)
     facts = system.data
     assert TRUTHS[name].control and not any(system.nodes.values())
+    assert facts["original"]["nodes"] == load_truth("modular-addition", 0).nodes
     assert facts["embedding_share"] < 0.5 and facts["logits_explained"] < 0.1 and facts["neuron_share"] < 0.4
     assert facts["accuracy_test"] < 0.05 and facts["restricted"] < 0.1
     assert facts["accuracy_train"] == (1.0 if name.endswith("shuffled") else pytest.approx(0, abs=0.05))

@@ -61,16 +61,22 @@ def _circuit(
     shift = torch.randint(1, p, (len(clean), 2), generator=draw)
     shift[:, 1] = torch.where(shift.sum(1) % p == 0, shift[:, 1] % (p - 1) + 1, shift[:, 1])
     inputs, other = (one_hot(one, p).double() for one in (clean, (clean + shift) % p))
-    keys = facts["key_frequencies"] if found else []
-    nodes = {f"{SITE}[{unit}]": 0 < unit < p and (unit + 1) // 2 in keys for unit in range(p + 1)}
+    keys = facts["key_frequencies"] if found else _keys_of_the_trained(seed)
+    original = {f"{SITE}[{unit}]": 0 < unit < p and (unit + 1) // 2 in keys for unit in range(p + 1)}
     net = WaveNet(weights).eval()
     return Circuit(
-        TorchModule(net, inputs[:1], name=name),
+        TorchModule(net, inputs[:1], name=f"truth:{name}"),
         TensorTask(name, inputs, other, _log_odds_of_zero),
         (SITE,),
-        nodes,
-        data=facts,
+        original if found else dict.fromkeys(original, False),
+        data={**facts, "original": {"nodes": original, "edges": {}}},
     )
+
+
+def _keys_of_the_trained(seed: int) -> list[int]:
+    """Key frequencies of the network of which a control is the twin."""
+    name = "modular-addition"
+    return [int(k) for k in load_weights(name, stored_seed(name, seed))[1]["key_frequencies"]]
 
 
 def modular_addition(name: str = "modular-addition", seed: int = 0) -> Circuit:
@@ -84,7 +90,8 @@ def modular_addition(name: str = "modular-addition", seed: int = 0) -> Circuit:
     -------
     Circuit
         `data`: see `modular.fourier_facts`. Neurons can be put under the instrument too, at ``mlp_act.out``:
-        ``neuron_frequency`` is the frequency of each.
+        ``neuron_frequency`` is the frequency of each. ``original``: nodes of the trained network, to which scores of a
+        control may not point.
 
     Examples
     --------

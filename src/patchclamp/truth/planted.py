@@ -302,7 +302,7 @@ def planted_circuit(settings: PlantSettings | None = None, seed: int = 0, items:
     assert system.readout is not None
     net = PlantedNet(system.directions, system.data["offset"], system.data["readout_units"])
     codes = system.codes[:items].double()
-    subject = TorchModule(net.eval(), codes[:1], name="planted-readout")
+    subject = TorchModule(net.eval(), codes[:1], name="truth:planted-readout")
     task = TensorTask("planted-readout", codes, torch.zeros_like(codes), lambda out: out[:, 0])
     weights = net.activity.weight.T @ net.readout.weight[0]
     weights[system.data["idle"]] = 0.0

@@ -64,7 +64,7 @@ def _circuit(
     clean, source = pairs_of_inputs(seed)
     known = EDGES if name == "strict-iit" else [e for e, effect in facts["edges"].items() if effect > LEAK]
     return Circuit(
-        TorchModule(net, clean[:1], name=name),
+        TorchModule(net, clean[:1], name=f"truth:{name}"),
         TensorTask(name, clean, source, _log_odds_of_zero),
         sites=SITES,
         nodes=nodes,
@@ -73,6 +73,10 @@ def _circuit(
         edges={edge: edge in known for edge in facts["edges"]} if any(nodes.values()) else {},
         data={
             **facts,
+            "original": {
+                "nodes": {f"{unit}.out": unit in ALIGNED for unit in NAMES},
+                "edges": {edge: edge in EDGES for edge in facts["edges"]},
+            },
             "aligned": {"v": f"{ALIGNED[0]}.out", "y": f"{ALIGNED[1]}.out"},
             "accuracy_task": TensorTask(f"{name}-accuracy", clean, source, _accuracy),
         },
@@ -106,7 +110,8 @@ def strict_iit(seed: int = 0) -> Circuit:
     Circuit
         Candidates are whole sites (`level`), the contributions of the eight units. The task: log-odds of 0 on inputs
         whose answer is 0; corrupted inputs have another v and another answer. `edges`: all 33, with the four of the
-        algorithm. `data`: see `strict_facts.interchange_facts`; ``aligned``; ``accuracy_task``, the same items with
+        algorithm. `data`: see `strict_facts.interchange_facts`; ``aligned``; ``original``, nodes and edges of
+        the algorithm, to which scores of a control may not point; ``accuracy_task``, the same items with
         accuracy as the metric, on which noising either unit costs 1 and any other 0.
 
     Examples

@@ -177,7 +177,7 @@ def superposition_circuit(name: str, seed: int = 0, items: int = 256) -> Circuit
     x = sample(recipe, items, torch.Generator().manual_seed(seed + 70_000)).double()
     task = TensorTask(name, x, torch.zeros_like(x), lambda out: out.sum(1))
     nodes = {f"features.out[{i}]": belongs for i, belongs in enumerate(facts["represented"])}
-    subject = TorchModule(ToyNet(weights).eval(), x[:1], name=f"{name}-net")
+    subject = TorchModule(ToyNet(weights).eval(), x[:1], name=f"truth:{name}-net")
     return Circuit(subject, task, ("features.out",), nodes, data={**facts, "weight": weights["weight"]})
 
 
