@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.attribute._formulas import recognise_norm
@@ -131,7 +131,7 @@ def _split(collector: Collector, model: Transformer, pair: Pair) -> dict[str, Fl
     sites, last = collector.sites, Site("resid_post", model.n_layers - 1)
     heads = list({s.layer: s for s in sites if s.point in ("head", "z") and s.dictionary is None}.values())
     attention = [Site("attn_out", s.layer) for s in heads]
-    at = torch.arange(len(pair.rows), device=model.device), pair.answer_position
+    at = torch.arange(len(pair.rows), device=model.device), _answer(pair)
 
     def here(tensor: Tensor) -> Tensor:
         return tensor[at].detach().clone()
@@ -149,9 +149,18 @@ def _split(collector: Collector, model: Transformer, pair: Pair) -> dict[str, Fl
     return {"bias": constant, "attention_bias": biases}
 
 
+def _answer(pair: Pair) -> Int[Tensor, " batch"]:
+    if isinstance(pair.answer_position, str):
+        raise PatchclampError(
+            "direct logit attribution: the metric is one of whole texts, and what is written at one position answers "
+            "nothing there; use attribution_patching"
+        )
+    return pair.answer_position
+
+
 def _at_answer(collector: Collector, pair: Pair, score: Tensor) -> Tensor:
     """(batch, node) put at the group of positions that holds the answer's."""
-    held = collector.masks[torch.arange(len(pair.rows), device=score.device), pair.answer_position]
+    held = collector.masks[torch.arange(len(pair.rows), device=score.device), _answer(pair)]
     return score[:, :, None] * held[:, None, :].to(score.dtype)
 
 

@@ -125,8 +125,11 @@ def discrete_codes(
 
 
 def _at_answer(pair: Pair) -> Callable[[Tensor], Tensor]:
-    rows = torch.arange(len(pair.rows), device=pair.rows.device)
-    at = torch.as_tensor(pair.answer_position)
+    if isinstance(pair.answer_position, str):
+        raise PatchclampError(
+            "discrete codes: the metric is one of whole texts; give a task with an answer's position"
+        )
+    rows, at = torch.arange(len(pair.rows), device=pair.rows.device), pair.answer_position
     return lambda z: z[rows, at].float().cpu()
 
 
