@@ -220,7 +220,7 @@ def test_everything_checked_is_agreement_without_error():
     plain = compare(guess.mean(UNITS), true.mean(UNITS), 0.01)
     for name in ("pearson", "spearman", "slope", "scale", "sign", "top"):
         row = found.measures.loc[name]
-        assert row["value"] == row["low"] == row["high"] == pytest.approx(plain[name], abs=1e-6)
+        assert row.tolist() == pytest.approx([plain[name]] * 3, abs=1e-6)
     assert found.checked == found.estimated == 300
 
 
@@ -231,18 +231,17 @@ def test_a_sample_tells_of_all_units_and_its_interval_covers():
     whole = calibration(guess, true, n_boot=0)
     inside = dict.fromkeys(MEASURES, 0)
     values = []
-    for seed in range(40):
+    for seed in range(30):
         found = calibration(guess, patch, 200, n_boot=100, seed=seed)
         assert found.checked == asked[-1].count == 200
         values.append([found[name] for name in MEASURES])
         for name in MEASURES:
             row = found.measures.loc[name]
-            inside[name] += row["low"] <= whole[name] <= row["high"]
+            inside[name] += row["low"] - 1e-9 <= whole[name] <= row["high"] + 1e-9
     mean = dict(zip(MEASURES, np.mean(values, 0), strict=True))
     for name in MEASURES:
         assert mean[name] == pytest.approx(whole[name], abs=0.03), name
-        # sign and top count few units, and their bootstrap is coarse
-        assert inside[name] >= (0.75 if name in ("sign", "top") else 0.85) * 40, name
+        assert inside[name] >= (0.75 if name == "top" else 0.85) * 30, name  # the top is few units
 
 
 def test_without_weights_the_sample_would_flatter():

@@ -65,6 +65,31 @@ def weighted_ranks(values: Array, weight: Array) -> Array:
     return (np.cumsum(mass) - mass / 2)[level]
 
 
+def counted(measure: str, true: Array, weight: Array, top: float) -> Array:
+    """How much of each entry is in the denominator of ``"sign"`` or ``"top"``."""
+    if measure == "sign":
+        return (np.abs(true) > SMALL * np.abs(true).max()).astype(np.float64)
+    return top_share(np.abs(true), weight / weight.sum(), top)
+
+
+def wilson(share: float, part: Array, weight: Array) -> Array:
+    """Wilson's interval of a weighted share, with n = 1 / sum s^2 (1 - 1 / w), s the entries' shares of the denominator.
+
+    An entry of weight one stands for itself alone and adds no error. Where there are others, one more check of their mean
+    weight is imagined, so that a miss that no check happened to find is not taken for impossible.
+    """
+    open_ = weight > 1 + 1e-9
+    if not open_.any():
+        return np.array([share, share])
+    part, weight = np.append(part, 1.0), np.append(weight, weight[open_].mean())
+    s = part * weight / (part @ weight)
+    inverse = float(np.sum(s**2 * (1 - 1 / np.maximum(weight, 1))))
+    z = 1.96**2 * inverse
+    half = np.sqrt(z * share * (1 - share) + z**2 / 4)
+    low, high = (share + z / 2 - half) / (1 + z), (share + z / 2 + half) / (1 + z)
+    return np.array([max(0.0, min(low, share)), min(1.0, max(high, share))])
+
+
 def _cov(a: Array, b: Array, share: Array) -> float:
     return float(share @ ((a - share @ a) * (b - share @ b)))
 

@@ -29,7 +29,8 @@ class Areas:
     ----------
     table : DataFrame
         Columns order, measure (``"cpr"``, ``"cmd"``), axis (``"linear"``, ``"log"``), clipped, value, low, high. The
-        interval resamples items, the same for all sizes, and for baselines their orders too.
+        interval resamples items, the same for all sizes. A baseline's value is the mean of its orders' areas, its
+        interval that of a single order.
     beats_model : bool
         Whether a circuit short of all candidates exceeds the whole model; then a large cpr is no virtue, and the
         clipped figures or cmd are the ones to read. `beats_model_clear`: whether the interval at some size does.
@@ -176,16 +177,16 @@ def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.Dat
         draws = [part.sort_values("size").index.to_numpy() for _, part in mine.groupby("draw")]
         share = np.sort(mine["size"].unique()) / found.candidates
         gain = np.stack([found.per_item[places] for places in draws]) - found.empty_per_item
-        point = _shares(gain.mean(0)[None], found, even)[0]
+        point = np.concatenate([_shares(one[None], found, even) for one in gain])
         pick = rng.integers(len(draws), size=n_boot)
         boot = np.concatenate([_shares(gain[[draw]], found, weights[[b]]) for b, draw in enumerate(pick)])
         for measure in ("cpr", "cmd"):
             for axis in AXES:
                 for clipped in (False, True):
                     x = share if axis == "linear" else np.log10(share)
-                    one, many = (_area(x, _height(y, measure, clipped)) for y in (point[None], boot))
+                    one, many = (_area(x, _height(y, measure, clipped)) for y in (point, boot))
                     low, high = quantiles(many, (0.025, 0.975))
-                    rows.append((order, measure, axis, clipped, float(one[0]), float(low), float(high)))
+                    rows.append((order, measure, axis, clipped, float(one.mean()), float(low), float(high)))
     return pd.DataFrame(rows, columns=["order", "measure", "axis", "clipped", "value", "low", "high"])
 
 
