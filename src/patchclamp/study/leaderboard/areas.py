@@ -67,6 +67,15 @@ def area_over_pairs(
     return value, float(low), float(high)
 
 
+def permuted_area(values: Array, real: NDArray[np.bool_], seed: int = 0, n_perm: int = 999) -> float:
+    """p of the AUROC of |mean over items| when the candidates that belong to the mechanism are drawn at random."""
+    size = rounded(values.mean(0)[None])
+    rng = np.random.default_rng(seed)
+    ranks = rankdata(size[0])
+    drawn = [ranks[rng.permutation(len(real))[: int(real.sum())]].sum() for _ in range(n_perm)]
+    return permutation_p(float(ranks[real].sum()), drawn)
+
+
 def chance_of_largest(values: Array, seed: int = 0) -> float:
     """p of the largest |mean over items| against the maximum over candidates with signs of items flipped.
 

@@ -129,7 +129,7 @@ class Adaptor:
         (name of the method, result, system, variant, truth, seed) -> outcome. Raises `PatchclampError` for a result
         that cannot be scored.
     fits
-        (name of the method, truth) -> whether the two go together at all; pairs that do not are no row.
+        (name of the method, the method, truth) -> whether the two go together at all; pairs that do not are no row.
     slow_truths, slow_methods
         Names that are left to ``--all``, beside truths that are not `fast` themselves.
     """
@@ -139,12 +139,12 @@ class Adaptor:
     variants: Callable[[str, Any, Any], Sequence[Variant]]
     call: Callable[[Any, Any, Variant, int], Any]
     judge: Callable[[str, Any, Any, Variant, Truth, int], Outcome]
-    fits: Callable[[str, Truth], bool] = lambda method, truth: True
+    fits: Callable[[str, Any, Truth], bool] = lambda name, method, truth: True
     slow_truths: frozenset[str] = frozenset()
     slow_methods: frozenset[str] = frozenset()
 
-    def takes(self, method: str, truth: Truth, slow: bool) -> bool:
+    def takes(self, name: str, method: Any, truth: Truth, slow: bool) -> bool:
         """Whether this pair is a row of the table."""
-        if truth.kind != self.kind or not self.fits(method, truth):
+        if truth.kind != self.kind or not self.fits(name, method, truth):
             return False
-        return slow or (truth.fast and truth.name not in self.slow_truths and method not in self.slow_methods)
+        return slow or (truth.fast and truth.name not in self.slow_truths and name not in self.slow_methods)

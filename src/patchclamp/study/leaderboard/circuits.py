@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,15 @@ from numpy.typing import NDArray
 
 from patchclamp.errors import PatchclampError
 from patchclamp.scores import Scores
-from patchclamp.study.leaderboard.areas import area_over_items, chance_of_largest
+from patchclamp.study.leaderboard.areas import (
+    area,
+    area_over_items,
+    chance_of_largest,
+    permuted_area,
+    rounded,
+)
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant, Verdict
-from patchclamp.truth.base import Circuit, Truth
+from patchclamp.truth.base import TRUTHS, Circuit, Truth
 from patchclamp.units import parse_site, parse_unit
 
 Array = NDArray[np.float64]
@@ -34,10 +41,22 @@ ALONG_THE_PATH = frozenset({"integrated_gradients"})
 
 
 def circuit_variants(name: str, method: Any, system: Circuit) -> list[Variant]:
-    """Both directions where a method has such; as many steps as the closed form asks for."""
+    """Both directions where a method has such; as many steps as the closed form asks for; the truth's level.
+
+    None for a truth about another change than putting the other input's activity in, unless the method takes
+    ``ablation``: such a truth does not hold for what a patching method measures.
+    """
     known = inspect.signature(method).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    options = {"steps": system.data["steps"]} if "steps" in known and "steps" in system.data else {}
+    options: dict[str, Any] = {}
+    if system.ablation != "patch":
+        if "ablation" not in known:
+            return []
+        options["ablation"] = system.ablation
+    if "steps" in known and "steps" in system.data:
+        options["steps"] = system.data["steps"]
+    if "level" in known:
+        options["level"] = "site" if _edges_are_sites(system) else system.level
     if name in ALONG_THE_PATH:
         return [Variant("path", options)]
     if "direction" in known or anything:
@@ -46,42 +65,42 @@ def circuit_variants(name: str, method: Any, system: Circuit) -> list[Variant]:
 
 
 def score_circuit(method: Any, system: Circuit, variant: Variant, seed: int) -> Any:
-    """Call the method on the system's sites."""
-    return method(system.subject, system.task, list(system.sites), **variant.options)
+    """Call the method on the system's edges where those are sites of their own, else on its sites."""
+    sites = list(system.edges) if _edges_are_sites(system) else list(system.sites)
+    return method(system.subject, system.task, sites, **variant.options)
 
 
 def judge_circuit(
     name: str, result: Any, system: Circuit, variant: Variant, truth: Truth, seed: int
 ) -> Outcome:
-    """AUROC of |score| against the node truth, and the distance from the closed form."""
-    nodes = candidates(system)
-    values = candidate_values(result, list(nodes))
-    real = np.array(list(nodes.values()), dtype=bool)
-    if truth.control:
-        return _control(values, real, getattr(result, "groups", ()), seed)
+    """AUROC of |score| against the truth of nodes (or edges), and the distance from the closed form."""
+    truths = system.edges if _edges_are_sites(system) else system.nodes
+    values = candidate_values(result, list(truths))
+    real = np.array(list(truths.values()), dtype=bool)
     against, claimed = _quantity(name, variant.name, system)
-    error = _error(values, list(nodes), system.effects[against]) if against else None
-    tolerance = system.tolerance if claimed else None
+    error = _error(values, list(truths), system.effects[against]) if against else None
+    # Scores are float32: the tolerance of large effects is relative.
+    largest = max((abs(v) for v in system.effects[against].values()), default=0.0) if against else 0.0
+    tolerance = system.tolerance * max(1.0, largest) if claimed else None
+    off = error is not None and tolerance is not None and error > tolerance
+    closed: dict[str, Any] = {"error": error, "against": against, "tolerance": tolerance}
+    groups = getattr(result, "groups", ())
+    if truth.control:
+        return replace(_control(values, list(truths), real, groups, truth, seed), **closed)
+    what = "edges" if truths is system.edges else "nodes"
     if not real.any() or real.all():
-        if error is None:
-            raise PatchclampError(
-                f"{truth.name}: has no candidate outside of the mechanism, and no closed form"
-            )
-        verdict: Verdict = "estimate" if not claimed else "exact" if error <= system.tolerance else "wrong"
-        return Outcome(verdict, error=error, against=against, tolerance=tolerance)
-    value, low, high = area_over_items(values, real, getattr(result, "groups", ()), seed=seed)
-    verdict = "recovered" if low > 0.5 else "missed"
-    if claimed and error is not None and error > system.tolerance:
-        verdict = "wrong"
-    return Outcome(verdict, "AUROC", value, low, high, "items", 0.5, error, against, tolerance)
+        verdict: Verdict = "wrong" if off else "exact" if claimed else "estimate"
+        return Outcome(verdict, note=f"every one of the {len(real)} {what} is part of it", **closed)
+    value, low, high = area_over_items(values, real, groups, seed=seed)
+    verdict = "wrong" if off else "recovered" if low > 0.5 else "missed"
+    idle = "; all others score exactly 0" if not values[:, ~real].any() else ""
+    note = f"{int(real.sum())} of {len(real)} {what} belong to it{idle}"
+    return Outcome(verdict, "AUROC", value, low, high, "items", 0.5, note=note, **closed)
 
 
-def candidates(system: Circuit) -> Mapping[str, bool]:
-    """The nodes; where they are all of one class and edges are sites of their own, those."""
-    mixed = len(set(system.nodes.values())) == 2
-    if mixed or len(set(system.edges.values())) < 2:
-        return system.nodes
-    return system.edges if all(_is_address(name) for name in system.edges) else system.nodes
+def _edges_are_sites(system: Circuit) -> bool:
+    """Whether edges can be scored like sites, and some belong to the mechanism and some do not."""
+    return len(set(system.edges.values())) == 2 and all(_is_address(name) for name in system.edges)
 
 
 def candidate_values(result: Any, names: Sequence[str]) -> Array:
@@ -139,25 +158,47 @@ def _error(values: Array, names: Sequence[str], effects: Mapping[str, float]) ->
     return max(abs(float(mean[i]) - effects[name]) for i, name in enumerate(names) if name in effects)
 
 
-def _control(values: Array, real: NDArray[np.bool_], groups: Sequence[str], seed: int) -> Outcome:
-    """Nothing may be found: idle candidates score exactly 0, or no better than chance."""
-    idle = values[:, ~real]
-    largest = float(np.abs(idle).max())
-    scale = float(np.abs(values.mean(0)).max())
-    if largest == 0.0:
-        return Outcome(
-            "clean", error=0.0, against="idle units", tolerance=0.0, note="idle units score exactly 0"
-        )
+def _control(
+    values: Array,
+    names: Sequence[str],
+    real: NDArray[np.bool_],
+    groups: Sequence[str],
+    truth: Truth,
+    seed: int,
+) -> Outcome:
+    """Nothing may be found: idle candidates score exactly 0, or those named by the truth no better than others.
+
+    For a twin with fresh weights or shuffled labels, whose units do have effects of their own, the candidates named
+    are those of the system that it is the twin of; chance is which of its units they would be.
+    """
+    if not np.abs(values[:, ~real]).max():
+        return Outcome("clean", note=f"all {int((~real).sum())} idle candidates score exactly 0")
+    twin = None if real.any() else _of_the_twin(truth, names, seed)
+    if twin is not None:
+        value = float(area(rounded(values.mean(0)[None]), twin)[0])
+        p = permuted_area(values, twin, seed)
+        verdict: Verdict = "clean" if p > 0.05 else "false positive"
+        note = f"against the units of {truth.name.rsplit('-', 1)[0]}; p = {p:.3g} (units permuted)"
+        return Outcome(verdict, "AUROC", value, chance=0.5, note=note)
     if real.any():
         value, low, high = area_over_items(values, real, groups, seed=seed)
-        verdict: Verdict = "clean" if low <= 0.5 else "false positive"
-        return Outcome(verdict, "AUROC", value, low, high, "items", 0.5, largest, "idle units")
+        verdict = "clean" if low <= 0.5 else "false positive"
+        return Outcome(verdict, "AUROC", value, low, high, "items", 0.5)
     p = chance_of_largest(values, seed)
-    found = float(np.abs(idle.mean(0)).max())
-    note = (
-        f"largest of {idle.shape[1]} scores {found:.2g} of {scale:.2g}, p = {p:.3g} (signs of items flipped)"
-    )
-    return Outcome("clean" if p > 0.05 else "false positive", error=found, against="idle units", note=note)
+    note = f"largest of {len(real)} scores {np.abs(values.mean(0)).max():.2g}, p = {p:.3g} (signs of items flipped)"
+    return Outcome("clean" if p > 0.05 else "false positive", note=note)
+
+
+def _of_the_twin(truth: Truth, names: Sequence[str], seed: int) -> NDArray[np.bool_] | None:
+    """Which candidates belong to the mechanism of the system whose twin this is; None where there is none."""
+    trained = TRUTHS.get(truth.name.rsplit("-", 1)[0])
+    if trained is None or trained is truth:
+        return None
+    system = trained.build(seed)
+    if not isinstance(system, Circuit) or any(name not in system.nodes for name in names):
+        return None
+    real = np.array([system.nodes[name] for name in names], dtype=bool)
+    return real if real.any() and not real.all() else None
 
 
 ATTRIBUTE = Adaptor("attribute", "circuit", circuit_variants, score_circuit, judge_circuit)

@@ -18,6 +18,16 @@ Array = NDArray[np.float64]
 N_RANDOM = 20
 
 
+def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
+    """Whether a method is an estimator of features of one site: told how many, and fitted to activity alone."""
+    known = inspect.signature(method).parameters
+    fit = getattr(method, "fit", None)
+    if fit is None or not {"k", "n_features", "n_components"} & set(known):
+        return False
+    required = [p for p in inspect.signature(fit).parameters.values() if p.default is p.empty]
+    return len(required) == 2  # self and the activity
+
+
 def dictionary_variants(name: str, method: Any, system: Planted) -> list[Variant]:
     """As many features as were planted, and as many active as there are in a sample, where a method asks for them."""
     known = inspect.signature(method).parameters
@@ -96,4 +106,11 @@ def unit(rows: Array) -> Array:
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
-DECOMPOSE = Adaptor("decompose", "dictionary", dictionary_variants, fit_dictionary, judge_dictionary)
+DECOMPOSE = Adaptor(
+    "decompose",
+    "dictionary",
+    dictionary_variants,
+    fit_dictionary,
+    judge_dictionary,
+    fits=is_dictionary_estimator,
+)

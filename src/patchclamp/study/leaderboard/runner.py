@@ -124,7 +124,7 @@ def _jobs(
     for (verb, _), adaptor in ADAPTORS.items():
         for truth in truths:
             for name, method in table.get(verb, {}).items():
-                if adaptor.takes(name, truth, slow):
+                if adaptor.takes(name, method, truth, slow):
                     yield adaptor, name, method, truth
 
 

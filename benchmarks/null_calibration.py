@@ -1,0 +1,47 @@
+"""How often a study claims an effect where there is none: 200 seeded studies of each system without effect.
+
+python -m benchmarks.null_calibration [RUNS]
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+import torch
+
+from benchmarks.common import save, show
+from patchclamp.study.null import null_claims, null_rate
+
+SYSTEMS = {
+    "bystanders: no unit has an effect": {"alike": False},
+    "alike: every head has the same effect": {"alike": True},
+}
+
+
+def main(n_runs: int = 200) -> None:
+    """Run the studies, show and store the rates."""
+    torch.set_num_threads(1)
+    rows = []
+    for name, how in SYSTEMS.items():
+        found = null_rate(n_runs, claims=partial(null_claims, **how))
+        rows.append(
+            {
+                "system": name,
+                "studies": found.runs,
+                "with a false claim": found.claimed,
+                "rate": found.rate,
+                "low": found.low,
+                "high": found.high,
+                "stated": found.stated,
+                "false": found.false,
+                "of statements": found.tests,
+                "refused": found.refused,
+            }
+        )
+    show(f"Null calibration, {n_runs} seeded studies each; 95 % intervals by Clopper and Pearson", rows)
+    save("null_calibration", rows, f"{n_runs} seeded studies of each system, seeds 0 to {n_runs - 1}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:2]))
