@@ -14,7 +14,15 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from patchclamp import Recording
-from patchclamp.decompose import METHODS, JumpReLU, MatchingPursuit, SparseDictionary, TopK, quality
+from patchclamp.decompose import (
+    METHODS,
+    JumpReLU,
+    MatchingPursuit,
+    SparseDictionary,
+    TopK,
+    load_dictionary,
+    quality,
+)
 from patchclamp.decompose.sae import ARCHITECTURES, MatchingPursuitDictionary, architecture, support
 from patchclamp.decompose.sae.auxiliary import auxiliary_loss, restart
 from patchclamp.decompose.sae.base import Moment
@@ -399,6 +407,18 @@ def test_weights_are_folded_back_to_the_units_of_the_data(name: str) -> None:
     a, b = quality(small, x), quality(large, 64 * x + 32)
     assert a.unexplained == pytest.approx(b.unexplained, rel=1e-2)
     assert a.l0 == pytest.approx(b.l0, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_dictionary_read_back_encodes_the_same_bits(name: str, tmp_path: Path) -> None:
+    x, _ = planted(500)
+    settings = {**VARIANTS[name], **({"prefixes": (16, 32)} if name == "matryoshka" else {})}
+    made = METHODS[name](32, steps=20, batch_size=128, **settings).fit(x, SITE)
+    again = load_dictionary(made.save(tmp_path / "mine"))
+    assert torch.equal(again.encode(x), made.encode(x)) and torch.equal(
+        again.reconstruct(x), made.reconstruct(x)
+    )
+    assert again.meta == made.meta and again.site == made.site
 
 
 def test_what_was_trained_is_what_comes_out() -> None:

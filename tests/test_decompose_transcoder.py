@@ -11,7 +11,14 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from patchclamp import Recording
-from patchclamp.decompose import AttentionSAE, Crosscoder, SparseDictionary, Transcoder, quality
+from patchclamp.decompose import (
+    AttentionSAE,
+    Crosscoder,
+    SparseDictionary,
+    Transcoder,
+    load_dictionary,
+    quality,
+)
 from patchclamp.decompose.attention_sae import by_head, by_source, head_shares
 from patchclamp.decompose.crosscoder import CrosscoderDictionary
 from patchclamp.decompose.transcoder import parts_along
@@ -182,10 +189,9 @@ def test_a_crosscoder_decodes_each_side_in_its_own_units(crossed: CrosscoderDict
     assert crossed.decoder(1).shape == (64, 24) and crossed.cosines().abs().max() <= 1 + 1e-6
 
 
-def test_a_crosscoder_is_stored(crossed: CrosscoderDictionary) -> None:
-    again = CrosscoderDictionary.from_state(
-        crossed.site, crossed.target, crossed.meta, crossed.state(), crossed.settings()
-    )
+def test_a_crosscoder_is_stored(crossed: CrosscoderDictionary, tmp_path: Path) -> None:
+    again = load_dictionary(crossed.save(tmp_path / "crossed"))
+    assert isinstance(again, CrosscoderDictionary)
     x, y, _, _ = sides(50)
     activity = crossed.join([x, y])
     assert torch.equal(again.encode(activity), crossed.encode(activity))

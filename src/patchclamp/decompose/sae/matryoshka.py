@@ -37,7 +37,7 @@ class Matryoshka(BatchTopK):
     >>> x = torch.relu(torch.randn(500, 4, generator=torch.Generator().manual_seed(0)))
     >>> found = Matryoshka(8, k=2, prefixes=(4, 8), steps=50, batch_size=100).fit(x, "mlp_act.0")
     >>> found.meta["settings"]["prefixes"]
-    (4, 8)
+    [4, 8]
     """
 
     prefixes: tuple[int, ...] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,9 @@ class Run:
         """Settings, data and figures."""
         last = [row for row in state.history if row["step"] > 0.9 * self.steps]
         figures = {key: sum(row[key] for row in last) / len(last) for key in ("unexplained", "l0", "dead")}
-        return {**self.about, **figures, "factors": self.factors, "history": state.history}
+        # As JSON gives it back, so that a dictionary read from a file has the same.
+        known: dict[str, Any] = json.loads(json.dumps(self.about))
+        return {**known, **figures, "factors": self.factors, "history": state.history}
 
 
 def _varies(values: Float[Tensor, "sample unit"], name: str) -> float:
