@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from patchclamp.describe._extremes import Best, Rows, extremes
 from patchclamp.errors import PatchclampError
 from patchclamp.subjects.dictionaries import output_rows
+from patchclamp.units import Units
 
 __all__ = ["decode_directions", "decode_in", "lm_head", "output_directions"]
 
@@ -103,6 +104,8 @@ def lm_head(
             )
         named = [f"direction[{i}]" for i in range(len(rows))] if names is None else list(names)
         return decode_in(subject, rows, named, chunk=chunk, **options)
+    if isinstance(units, str) and "*" in units:
+        units = Units(dict.fromkeys(subject.resolve(units)))
     selection = subject.units(units)
     addresses: list[str] = []
     parts: list[Tensor] = []
