@@ -36,14 +36,16 @@ class Circuit:
     effects
         Quantity -> address -> value, where there is a closed form. Quantities: ``"noising"``, ``"denoising"``,
         ``"shapley"``, ``"gradient_clean"``, ``"gradient_corrupted"`` (each times clean minus corrupted activity),
-        ``"integrated_gradients"``.
+        ``"integrated_gradients"``, ``"partial_noising"``, ``"partial_denoising"`` (of `partial_gradients`).
     edges
         Addresses of edges -> whether they belong to it, where each edge is a site of its own (score them by
         ``method(subject, task, list(edges), level="site")``); names ``"a->b"`` where edges are no sites.
     tolerance
         How far a computed effect may lie from its closed form.
     data
-        Whatever else is known (key frequencies, leakage measured, accuracy ...), as plain data or arrays.
+        Whatever else is known (key frequencies, leakage measured, accuracy ...), as plain data or arrays. ``"steps"``
+        is a number of steps along a path at which closed forms are met; ``"original"`` of a twin has the truth that is
+        gone.
     """
 
     subject: Subject

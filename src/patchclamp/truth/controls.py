@@ -236,7 +236,7 @@ register(
 
 def register_twins() -> None:
     """Twins as entries of their own; that of any other live system is had by its name and ``-reinitialised``."""
-    for name in ("induction-20", "rasp-reverse", "feature-inversion"):
+    for name in ("induction-20", "rasp-reverse"):
         known = TRUTHS[name]
         register(
             Truth(

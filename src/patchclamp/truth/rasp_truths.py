@@ -83,8 +83,9 @@ def rasp(name: str, ablation: str = "patch", seed: int = 0, items: int = ITEMS) 
 
     Notes
     -----
-    The sets of edges hold for the compiler here. They were found by `edges_that_matter` over every input (each with
-    every other input for reverse and histogram; with 16 shuffled partners for fraction), and the tests find them again.
+    The sets of edges hold for the compiler here. They were found by `edges_that_matter` over every input, under patching
+    with every other input as partner for reverse and histogram (16 shuffled partners for fraction); the tests find them
+    again from a part of the pairs.
 
     Examples
     --------
