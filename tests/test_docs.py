@@ -28,7 +28,7 @@ BLOCK = re.compile(
     r"(?:<!--\s*(?P<note>[^>]*?)\s*-->\s*\n)?^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
-VERBS = ("measure", "attribute")
+VERBS = ("measure", "attribute", "evaluate", "compare")
 
 
 @dataclass(frozen=True)

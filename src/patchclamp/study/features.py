@@ -7,7 +7,7 @@ as neurons are, and the first k of them are held against the first k neurons of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from patchclamp.study.select import Selection, ranked, select_units
 from patchclamp.study.share import Share, corrected
 from patchclamp.study.tables import score_interval, strongest_role
 from patchclamp.study.text import percent
+from patchclamp.subjects.dictionaries import provenance
 from patchclamp.task import Task
 from patchclamp.units import Site, Unit, Units
 
@@ -179,6 +180,7 @@ def find_features(
     say("describing features")
     rows = _describe(subject, first, found, alone, dictionaries, recording, tokens, options)
     what = f"{selection.k} of {len(selection.order):,} {name} features"
+    context = replace(context, model={**context.model, **provenance(subject, dictionaries)})
     claim = necessity(context, "features-together", what, selection.units, joint)
     return Features(name, dictionaries, selection, joint, alone, curve, rows, [claim] if claim else [])
 

@@ -16,6 +16,7 @@ from patchclamp.study.options import StudyOptions
 from patchclamp.study.share import Share
 from patchclamp.study.text import percent
 from patchclamp.subjects import open_subject
+from patchclamp.subjects.dictionaries import provenance
 from patchclamp.subjects.reference import Reference
 from patchclamp.tasks import load_task
 from patchclamp.units import Units
@@ -186,6 +187,10 @@ def _judge(subject: Any, claim: Claim, bench: Bench | str) -> Verdict:
         units = subject.units(list(claim.units))
     except PatchclampError as error:
         return Verdict(claim, "cannot run", None, reason=str(error), **facts)
+    claimed = claim.model.get("dictionaries")
+    if claimed and provenance(subject, units.sites).get("dictionaries") != claimed:
+        reason = "the dictionary attached under this name is not that of the claim"
+        return Verdict(claim, "cannot run", None, reason=reason, **facts)
     return _verdict(claim, _measure(claim, bench, units), subject, facts)
 
 
