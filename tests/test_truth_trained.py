@@ -211,6 +211,17 @@ def test_modular_addition_has_its_four_properties(name, seed):
     assert used[facts["key_frequencies"]].sum() > 0.75 * 256
 
 
+def test_a_smaller_modulus_has_them_less_cleanly():
+    """Two of 385 held-out pairs or fewer are wrong, and fewer neurons are of one frequency."""
+    system = load_truth("modular-addition-31", 0)
+    facts = system.data
+    assert facts["accuracy_train"] == 1.0 and facts["accuracy_test"] > 0.99
+    assert facts["embedding_share"] > 0.85 and facts["logits_explained"] > 0.9
+    assert facts["restricted"] > 0.99 and facts["excluded"] < 0.1
+    assert facts["neuron_share"] > 0.85 and facts["neurons_pure"] > 0.5
+    assert sum(system.nodes.values()) == 2 * len(facts["key_frequencies"]) and len(system.nodes) == 32
+
+
 @pytest.mark.parametrize("name", ["modular-addition-shuffled", "modular-addition-reinitialised"])
 def test_controls_of_modular_addition_have_none_of_them(name):
     system = load_truth(name, 0)

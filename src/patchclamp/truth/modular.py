@@ -260,6 +260,6 @@ def _loss(logits: Array, wanted: NDArray[np.int64]) -> float:
 
 RECIPES: dict[str, tuple[ModularRecipe, tuple[int, ...]]] = {
     "modular-addition": (ModularRecipe(), (0, 1)),
-    "modular-addition-31": (ModularRecipe(p=31, share=0.6, steps=14_000), (0,)),
+    "modular-addition-31": (ModularRecipe(p=31, share=0.6, steps=6000), (1,)),
     "modular-addition-shuffled": (ModularRecipe(steps=3000, shuffled=True), (0,)),
 }
