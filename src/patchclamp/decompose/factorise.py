@@ -134,7 +134,7 @@ class Run:
             winners = self.annealed()
             self.directions = step.unit_rows(self.update(winners, sweeps=1)).float()
             if self.place < self.searching:
-                self.directions = step.revive(self.directions, block, codes, winners, self.signed)
+                self.directions = step.exchange(self.directions, block, winners, self.signed)
         self.place += 1
         if polishing and self.place % self.blocks == 0:
             self.update_after_pass()
@@ -150,10 +150,10 @@ class Run:
         self.b *= keep
 
     def annealed(self) -> int:
-        """Winners at this step: from all units down in equal factors over the search."""
+        """Winners at this step: from all units down in equal factors, over seven tenths of the search."""
         if not self.searching:
             return self.winners
-        part = min(1.0, self.place / max(1, self.searching - 1))
+        part = min(1.0, self.place / max(1.0, 0.7 * self.searching - 1))
         return max(self.winners, round(self.activity.width ** (1 - part) * self.winners**part))
 
     def update_after_pass(self) -> None:

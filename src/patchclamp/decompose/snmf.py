@@ -36,7 +36,8 @@ class SNMF(Decomposer):
     with the recording. Three stages:
 
     1. *search*: D is updated after every block from that block alone, and the number of winners falls from all
-       units to its value in equal factors. Features dead on a block restart from its worst row.
+       units to its value in equal factors. Features that are hardly missed (dead, doubled) are given to what no
+       feature explains.
     2. *average*: updates after every block from a window of blocks that grows to about one pass.
     3. *polish*: one update a pass from sums over the whole pass, until the error falls by less than `tolerance` of
        itself. An update that would raise the error keeps the entries and refits their values, so that the error
