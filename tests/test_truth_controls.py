@@ -161,7 +161,7 @@ def test_twins_keep_the_shape_and_lose_the_mechanism() -> None:
 
 def test_scores_of_twins_do_not_follow_the_original() -> None:
     areas = []
-    for seed in range(12):
+    for seed in range(8):
         other = twin("induction-20", seed)
         call: Any = METHODS["attribution_patching"]
         scores = call(other.subject, other.task, list(other.edges), direction="noising", level="site")
