@@ -10,7 +10,13 @@ import typer
 from patchclamp._cli import common
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from patchclamp.study.leaderboard import Board, Row
+
+
+ROWS = ("method", "truth", "verdict", "recovery", "error", "s", "MB")
+SUMMARY = ("method", "found", "median", "weakest", "exact", "clean", "refused, failed", "s")
 
 
 def leaderboard(
@@ -46,29 +52,43 @@ def leaderboard(
 
 
 def _show(board: Board) -> None:
-    from patchclamp.study.leaderboard.page import figure
-
     console = common.console()
-    columns = ("method", "truth", "variant", "recovery [95%]", "chance", "error", "s", "MB", "verdict")
     for verb in board.verbs:
         part = board.of(verb)
-        rows = [_cells(row) for row in part.rows]
-        console.print(common.table(columns, rows, verb, right=(3, 4, 5, 6, 7)))
-        short = [
-            (
-                m["method"], f"{m['found']} of {m['found_of']}", figure(m["median"]),
-                f"{m['weakest']} ({figure(m['weakest_recovery'])})" if m["weakest"] else "–",
-                f"{m['exact']} of {m['exact_of']}", f"{m['clean']} of {m['clean_of']}",
-                m["refused"], m["failed"], figure(m["seconds"]),
-            )
-            for m in part.summary().to_dict("records")
-        ]  # fmt: skip
-        heads = ("method", "better than chance", "median", "weakest", "closed forms", "controls clean", "refused", "failed", "s")  # fmt: skip
-        console.print(common.table(heads, short, f"{verb}, by method", right=(1, 2, 4, 5, 6, 7, 8)))
+        every = [_cells(row) for row in part.rows]
+        console.print(_whole(common.table(ROWS, every, verb, right=(4, 5, 6))))
+        short = [_summary(m) for m in part.summaries()]
+        console.print(_whole(common.table(SUMMARY, short, f"{verb}, by method", right=(1, 2, 4, 5, 6, 7))))
     for verdict, said, n, on in board.failures():
         times = "once" if n == 1 else f"{n} times"
         console.print(f"{verdict} {times} ({', '.join(on)}): {said}", markup=False)
+    console.print(
+        "recovery: figure [95 % interval] and, where it is not one half, that of chance; error: largest distance from a "
+        "closed form; found: better than chance; exact: closed forms met; clean: controls in which nothing was found"
+    )
     console.print(f"{board}; memory: {board.about['memory']}", markup=False, style="dim")
+
+
+def _whole(table: Table) -> Table:
+    """Fold names where the terminal is narrow: one cut short names nothing."""
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def _summary(m: dict[str, Any]) -> tuple[Any, ...]:
+    from patchclamp.study.leaderboard.page import figure, of_so_many
+
+    return (
+        m["method"],
+        of_so_many(m, "found"),
+        figure(m["median"]),
+        f"{m['weakest']} ({figure(m['weakest_recovery'])})" if m["weakest"] else "–",
+        of_so_many(m, "exact"),
+        of_so_many(m, "clean"),
+        f"{m['refused']}, {m['failed']}",
+        figure(m["seconds"]),
+    )
 
 
 def _cells(row: Row) -> tuple[Any, ...]:
@@ -78,16 +98,18 @@ def _cells(row: Row) -> tuple[Any, ...]:
     from patchclamp.study.leaderboard.page import figure, scientific
 
     o = row.outcome
-    interval = "" if o.low is None else f" [{figure(o.low)}, {figure(o.high)}]"
+    recovery = "" if o.recovery is None else figure(o.recovery)
+    if o.low is not None:
+        recovery += f" [{figure(o.low)}, {figure(o.high)}]"
+    if o.recovery is not None and o.chance != 0.5:
+        recovery += f" ({figure(o.chance)})"
     style = "green" if o.verdict in GOOD else "red" if o.verdict in BAD else "dim"
     return (
         row.method,
-        f"{row.truth}{' (control)' if row.control else ''}",
-        row.variant,
-        figure(o.recovery) + interval,
-        figure(o.chance),
-        scientific(o.error),
-        figure(row.seconds, 3),
-        figure(row.memory, 1),
+        f"{row.truth} {row.variant}{' (control)' if row.control else ''}",
         Text(o.verdict, style=style),
+        recovery,
+        "" if o.error is None else scientific(o.error),
+        figure(row.seconds, 2),
+        figure(row.memory, 0),
     )

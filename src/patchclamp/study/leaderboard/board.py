@@ -59,8 +59,12 @@ class Board:
             negative controls in which nothing was found, of so many; refused, failed: rows; seconds (sum); memory
             (largest).
         """
+        return pd.DataFrame(self.summaries())
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """The rows of `summary`, with None where there is nothing."""
         keys = list(dict.fromkeys((row.verb, row.method) for row in self.rows))
-        return pd.DataFrame([summarised(verb, method, self.rows) for verb, method in keys])
+        return [summarised(verb, method, self.rows) for verb, method in keys]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, as `Board.from_json` and the documentation read it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
@@ -17,7 +18,7 @@ __all__ = ["render"]
 def render(board: Board) -> str:
     """Return the page as HTML text. All text is escaped by the template engine."""
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters.update(fig=figure, sci=scientific)
+    env.filters.update(fig=figure, sci=scientific, of=of_so_many)
     sections = [_section(board.of(verb), verb) for verb in board.verbs]
     return env.from_string(_asset("patchclamp.study.leaderboard", "leaderboard.html.j2")).render(
         about=board.about,
@@ -47,6 +48,12 @@ def scientific(value: float | None) -> str:
     return "–" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
+def of_so_many(summary: Mapping[str, Any], what: str) -> str:
+    """A count with what it is of, or a dash where there was nothing to count."""
+    n = summary[f"{what}_of"]
+    return f"{summary[what]} of {n}" if n else "–"
+
+
 def _asset(package: str, name: str) -> str:
     return (resources.files(package) / "templates" / name).read_text(encoding="utf-8")
 
@@ -54,7 +61,7 @@ def _asset(package: str, name: str) -> str:
 def _section(board: Board, verb: str) -> dict[str, Any]:
     return {
         "verb": verb,
-        "summary": board.summary().to_dict("records"),
+        "summary": board.summaries(),
         "rows": [_shown(row) for row in board.rows],
         "failures": board.failures(),
     }
