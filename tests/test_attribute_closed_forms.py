@@ -178,3 +178,23 @@ def test_bad_input_is_refused(bent):
     broken = TensorTask("nan", torch.full((2, 6), math.nan), torch.zeros(2, 6), lambda out: out[:, 0])
     with pytest.raises(PatchclampError, match="not finite"):
         attribution_patching(bent, broken)
+
+
+class Fork(nn.Module):
+    """Two modules that hand on the very same tensor, read with the weights 2 and 3."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        x = x.view(len(x), 1, -1)
+        return (2 * self.left(x) + 3 * self.right(x))[:, 0]
+
+
+@pytest.mark.parametrize("method", GRADIENTS.values(), ids=GRADIENTS.keys())
+def test_modules_that_share_a_tensor_keep_their_own_gradients(method):
+    task = TensorTask("fork", torch.ones(1, 1), torch.zeros(1, 1), lambda out: out[:, 0])
+    found = method(TorchModule(Fork(), torch.zeros(1, 1)), task, ["left.out", "right.out"])
+    values = {str(site): found.mean(site).tolist() for site in found.sites}
+    assert values == {"left.out": [2.0], "right.out": [3.0]}

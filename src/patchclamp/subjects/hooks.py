@@ -170,8 +170,10 @@ class Session:
                     "address a module that is called once"
                 )
             units = place.units(tensor, self.batch)
-            if tensor.requires_grad and units is not tensor:
-                # The pass goes on through the view, so that a gradient hook on the view sees the gradient.
+            if tensor.requires_grad:
+                # The pass goes on through a view of its own, so that a gradient hook on it sees the gradient through
+                # this site: two modules that return the very same tensor would else see the sum of both.
+                units = units.view_as(units) if units is tensor else units
                 tensor = place.tensor(units, tensor)
             self.seen[site] = reader(units)
             self._waiting -= 1
