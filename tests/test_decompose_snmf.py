@@ -56,7 +56,7 @@ def test_without_winner_take_all_the_error_is_the_same_and_the_groups_are_lost(
     for seed in range(3):
         found = SNMF(k=6, sparsity=None, seed=seed).fit(activity)
         assert abs(found.meta["error"] - with_step) < 0.001
-        assert match(groups, found, null=0).cosines.min() < 0.99
+        assert match(groups, found, null=0).cosines.min() < 0.9
 
 
 def test_features_are_units_of_the_site_and_beat_the_null(data: tuple[Tensor, Tensor]) -> None:
