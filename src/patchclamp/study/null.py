@@ -163,7 +163,12 @@ def bystander_task(n: int = 96, seed: int = 0) -> Task:
 
 
 def null_claims(
-    seed: int, options: StudyOptions = OPTIONS, *, alike: bool = False, held_out: bool = True
+    seed: int,
+    options: StudyOptions = OPTIONS,
+    *,
+    alike: bool = False,
+    noise: float = 1.5,
+    held_out: bool = True,
 ) -> list[Claim]:
     """Run selection and proof of one study on the bystanders, and return all its claims, negative ones included.
 
@@ -173,13 +178,13 @@ def null_claims(
         Of model, items, bootstrap and random sets.
     options
         Sizes; its own seed is not used.
-    alike
+    alike, noise
         As in `bystanders`.
     held_out
         False selects and verifies on the same items: how wrong that goes is what the split is for.
     """
     options = replace(options, seed=seed)
-    subject = bystanders(seed, alike=alike)
+    subject = bystanders(seed, noise, alike=alike)
     most = max(options.n_test, options.n_validation, -(-options.n_train // 2))
     task = bystander_task(4 * most + 16, seed)
     splits = ability.splits_of(task, options)

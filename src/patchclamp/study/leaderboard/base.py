@@ -130,8 +130,9 @@ class Adaptor:
         that cannot be scored.
     fits
         (name of the method, the method, truth) -> whether the two go together at all; pairs that do not are no row.
-    slow_truths, slow_methods
-        Names that are left to ``--all``, beside truths that are not `fast` themselves.
+    quick
+        (name of the method, the method, truth) -> whether a fast truth is fast for this method too; else the pair is
+        left to ``--all``.
     """
 
     verb: str
@@ -140,11 +141,10 @@ class Adaptor:
     call: Callable[[Any, Any, Variant, int], Any]
     judge: Callable[[str, Any, Any, Variant, Truth, int], Outcome]
     fits: Callable[[str, Any, Truth], bool] = lambda name, method, truth: True
-    slow_truths: frozenset[str] = frozenset()
-    slow_methods: frozenset[str] = frozenset()
+    quick: Callable[[str, Any, Truth], bool] = lambda name, method, truth: True
 
     def takes(self, name: str, method: Any, truth: Truth, slow: bool) -> bool:
         """Whether this pair is a row of the table."""
         if truth.kind != self.kind or not self.fits(name, method, truth):
             return False
-        return slow or (truth.fast and truth.name not in self.slow_truths and name not in self.slow_methods)
+        return slow or (truth.fast and self.quick(name, method, truth))

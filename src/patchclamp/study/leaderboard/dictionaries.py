@@ -16,6 +16,10 @@ from patchclamp.truth.base import Planted, Truth
 
 Array = NDArray[np.float64]
 N_RANDOM = 20
+TRAINING = {"steps": 1000, "batch_size": 256}
+"""The same short training for every method that is trained by gradient descent."""
+TRAINED_ON = frozenset({"planted-orthogonal", "planted-coherent", "planted-noise"})
+"""Of our own fast truths, those on which such methods are run without ``--all``."""
 
 
 def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
@@ -38,7 +42,13 @@ def dictionary_variants(name: str, method: Any, system: Planted) -> list[Variant
         told["k"] = active
     else:
         told |= {"k": n_features, "rank": n_features, "n_components": n_features}
-    return [Variant("", {key: value for key, value in told.items() if key in known})]
+    return [Variant("", {key: value for key, value in {**told, **TRAINING}.items() if key in known})]
+
+
+def is_quick(name: str, method: Any, truth: Truth) -> bool:
+    """Whether a fit takes a second or so: closed forms and alternations on all truths, gradient descent on few."""
+    ours = truth.name.startswith(("planted", "superposition"))
+    return not ours or truth.name in TRAINED_ON or "steps" not in inspect.signature(method).parameters
 
 
 def fit_dictionary(method: Any, system: Planted, variant: Variant, seed: int) -> Any:
@@ -113,4 +123,5 @@ DECOMPOSE = Adaptor(
     fit_dictionary,
     judge_dictionary,
     fits=is_dictionary_estimator,
+    quick=is_quick,
 )
