@@ -92,7 +92,7 @@ class Crosscoder:
         given = [source] * len(site) if isinstance(source, Recording) else list(source)
         if len(given) != len(site):
             raise PatchclampError(f"crosscoder: {len(given)} recordings for {len(site)} sites")
-        auto = architecture(self.architecture, self.n_features, {"clip": 1.0, **self.settings})
+        auto = architecture(self.architecture, self.n_features, self.settings)
         sources, sites = zip(*(find(one, name) for one, name in zip(given, site, strict=True)), strict=True)
         if auto.name == "matching_pursuit":
             raise PatchclampError("crosscoder: matching_pursuit has no encoder of its own; choose another")

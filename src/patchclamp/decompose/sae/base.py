@@ -72,7 +72,8 @@ class SparseAutoencoder(Decomposer):
         Bring dead features back: by the auxiliary loss (TopK, BatchTopK, Matryoshka), or by starting them anew at
         badly reconstructed rows, seven times in the first half of the run (the others).
     clip
-        Largest norm of the whole gradient; None: not clipped.
+        Largest norm of the whole gradient; None: not clipped. On scaled activity most steps are clipped, so that batches
+        count alike; the error came out a little lower for it (`benchmarks/sae.py`).
     buffer_rows
         Rows in memory, among which they are shuffled (see `Feed`).
     save_every
@@ -97,7 +98,7 @@ class SparseAutoencoder(Decomposer):
     scale: bool = True
     dead_after: int | None = None
     revive: bool = True
-    clip: float | None = None
+    clip: float | None = 1.0
     buffer_rows: int = 1 << 18
     save_every: int = 1000
     products: str = "auto"

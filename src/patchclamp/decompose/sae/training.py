@@ -205,7 +205,7 @@ class Run:
             along = torch.linalg.vecdot(grads["W_dec"], decoder)[:, None]
             grads["W_dec"].addcmul_(along, decoder, value=-1)
         if auto.clip is not None:
-            norm = torch.stack([g.square().sum() for g in grads.values()]).sum().sqrt()
+            norm = torch.stack([torch.linalg.vector_norm(g) for g in grads.values()]).norm()
             factor = (auto.clip / (norm + 1e-6)).clamp(max=1.0)
             for g in grads.values():
                 g.mul_(factor)
