@@ -156,31 +156,35 @@ def _row(
     }
 
 
-def peak(samples: int) -> None:
-    """Fit a recording of that many samples on disk and print the growth of the process' peak memory in MB."""
+def write(path: Path, samples: int) -> None:
+    """A recording of random activity on disk."""
+    site = Recording.from_arrays({"x": torch.zeros(2, 512)}).sites[0]
+    with Recording.create(path, {}, {site: (512,)}, samples) as writer:
+        for low in range(0, samples, 5000):
+            n = min(5000, samples - low)
+            values = torch.randn(n, 512, generator=torch.Generator().manual_seed(low)).relu()
+            writer.append(Samples.of(torch.arange(low, low + n), torch.zeros(n)), {site: values})
+        writer.finish()
+
+
+def peak(path: Path) -> None:
+    """Fit a recording on disk and print the growth of the process' peak memory in MB."""
     import resource
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "store"
-        site = Recording.from_arrays({"x": torch.zeros(2, 512)}).sites[0]
-        with Recording.create(path, {}, {site: (512,)}, samples) as writer:
-            for low in range(0, samples, 5000):
-                n = min(5000, samples - low)
-                values = torch.randn(n, 512, generator=torch.Generator().manual_seed(low)).relu()
-                writer.append(Samples.of(torch.arange(low, low + n), torch.zeros(n)), {site: values})
-            writer.finish()
-        stored = Recording.open(path)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        SNMF(k=50, polish=1, held_out=0).fit(stored)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    stored = Recording.open(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    SNMF(k=50, polish=1, held_out=0).fit(stored)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def memory() -> list[dict[str, Any]]:
     """Peak memory of a fit in a process of its own, by number of samples."""
     rows = []
-    for samples in (20_000, 80_000):
-        command = [sys.executable, "-m", "benchmarks.snmf", "--peak", str(samples)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for samples in (80_000, 320_000):
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder) / "store", samples)
+            command = [sys.executable, "-m", "benchmarks.snmf", "--peak", str(Path(folder) / "store")]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(
             {"samples": samples, "recording MB": samples * 512 * 4 / 2**20, "peak MB over start": float(out)}
         )
@@ -193,7 +197,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="where those are recorded already")
     parser.add_argument("--cap", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--peak", type=int)
+    parser.add_argument("--peak", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.peak:

@@ -23,6 +23,7 @@ from patchclamp.recording import Recording
 from patchclamp.units import Site
 
 BLOCK = 2048  # rows of activity held at a time
+STRETCH = 4096  # rows of the source read at a time
 Progress = Callable[[int, int], None]
 
 
@@ -115,12 +116,9 @@ class Activity:
 
     def rows(self, places: np.ndarray) -> Float[Tensor, "row unit"]:
         """Rows at ascending places of the source, as float32 with heads joined."""
-        first, last = int(places[0]), int(places[-1]) + 1
-        # Reading the span costs less than picking rows one by one, unless they lie far apart.
-        if last - first <= 4 * len(places):
-            values = self._values[first:last][torch.from_numpy(places - first)]
-        else:
-            values = self._values[torch.from_numpy(places) if isinstance(self._values, Tensor) else places]
+        # A stretch of the source at a time: rows picked far apart would decode many chunks at once.
+        cuts = np.flatnonzero(np.diff(places // STRETCH)) + 1
+        values = torch.cat([self._stretch(part) for part in np.split(places, cuts)])
         block = values.flatten(1).float()
         if not bool(torch.isfinite(block).all()):
             row, unit = (int(i) for i in (~torch.isfinite(block)).nonzero()[0])
@@ -129,6 +127,11 @@ class Activity:
                 "the unit out"
             )
         return block
+
+    def _stretch(self, places: np.ndarray) -> Tensor:
+        first, last = int(places[0]), int(places[-1]) + 1
+        values = self._values[first:last]
+        return values if len(places) == last - first else values[torch.from_numpy(places - first)]
 
     def n_blocks(self, rows: int = BLOCK) -> int:
         """Number of blocks of `rows` rows."""
