@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,21 @@ Array = NDArray[np.float64]
 N_RANDOM = 20
 TRAINING = {"steps": 1000, "batch_size": 256}
 """The same short training for every method that is trained by gradient descent."""
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"snmf": {"sparsity": None}}
+"""What a method's defaults assume and planted directions are not: few units of a wide layer in each feature."""
+NO_MORE_THAN_UNITS = frozenset({"pca", "ica"})
 TRAINED_ON = frozenset({"planted-orthogonal", "planted-coherent", "planted-noise"})
 """Of our own fast truths, those on which such methods are run without ``--all``."""
 
 
 def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
-    """Whether a method is an estimator of features of one site: told how many, and fitted to activity alone."""
+    """Whether a method is an estimator of features of one site: told how many, and fitted to activity alone.
+
+    Those of several sites, or of the heads of an attention layer, are not: planted activity has none.
+    """
     known = inspect.signature(method).parameters
     fit = getattr(method, "fit", None)
-    if fit is None or not {"k", "n_features", "n_components"} & set(known):
+    if fit is None or "heads" in known or not {"k", "n_features", "n_components"} & set(known):
         return False
     required = [p for p in inspect.signature(fit).parameters.values() if p.default is p.empty]
     return len(required) == 2  # self and the activity
@@ -41,8 +48,14 @@ def dictionary_variants(name: str, method: Any, system: Planted) -> list[Variant
     if "n_features" in known:
         told["k"] = active
     else:
-        told |= {"k": n_features, "rank": n_features, "n_components": n_features}
-    return [Variant("", {key: value for key, value in {**told, **TRAINING}.items() if key in known})]
+        most = (
+            min(n_features, int((system.directions != 0).any(0).sum()))
+            if name in NO_MORE_THAN_UNITS
+            else n_features
+        )
+        told |= {"k": most, "n_components": most}
+    told |= {**TRAINING, **OPTIONS.get(name, {})}
+    return [Variant("", {key: value for key, value in told.items() if key in known})]
 
 
 def is_quick(name: str, method: Any, truth: Truth) -> bool:
