@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 import torch
-
 from benchmarks.common import RESULTS
+
 from patchclamp.attribute import activation_patching
 from patchclamp.study import ability, findings
 from patchclamp.study.null import bystander_task, bystanders, clopper_pearson, null_claims, null_rate
@@ -45,10 +45,10 @@ def test_bystanders_move_items_and_not_the_mean():
 
 
 def test_a_study_without_effect_claims_none():
-    found = null_rate(RUNS, seed=0)
-    assert found.runs >= RUNS - 1 and found.tests == 9 * found.runs
-    # More than two of eight happen in .6 % of cases at the stated rate.
-    assert found.claimed <= 2, str(found)
+    found = null_rate(2 * RUNS, seed=0)
+    assert found.runs >= 2 * RUNS - 1 and found.tests == 9 * found.runs
+    # More than three of sixteen happen in .7 % of cases at the stated rate.
+    assert found.claimed <= 3, str(found)
     assert found.holds
 
 

@@ -103,7 +103,8 @@ class Board:
         grouped: dict[tuple[str, str], list[str]] = {}
         for row in self.rows:
             if row.outcome.verdict in ("refused", "failed"):
-                said = f"{row.verb} {row.method}: {row.outcome.note}"
+                note = row.outcome.note.replace(f"truth:{row.truth}", "it").replace(row.truth, "it")
+                said = f"{row.verb} {row.method}: {note}"
                 grouped.setdefault((row.outcome.verdict, said), []).append(row.truth)
         return [(verdict, said, len(on), list(dict.fromkeys(on))) for (verdict, said), on in grouped.items()]
 

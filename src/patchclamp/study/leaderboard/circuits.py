@@ -15,6 +15,7 @@ from patchclamp.scores import Scores
 from patchclamp.study.leaderboard.areas import (
     area,
     area_over_items,
+    area_over_pairs,
     chance_of_largest,
     permuted_area,
     rounded,
@@ -73,7 +74,10 @@ def score_circuit(method: Any, system: Circuit, variant: Variant, seed: int) -> 
 def judge_circuit(
     name: str, result: Any, system: Circuit, variant: Variant, truth: Truth, seed: int
 ) -> Outcome:
-    """AUROC of |score| against the truth of nodes (or edges), and the distance from the closed form."""
+    """AUROC of |score| against the truth of nodes (or edges), and the distance from the closed form.
+
+    The interval resamples items; where a method gives one score for all of them, candidates.
+    """
     truths = system.edges if _edges_are_sites(system) else system.nodes
     values = candidate_values(result, list(truths))
     real = np.array(list(truths.values()), dtype=bool)
@@ -91,11 +95,15 @@ def judge_circuit(
     if not real.any() or real.all():
         verdict: Verdict = "wrong" if off else "exact" if claimed else "estimate"
         return Outcome(verdict, note=f"every one of the {len(real)} {what} is part of it", **closed)
-    value, low, high = area_over_items(values, real, groups, seed=seed)
+    over = "items" if len(values) > 1 else what
+    if over == "items":
+        value, low, high = area_over_items(values, real, groups, seed=seed)
+    else:
+        value, low, high = area_over_pairs(values[0], real, seed=seed)
     verdict = "wrong" if off else "recovered" if low > 0.5 else "missed"
     idle = "; all others score exactly 0" if not values[:, ~real].any() else ""
     note = f"{int(real.sum())} of {len(real)} {what} belong to it{idle}"
-    return Outcome(verdict, "AUROC", value, low, high, "items", 0.5, note=note, **closed)
+    return Outcome(verdict, "AUROC", value, low, high, over, 0.5, note=note, **closed)
 
 
 def _edges_are_sites(system: Circuit) -> bool:

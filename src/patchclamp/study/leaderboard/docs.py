@@ -52,7 +52,7 @@ def method_block(name: str, board: Board) -> str:
     for m in found:
         if m["found_of"]:
             parts.append(
-                f"better than chance on {of_so_many(m, 'found')} truths (median {figure(m['median'])}; weakest "
+                f"better than chance in {of_so_many(m, 'found')} runs (median {figure(m['median'])}; weakest "
                 f"{figure(m['weakest_recovery'])} on `{m['weakest']}`)"
             )
         if m["exact_of"]:
