@@ -22,6 +22,8 @@ SYSTEMS = {
 }
 
 
+# The rule of a claim was chosen while looking at seeds 0 to 199 (and 1000 on): these are others.
+SEED = 10_000
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "leaderboard.md"
 MARK = re.compile(r"(<!-- null calibration -->\n).*?(<!-- /null calibration -->)", re.DOTALL)
 
@@ -47,7 +49,7 @@ def main(n_runs: int = 200) -> None:
     torch.set_num_threads(1)
     rows = []
     for name, how in SYSTEMS.items():
-        found = null_rate(n_runs, claims=partial(null_claims, **how))
+        found = null_rate(n_runs, SEED, claims=partial(null_claims, **how))
         rows.append(
             {
                 "system": name,
@@ -63,7 +65,11 @@ def main(n_runs: int = 200) -> None:
             }
         )
     show(f"Null calibration, {n_runs} seeded studies each; 95 % intervals by Clopper and Pearson", rows)
-    save("null_calibration", rows, f"{n_runs} seeded studies of each system, seeds 0 to {n_runs - 1}")
+    save(
+        "null_calibration",
+        rows,
+        f"{n_runs} seeded studies of each system, seeds {SEED} to {SEED + n_runs - 1}",
+    )
     PAGE.write_text(filled(PAGE.read_text()))
 
 
