@@ -153,7 +153,12 @@ def _feature_curve(data: Mapping[str, Any]) -> Svg:
     sizes = [row["size"] for row in rows]
     lines = [
         Series(
-            name, sizes, *([row[f"{name}{end}"] for row in rows] for end in ("", "_low", "_high")), css=css
+            name,
+            sizes,
+            [row[name] for row in rows],
+            [row[f"{name}_low"] for row in rows],
+            [row[f"{name}_high"] for row in rows],
+            css,
         )
         for name, css in (("neurons", "s2"), ("features", "s1"))
     ]
