@@ -61,7 +61,7 @@ def test_every_command_has_help_and_json(capsys, name):
     ("arguments", "message"),
     [
         (["nonsense"], "nonsense"),
-        (["study"], "Missing argument"),
+        (["study"], "give a task"),
         (["study", "ioi", "--items", "two"], "valid integer"),
         (["check", "--wrong"], "--wrong"),
         (["verify", "none.json"], "none.json: no such file"),

@@ -16,11 +16,14 @@ import io
 import re
 import shlex
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from patchclamp.truth import TRUTHS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +31,7 @@ BLOCK = re.compile(
     r"(?:<!--\s*(?P<note>[^>]*?)\s*-->\s*\n)?^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
-VERBS = ("measure", "attribute", "evaluate", "compare")
+VERBS = ("measure", "decompose", "describe", "attribute", "evaluate", "compare")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,15 @@ def pages() -> list[Any]:
             marks = [pytest.mark.smollm2] if embedded else []
             found.append(pytest.param(page, marks=marks, id=page.name))
     return found
+
+
+@pytest.fixture(autouse=True)
+def truths_as_they_were() -> Iterator[None]:
+    """Drop truths that a page registers: the leaderboard's tests run in the same process."""
+    before = set(TRUTHS)
+    yield
+    for name in set(TRUTHS) - before:
+        del TRUTHS[name]
 
 
 @pytest.mark.parametrize("page", pages())
