@@ -10,7 +10,7 @@ import torch
 import planted
 from patchclamp.errors import PatchclampError
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
-from patchclamp.study.features import attach_saved
+from patchclamp.study.features import _verdict, attach_saved
 from patchclamp.units import Units
 
 OPTIONS = StudyOptions(
@@ -70,3 +70,17 @@ def test_a_study_with_features(subject, tmp_path) -> None:
 def test_an_unknown_decomposition_is_refused_before_work_begins(subject) -> None:
     with pytest.raises(PatchclampError, match="did you mean snmf"):
         run_study(subject, planted.task(), options=replace(OPTIONS, decompose="snfm"), write=False)
+
+
+def test_the_answer_says_at_which_sizes():
+    rows = [
+        {"size": 1, "low": 0.1, "high": 0.2},
+        {"size": 2, "low": 0.1, "high": 0.3},
+        {"size": 5, "low": -0.1, "high": 0.1},
+    ]
+    assert _verdict(rows) == "features carry more among the first 1 to 2"
+    assert _verdict([*rows, {"size": 9, "low": -0.3, "high": -0.1}]) == (
+        "features carry more among the first 1 to 2, neurons carry more among the first 9"
+    )
+    assert _verdict(rows[:2]) == "features carry more of this behaviour at every size tried"
+    assert "no difference" in _verdict(rows[2:])

@@ -83,11 +83,7 @@ class Features:
         )
         row = next((r for r in self.curve if r["size"] == s.k), self.curve[-1])
         text += f"; the first {row['size']} neurons of the same layers take {percent(row['neurons'])}"
-        if row["low"] > 0:
-            return text + ": unit for unit, features carry more of this behaviour."
-        if row["high"] < 0:
-            return text + ": unit for unit, neurons carry more of this behaviour."
-        return text + ": no difference beyond the interval."
+        return f"{text}. Unit for unit, {_verdict(self.curve)}."
 
     def to_json(self) -> dict[str, Any]:
         """What ``study.json`` holds of it."""
@@ -214,6 +210,22 @@ def _fit(name: str, recording: Recording, base: Site, options: StudyOptions) -> 
         recording, site=base
     )
     return fitted
+
+
+def _verdict(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Who takes more at which sizes, where the interval of the difference excludes zero."""
+    ahead = {
+        "features": [row["size"] for row in curve if row["low"] > 0],
+        "neurons": [row["size"] for row in curve if row["high"] < 0],
+    }
+    parts = []
+    for name, sizes in sorted(ahead.items(), key=lambda pair: pair[1][:1]):
+        if len(sizes) == len(curve):
+            return f"{name} carry more of this behaviour at every size tried"
+        if sizes:
+            listed = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+            parts.append(f"{name} carry more among the first {listed}")
+    return ", ".join(parts) or "there is no difference beyond the interval"
 
 
 def _prepare(bench: Bench, sites: Sequence[Site]) -> None:
