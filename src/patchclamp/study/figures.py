@@ -115,7 +115,11 @@ def heat_map(
     cell = max(14.0, min(26.0, 620.0 / max(len(columns), 1)))
     tall = min(cell, 20.0)
     width = max(left + cell * len(columns) + 10, left + 250)
-    height = 10 + tall * len(rows) + 62
+    longest = max((len(c) for c in columns), default=1)
+    # Short labels (layers) are thinned out where they do not fit; words are written upwards, each one.
+    upright = longest > 4 and longest * 5.8 > cell
+    room = 6.4 * longest + 4 if upright else 14.0
+    height = 10 + tall * len(rows) + room + 48
     svg = Svg(width, height, label, least=min(width, least))
     top = max((abs(v) for row in values for v in row if math.isfinite(v)), default=0.0) or 1.0
     for r, row in enumerate(values):
@@ -142,12 +146,14 @@ def heat_map(
             if (r, c) in marked:
                 svg.add("rect", **box, rx=2, class_="mark")
     bottom = 10 + tall * len(rows)
-    slant = max((len(c) for c in columns), default=1) * 5.8 > cell
     for c, text in enumerate(columns):
         x = left + cell * (c + 0.5)
-        if not slant or c % max(1, round(16 / cell)) == 0:
+        if upright:
+            spot = {"x": x + 3.5, "y": bottom + 6, "transform": f"rotate(-90 {x + 3.5:.1f} {bottom + 6:.1f})"}
+            svg.add("text", text, class_="tick", text_anchor="end", **spot)
+        elif longest * 5.8 <= cell or c % max(1, round(16 / cell)) == 0:
             svg.text(text, x, bottom + 14)
-    svg.text(x_label, left + cell * len(columns) / 2, bottom + 32, "axis-title")
+    svg.text(x_label, left + cell * len(columns) / 2, bottom + room + 18, "axis-title")
     svg.add(
         "text",
         y_label,
@@ -157,7 +163,7 @@ def heat_map(
         text_anchor="middle",
         transform=f"rotate(-90 12 {10 + tall * len(rows) / 2:.0f})",
     )
-    _legend(svg, left, bottom + 42, top, unit)
+    _legend(svg, left, bottom + room + 28, top, unit)
     return svg
 
 
