@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.attribute import METHODS
+from patchclamp.errors import PatchclampError
 from patchclamp.evaluate import agreement
 from patchclamp.study.options import StudyOptions
 from patchclamp.task import Task
@@ -62,10 +63,15 @@ def compare_methods(
 
     rows: list[dict[str, Any]] = []
     scatter: list[dict[str, Any]] = []
+    refused: dict[str, str] = {}
     for method in [m for m in methods if m != EXACT and "direction" in signature(methods[m]).parameters]:
         label = LABELS.get(method, method.replace("_", " "))
         progress(f"comparing {label}")
-        estimates, seconds = run(method)
+        try:
+            estimates, seconds = run(method)
+        except PatchclampError as refusal:  # rules that a method has for some families only
+            refused[label] = str(refusal)
+            continue
         scatter.append({"method": method, "label": label, "points": {}})
         for estimate, truth in zip(estimates, exact, strict=True):
             found = agreement(estimate, truth, n_boot=100, seed=options.seed)
@@ -82,6 +88,7 @@ def compare_methods(
         "exact_seconds": exact_seconds,
         "agreement": rows,
         "scatter": scatter,
+        "refused": refused,
     }
     return data, pd.DataFrame(rows)
 
