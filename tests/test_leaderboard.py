@@ -283,3 +283,28 @@ def test_known_patterns_are_in_the_stored_table(stored):
         assert recovery("integrated_gradients", truth, "path") == 1.0
         assert recovery("attribution_patching", truth, "noising") < 0.8
     assert recovery("attribution_patching", "induction-2", "noising") == 1.0
+
+
+def test_a_describer_that_says_little_misses_and_its_words_are_kept():
+    from patchclamp.describe.functions import Answer
+
+    def silent(query):
+        query.numbers([0.0, 1.0])
+        return Answer("something with numbers", None)
+
+    board = leaderboard(
+        "describe", methods={"silent": silent}, only=["silent"], truths=["function-line_corrupted"]
+    )
+    (row,) = board.rows
+    assert (row.method, row.outcome.verdict, row.outcome.recovery) == ("silent", "missed", 0.0)
+    assert row.outcome.note == "said nothing that runs"
+    asked = leaderboard("describe", methods={"silent": silent}, only=["silent"], truths=["function-animals"])
+    assert "takes tokens, not numbers" in asked.rows[0].outcome.note
+
+
+def test_a_black_box_is_an_entry_that_can_be_asked():
+    box = load_truth("function-after_determiner")
+    assert box.function(["the", " dog", " saw", " a", " cat"]) == 2.0
+    assert len(box.inputs) == 64 and box.sample(3, 5) == box.sample(3, 5)
+    line = load_truth("function-line_corrupted")
+    assert line.domain == "numeric" and isinstance(line.function(line.inputs[0]), float)

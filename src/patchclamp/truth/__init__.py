@@ -15,6 +15,7 @@ from patchclamp.truth.base import (
 # Each of these files registers its systems; the order is that of tables.
 from patchclamp.truth import gates, induction, rasp_truths, controls, controls_grid, controls_inversion  # isort: skip
 from patchclamp.truth import planted, populations, strict_entries, modular_entries, superposition  # isort: skip
+from patchclamp.truth import functions  # isort: skip
 
 from patchclamp.truth.controls import twin  # isort: skip
 
@@ -29,6 +30,7 @@ __all__ = [
     "controls",
     "controls_grid",
     "controls_inversion",
+    "functions",
     "gates",
     "induction",
     "load_truth",

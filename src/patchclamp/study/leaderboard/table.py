@@ -11,10 +11,11 @@ from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.study.leaderboard.base import Adaptor
 from patchclamp.study.leaderboard.circuits import ATTRIBUTE
 from patchclamp.study.leaderboard.dictionaries import DECOMPOSE
+from patchclamp.study.leaderboard.functions import DESCRIBE
 from patchclamp.study.leaderboard.measures import MEASURE
 
 ADAPTORS: dict[tuple[str, str], Adaptor] = {
-    (adaptor.verb, adaptor.kind): adaptor for adaptor in (MEASURE, DECOMPOSE, ATTRIBUTE)
+    (adaptor.verb, adaptor.kind): adaptor for adaptor in (MEASURE, DECOMPOSE, DESCRIBE, ATTRIBUTE)
 }
 """(verb, kind of truth) -> adaptor."""
 

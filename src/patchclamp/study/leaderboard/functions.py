@@ -1,0 +1,53 @@
+"""describe on black-box functions: does what it says predict what it was not shown?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patchclamp.describe import executable_describer, score_describer
+from patchclamp.describe.functions import Answer, Function, Query
+from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
+from patchclamp.truth.base import BlackBox, Truth
+
+
+def describe_variants(name: str, method: Any, system: BlackBox) -> list[Variant]:
+    """One way of asking."""
+    return [Variant()]
+
+
+def ask(method: Any, system: BlackBox, variant: Variant, seed: int) -> Answer:
+    """Let a describer ask. The search for predicates is called through the describer that is built on it."""
+    describer = executable_describer if getattr(method, "__name__", "") == "search_description" else method
+    answer: Answer = describer(Query(system.data["function"], seed))
+    return answer
+
+
+def judge_function(
+    name: str, result: Answer, system: BlackBox, variant: Variant, truth: Truth, seed: int
+) -> Outcome:
+    """Tokens: share of new texts on which every answer is right. Numbers: 1 - NMSE, at least 0. Success as in `score_describer`."""
+    function: Function = system.data["function"]
+    row = score_describer(lambda query: result, {function.name: function}, seed + 1).iloc[0]
+    said = f"said: {result.text}" if result.runs is not None else "said nothing that runs"
+    measure = "texts right" if function.domain == "tokens" else "1 - NMSE"
+    value = row.exact if function.domain == "tokens" else 1 - row.nmse
+    verdict = "recovered" if row.success else "missed"
+    # What says nothing that runs, or less than nothing, recovers nothing.
+    recovery = float(value) if np.isfinite(value) and value > 0 else 0.0
+    return Outcome(verdict, measure, recovery, note=said)  # type: ignore[arg-type]
+
+
+DESCRIBE = Adaptor(
+    "describe",
+    "function",
+    describe_variants,
+    ask,
+    judge_function,
+    # Others in the table decode, explain by a language model, or score; a user's describer has another name.
+    fits=lambda name, method, truth: (
+        name == "search_description"
+        or not getattr(method, "__module__", "").startswith("patchclamp.describe")
+    ),
+)
