@@ -139,7 +139,7 @@ def code_accuracy(
     dict
         ``kmeans``: clusters as many as labels, each named by the majority of its *training* samples; ``neighbours``: by
         Hamming distance; ``logistic``: one against one; ``chance``: share of the commonest training label in the test.
-        The authors' k-means is fitted on test codes and named by test labels; theirs is no test accuracy.
+        A reader fitted on the test codes, or clusters named by test labels, would not give a test accuracy.
 
     References
     ----------

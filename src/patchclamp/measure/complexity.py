@@ -26,7 +26,7 @@ def lempel_ziv(train: ArrayLike) -> int:
     A random binary sequence of n symbols with p(1) = 1/2 has about n / log2(n) words (more at finite n).
 
     This is LZ76. The dictionary coder LZ78, which some packages compute under the same name, counts other words
-    (its words do not overlap, and 1,000 random bits have about 190 of them).
+    (its words do not overlap, and 1,000 random bits have about 173 of them, against 107).
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ class LempelZiv(Measure):
     far from their mean) / (1 + n_surrogates), two-sided and for one unit: correct for their number.
 
     Order within a document is needed, so the bits are kept: 1 bit a sample and unit, and 16 bytes a sample (the one
-    thing that grows with the data; refused above `memory_limit`). Time is about n^2 / log n for trains of
-    n bins: 10 ms for 10,000 bins, once and for every surrogate.
+    thing that grows with the data; refused above `memory_limit`). A train of 1,000 bins takes .5 ms, one of 10,000
+    35 ms, once and again for every surrogate: select the units and trials that are wanted.
 
     Parameters
     ----------

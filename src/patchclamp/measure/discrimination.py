@@ -127,7 +127,7 @@ class Discrimination(Kept):
         return self._dataset(out, {"label": numbers.numpy()}, n_kept=len(values), seed=self.seed)
 
     def _units(self, values: Tensor, place: Tensor) -> Float[Tensor, " units"]:
-        """The value of each unit alone; in one dimension mean distances follow from ranks, in n log n."""
+        """The value of each unit alone."""
         out = torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
         varies = values.amin(0) < values.amax(0)
         z = standardised(values)

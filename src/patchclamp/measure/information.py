@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp._statistics import permutation_p
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.errors import did_you_mean
 from patchclamp.measure.base import require
 from patchclamp.measure.distances import squared
 from patchclamp.measure.kept import Kept
@@ -182,6 +182,6 @@ class AdaptiveInformation(Kept):
 
     def _variance(self, rows: Tensor) -> float:
         largest = float(rows.abs().max())
-        if largest == 0:
-            raise PatchclampError(f"{self._who}: every unit is 0 on all samples; there is nothing to measure")
+        if largest == 0:  # a dead layer: equal samples carry nothing, whatever the noise
+            return 1.0
         return self.noise * largest if self.proportional == "variance" else (self.noise * largest) ** 2

@@ -51,7 +51,7 @@ def inverse_participation(curves: ArrayLike | Sequence[ArrayLike], r: int = 2) -
     if isinstance(curves, list | tuple) and len(curves) and np.ndim(curves[0]) >= 2:
         found = [inverse_participation(one, r) for one in curves]
         shapes = {one.shape for one in found}
-        require(len(shapes) == 1, f"inverse_participation: arrays of {len(found)} kinds for {shapes} neurons")
+        require(len(shapes) == 1, f"inverse_participation: arrays for different numbers of neurons: {shapes}")
         return np.asarray(np.mean(found, axis=0))
     values = np.asarray(curves, dtype=np.float64)
     require(

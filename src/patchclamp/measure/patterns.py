@@ -185,10 +185,10 @@ class PatternCheck(Measure):
         length = (self.patterns != FREE).sum(1)
         return self._dataset(
             {
-                "recall": (("label",), own / self.seen),
-                "false_acceptance": (("label",), (self.accepted.sum(0) - own) / others),
-                "ambiguous": (("label",), self.several / self.seen),
-                "unclaimed": (("label",), self.none / self.seen),
+                "recall": (("label",), own.double() / self.seen),
+                "false_acceptance": (("label",), (self.accepted.sum(0) - own).double() / others),
+                "ambiguous": (("label",), self.several.double() / self.seen),
+                "unclaimed": (("label",), self.none.double() / self.seen),
                 "length": (("label",), length),
                 "count": (("label",), self.seen),
                 "accepted": (("label", "pattern"), self.accepted),
