@@ -11,7 +11,6 @@ import torch
 
 from patchclamp.errors import PatchclampError
 from patchclamp.measure import (
-    METHODS,
     ActivationCodes,
     AdaptiveInformation,
     DiffusionEntropy,
@@ -401,8 +400,3 @@ def test_labels_are_read_on_held_out_codes_only() -> None:
         code_accuracy(x[:300], torch.zeros(300), x[300:], label[300:])
     with pytest.raises(PatchclampError, match="training activity of shape"):
         code_accuracy(x[:300], label[:300], x[300:, :3], label[300:])
-
-
-def test_every_new_measure_is_in_the_table() -> None:
-    names = {"lempel_ziv", "diffusion", "information", "patterns", "codes", "gdv", "sdr", "ipr"}
-    assert names <= set(METHODS)
