@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,15 @@ class Check:
         (result, system, seed) -> outcome.
     options
         (system, seed) -> arguments of the measure.
+    random_labels
+        Whether each document gets one of two labels at random.
     """
 
     on: str
     applies: Callable[[Planted], bool]
     judge: Callable[[Any, Planted, int], Outcome]
     options: Callable[[Planted, int], Mapping[str, Any]] = lambda system, seed: {}
+    random_labels: bool = False
 
 
 def _within(error: float, against: str, tolerance: float) -> Outcome:
@@ -91,6 +94,17 @@ def _nothing_selective(result: Any, system: Planted, seed: int) -> Outcome:
     return Outcome(verdict, note=f"labels drawn at random: smallest p over units {p:.3g}")  # type: ignore[arg-type]
 
 
+def _unlabelled(name: str) -> Callable[[Any, Planted, int], Outcome]:
+    """Judge of a site-wide statistic of labels that were drawn at random, by its p-value `name`."""
+
+    def judge(result: Any, system: Planted, seed: int) -> Outcome:
+        p = float(result[name])
+        verdict = "clean" if p > 0.05 else "false positive"
+        return Outcome(verdict, note=f"labels drawn at random: p {p:.3g}")  # type: ignore[arg-type]
+
+    return judge
+
+
 CHECKS: Mapping[str, Check] = {
     "firing": Check("codes", lambda s: "frequency" in s.data and bool(s.codes.any()), _frequency),
     "sparsity": Check("codes", lambda s: "frequency" in s.data and bool(s.codes.any()), _frequency),
@@ -98,6 +112,18 @@ CHECKS: Mapping[str, Check] = {
     "moments": Check("activity", lambda s: {"offset", "noise"} <= set(s.data) and bool(s.codes.any()), _mean),
     "coactivation": Check("codes", lambda s: bool(_linked(s)), _together),
     "selectivity": Check("activity", lambda s: not s.codes.any(), _nothing_selective, _random_labels),
+    "sdr": Check("codes", lambda s: "frequency" in s.data and bool(s.codes.any()), _frequency),
+    "diffusion": Check(
+        "activity",
+        lambda s: not s.codes.any(),
+        _unlabelled("information_p"),
+        lambda system, seed: {"max_samples": 256, "n_permutations": 39},
+        random_labels=True,
+    ),
+    "information": Check(
+        "activity", lambda s: not s.codes.any(), _unlabelled("information_p"), random_labels=True
+    ),
+    "gdv": Check("activity", lambda s: not s.codes.any(), _unlabelled("gdv_p"), random_labels=True),
 }
 """Measure -> what it is held against; measures that nothing planted speaks about are not here."""
 
@@ -114,7 +140,12 @@ def take_measure(method: Any, system: Planted, variant: Variant, seed: int) -> A
     site = system.recording.sites[0]
     values = system.codes if check.on == "codes" else system.recording[site][:]
     measure = method(**check.options(system, seed))
-    measure.update(values, system.recording.samples)
+    samples = system.recording.samples
+    if check.random_labels:
+        documents = int(samples.doc.max()) + 1
+        label = np.random.default_rng([seed, 32]).integers(0, 2, documents)
+        samples = replace(samples, label=torch.from_numpy(label)[samples.doc])
+    measure.update(values, samples)
     return measure.result()
 
 
