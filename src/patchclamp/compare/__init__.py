@@ -3,12 +3,15 @@
 from patchclamp.compare.cca import cca, fit_cca, fit_stochastic_cca
 from patchclamp.compare.cka import cka, cka_matrix
 from patchclamp.compare.dissimilarity import dissimilarities, noise_covariance
+from patchclamp.compare.layers import layers
 from patchclamp.compare.matching import match_units
+from patchclamp.compare.profile import LayerProfile
 from patchclamp.compare.result import Result
 from patchclamp.compare.rsa import ceilings, rsa
 from patchclamp.compare.shape import bures, procrustes
 from patchclamp.compare.topological_rsa import topological_rsa
 
+# Each takes two populations and gives a result with a `value`; `layers` asks about a whole network at once.
 METHODS = {
     "cka": cka,
     "rsa": rsa,
@@ -20,6 +23,7 @@ METHODS = {
 
 __all__ = [
     "METHODS",
+    "LayerProfile",
     "Result",
     "bures",
     "cca",
@@ -29,6 +33,7 @@ __all__ = [
     "dissimilarities",
     "fit_cca",
     "fit_stochastic_cca",
+    "layers",
     "match_units",
     "noise_covariance",
     "procrustes",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from patchclamp.compare._inputs import Matrix
 
-_CELLS = 20_000_000  # float64 entries held at once
+_DRAWS = 64  # rows of pairs are this long, so that taking them in another order copies whole cache lines
 
 
 def draw_counts(n: int, n_boot: int, subjects: int = 1, seed: int = 0) -> tuple[Matrix, Matrix]:
@@ -35,28 +35,29 @@ def resampled(models: Matrix, targets: Matrix, counts: Matrix, comparator: str) 
     i, j = np.triu_indices(counts.shape[1], 1)
     ranked = comparator in ("spearman", "rho_a")
     sources = [_Ranks.of(one) if ranked else one for one in (*models, *targets)]
-    block = max(1, _CELLS // (len(sources) * len(i)))
     parts = []
-    for start in range(0, len(counts), block):
-        drawn = counts[start : start + block]
-        weights = drawn[:, i] * drawn[:, j]
-        parts.append(_scores(sources, weights, len(models), comparator))
+    for start in range(0, len(counts), _DRAWS):
+        drawn = np.ascontiguousarray(counts[start : start + _DRAWS].T)
+        parts.append(_scores(sources, drawn[i] * drawn[j], len(models), comparator))
     return np.concatenate(parts)
 
 
 def _scores(sources: list[Matrix | _Ranks], weights: Matrix, n_models: int, comparator: str) -> Matrix:
-    total = weights.sum(1)
+    """Scores (draw, model, target) under weights (pair, draw)."""
+    total = weights.sum(0)
     root = np.sqrt(weights)
-    held = np.empty((len(weights), len(sources), weights.shape[1]))
+    held = np.empty((weights.shape[1], len(sources), weights.shape[0]))
     for place, source in enumerate(sources):
-        values = source.under(weights) if isinstance(source, _Ranks) else np.broadcast_to(source, weights.shape)
-        if comparator != "cosine":
-            with np.errstate(invalid="ignore"):
-                centre = (values * weights).sum(1, keepdims=True) / total[:, None]
-            values = values - centre
-        held[:, place] = values * root
+        if isinstance(source, _Ranks):
+            seen = source.under(weights, root, total)
+        elif comparator == "cosine":
+            seen = source[:, None] * root
+        else:
+            centre = source @ weights / np.where(total > 0, total, 1)
+            seen = (source[:, None] - centre) * root
+        held[:, place] = seen.T
     inner = held[:, :n_models] @ held[:, n_models:].transpose(0, 2, 1)
-    size = (held**2).sum(2)
+    size = np.einsum("bkp,bkp->bk", held, held)
     with np.errstate(invalid="ignore", divide="ignore"):
         if comparator == "rho_a":
             found = 12 * inner / (total**3 - total)[:, None, None]
@@ -68,29 +69,37 @@ def _scores(sources: list[Matrix | _Ranks], weights: Matrix, n_models: int, comp
 
 @dataclass(frozen=True)
 class _Ranks:
-    """A vector sorted once, with the first and last place of every run of equal values."""
+    """A vector sorted once; where values are equal, the first and last place of their run."""
 
     order: NDArray[np.int64]
     back: NDArray[np.int64]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]] | None
 
     @classmethod
     def of(cls, vector: Matrix) -> _Ranks:
         order = np.argsort(vector, kind="stable")
         ordered = vector[order]
         starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        sizes = np.diff(np.r_[starts, len(vector)])
         back = np.empty_like(order)
         back[order] = np.arange(len(order))
-        return cls(order, back, np.repeat(starts, sizes), np.repeat(starts + sizes, sizes))
+        if len(starts) == len(vector):
+            return cls(order, back, None)
+        sizes = np.diff(np.r_[starts, len(vector)])
+        return cls(order, back, (np.repeat(starts, sizes), np.repeat(starts + sizes, sizes)))
 
-    def under(self, weights: Matrix) -> Matrix:
-        """Mid-ranks (draw, pair) of a vector whose entries occur `weights` (draw, pair) times."""
-        reached = np.zeros((len(weights), weights.shape[1] + 1))
-        np.cumsum(weights[:, self.order], axis=1, out=reached[:, 1:])
-        ranks = (reached[:, self.first] + reached[:, self.last] + 1) / 2
-        return ranks[:, self.back]
+    def under(self, weights: Matrix, root: Matrix, total: Matrix) -> Matrix:
+        """Centred mid-ranks (pair, draw) where entries occur `weights` (pair, draw) times, times `root`."""
+        ordered = weights[self.order]
+        if self.runs is None:
+            ranks = np.cumsum(ordered, axis=0)
+            ranks -= (ordered - 1) / 2
+        else:
+            reached = np.zeros((len(weights) + 1, weights.shape[1]))
+            np.cumsum(ordered, axis=0, out=reached[1:])
+            ranks = (reached[self.runs[0]] + reached[self.runs[1]] + 1) / 2
+        ranks -= (total + 1) / 2
+        ranks *= root[self.order]
+        return np.asarray(ranks[self.back])
 
 
 def _whitened(models: Matrix, targets: Matrix, counts: Matrix) -> Matrix:
