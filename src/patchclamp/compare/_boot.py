@@ -8,6 +8,7 @@ one cumulative sum along an order that is found once. The result is that of rank
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from patchclamp.compare._inputs import Matrix
 
 _DRAWS = 64  # rows of pairs are this long, so that taking them in another order copies whole cache lines
+_EXACT = 2**22  # pairs up to which ranks, which are halves, are exact in float32
 
 
 def draw_counts(n: int, n_boot: int, subjects: int = 1, seed: int = 0) -> tuple[Matrix, Matrix]:
@@ -34,30 +36,51 @@ def resampled(models: Matrix, targets: Matrix, counts: Matrix, comparator: str) 
         return _whitened(models, targets, counts)
     i, j = np.triu_indices(counts.shape[1], 1)
     ranked = comparator in ("spearman", "rho_a")
-    sources = [_Ranks.of(one) if ranked else one for one in (*models, *targets)]
+    dtype = np.float32 if ranked and len(i) < _EXACT else np.float64
+    ranks = [_Ranks.of(one) for one in (*models, *targets)] if ranked else []
     parts = []
     for start in range(0, len(counts), _DRAWS):
-        drawn = np.ascontiguousarray(counts[start : start + _DRAWS].T)
-        parts.append(_scores(sources, drawn[i] * drawn[j], len(models), comparator))
+        drawn = np.ascontiguousarray(counts[start : start + _DRAWS].T.astype(dtype))
+        weights = drawn[i]
+        weights *= drawn[j]
+        found = _scores(ranks, weights, len(models), comparator) if ranked else None
+        parts.append(_moments(models, targets, weights, comparator) if found is None else found)
     return np.concatenate(parts)
 
 
-def _scores(sources: list[Matrix | _Ranks], weights: Matrix, n_models: int, comparator: str) -> Matrix:
-    """Scores (draw, model, target) under weights (pair, draw)."""
+def _moments(models: Matrix, targets: Matrix, weights: Matrix, comparator: str) -> Matrix:
+    """Cosine or Pearson (draw, model, target) from weighted sums, which are matrix products."""
     total = weights.sum(0)
+    if comparator == "pearson":
+        # The correlation does not depend on the mean; a small one loses no digits.
+        models, targets = (part - part.mean(1, keepdims=True) for part in (models, targets))
+    size_x, size_y = (models**2 @ weights).T, (targets**2 @ weights).T
+    inner = np.stack([(models * target) @ weights for target in targets], 2).transpose(1, 0, 2)
+    if comparator == "pearson":
+        safe = np.where(total > 0, total, 1)[:, None]
+        x, y = (models @ weights).T, (targets @ weights).T
+        size_x, size_y = size_x - x**2 / safe, size_y - y**2 / safe
+        inner = inner - x[:, :, None] * y[:, None] / safe[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = inner / np.sqrt(size_x[:, :, None] * size_y[:, None])
+    found[total <= 2] = np.nan
+    return np.asarray(np.clip(found, -1, 1))
+
+
+def _scores(sources: list[_Ranks], weights: Any, n_models: int, comparator: str) -> Matrix:
+    """Spearman or rho-a (draw, model, target) under weights (pair, draw)."""
+    total = weights.sum(0, dtype=np.float64)
     root = np.sqrt(weights)
-    held = np.empty((weights.shape[1], len(sources), weights.shape[0]))
+    held = np.empty((weights.shape[1], len(sources), weights.shape[0]), weights.dtype)
+    work = np.empty((2, *weights.shape), weights.dtype)
     for place, source in enumerate(sources):
-        if isinstance(source, _Ranks):
-            seen = source.under(weights, root, total)
-        elif comparator == "cosine":
-            seen = source[:, None] * root
-        else:
-            centre = source @ weights / np.where(total > 0, total, 1)
-            seen = (source[:, None] - centre) * root
+        seen = source.under(weights, total, work)
+        seen *= root
         held[:, place] = seen.T
-    inner = held[:, :n_models] @ held[:, n_models:].transpose(0, 2, 1)
-    size = np.einsum("bkp,bkp->bk", held, held)
+    inner = (held[:, :n_models] @ held[:, n_models:].transpose(0, 2, 1)).astype(np.float64)
+    size = np.stack([np.einsum("bp,bp->b", one, one) for one in held.transpose(1, 0, 2)], 1).astype(
+        np.float64
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         if comparator == "rho_a":
             found = 12 * inner / (total**3 - total)[:, None, None]
@@ -87,19 +110,23 @@ class _Ranks:
         sizes = np.diff(np.r_[starts, len(vector)])
         return cls(order, back, (np.repeat(starts, sizes), np.repeat(starts + sizes, sizes)))
 
-    def under(self, weights: Matrix, root: Matrix, total: Matrix) -> Matrix:
-        """Centred mid-ranks (pair, draw) where entries occur `weights` (pair, draw) times, times `root`."""
-        ordered = weights[self.order]
+    def under(self, weights: Any, total: Matrix, work: Any) -> Any:
+        """Centred mid-ranks (pair, draw) where entries occur `weights` (pair, draw) times; `work` is written over."""
+        ordered, ranks = work
+        np.take(weights, self.order, axis=0, out=ordered, mode="clip")
         if self.runs is None:
-            ranks = np.cumsum(ordered, axis=0)
-            ranks -= (ordered - 1) / 2
+            np.cumsum(ordered, axis=0, out=ranks)
+            ordered -= 1
+            ordered /= 2
+            ranks -= ordered
         else:
-            reached = np.zeros((len(weights) + 1, weights.shape[1]))
+            reached = np.zeros((len(weights) + 1, weights.shape[1]), weights.dtype)
             np.cumsum(ordered, axis=0, out=reached[1:])
-            ranks = (reached[self.runs[0]] + reached[self.runs[1]] + 1) / 2
-        ranks -= (total + 1) / 2
-        ranks *= root[self.order]
-        return np.asarray(ranks[self.back])
+            np.add(reached[self.runs[0]], reached[self.runs[1]] + 1, out=ranks)
+            ranks /= 2
+        ranks -= ((total + 1) / 2).astype(weights.dtype)
+        np.take(ranks, self.back, axis=0, out=ordered, mode="clip")
+        return ordered
 
 
 def _whitened(models: Matrix, targets: Matrix, counts: Matrix) -> Matrix:
