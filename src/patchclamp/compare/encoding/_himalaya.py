@@ -35,8 +35,10 @@ def search_himalaya(
         If himalaya is not installed.
     """
     try:
-        from himalaya.backend import get_backend
-        from himalaya.kernel_ridge import solve_multiple_kernel_ridge_random_search as solve
+        from himalaya.backend import get_backend  # type: ignore[import-untyped]
+        from himalaya.kernel_ridge import (  # type: ignore[import-untyped]
+            solve_multiple_kernel_ridge_random_search as solve,
+        )
     except ImportError as error:
         raise PatchclampError("solver='himalaya' needs the package: pip install patchclamp[brain]") from error
     backend = get_backend()
