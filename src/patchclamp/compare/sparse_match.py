@@ -172,6 +172,6 @@ def _sparsest(
     return chosen
 
 
-def _r2(x: Matrix, y: Matrix, weights: Matrix) -> Matrix:
+def _r2(x: Any, y: Any, weights: Any) -> Matrix:
     total = ((y - y.mean(0)) ** 2).sum(0)
     return np.asarray(1 - ((y - x @ weights) ** 2).sum(0) / np.where(total > 0, total, np.nan))

@@ -87,7 +87,7 @@ def _descend(
         means = ((m - n @ turn.T) ** 2).sum()
         noise = ((s - moved @ turn.T) ** 2).sum()
         value = float((alpha * means + (2 - alpha) * noise) / len(m))
-        if last - value <= 1e-12 * last:
+        if np.isfinite(last) and last - value <= 1e-12 * last:
             break
         last = value
     return float(np.sqrt(max(0.0, value))), turn
