@@ -138,8 +138,8 @@ class EncodingScorer(Scorer):
     def _held_out(self, x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
         """Predictions of stimuli not fitted, and those stimuli's responses, both less the mean of the fitted ones.
 
-        Without that, a model that predicts nothing gets a negative correlation: the fitted mean is low where the held-out
-        responses are high.
+        Without that, the changing mean of the fitted ones, low where held-out responses are high, would correlate negatively
+        with them.
         """
         predicted, seen = np.full_like(y, np.nan), np.full_like(y, np.nan)
         for train, test in self.folds:
