@@ -46,7 +46,7 @@ def test_factorised_readout_finds_the_masks_and_beats_the_flattened_one() -> Non
     assert value - mean_r(flat.predict(maps[500:].reshape(300, -1)), y[500:]) > 0.04
     assert np.median((model.mask_ * mask).sum((1, 2))) > 0.88
     assert (model.mask_ >= 0).all()
-    assert np.linalg.norm(model.mask_.reshape(12, -1), axis=1) == pytest.approx(np.ones(8))
+    assert np.linalg.norm(model.mask_.reshape(8, -1), axis=1) == pytest.approx(np.ones(8))
     again = FactorisedReadout().fit(maps[:500], y[:500])
     assert np.array_equal(again.mask_, model.mask_)
 
@@ -145,7 +145,7 @@ def test_himalaya_searches_the_same_draws() -> None:
     assert theirs.gamma_.sum(0) == pytest.approx(np.ones(3))
     # It standardises over all samples and not in each fold, so that the choice may fall on a neighbour.
     assert mean_r(theirs.predict(spaces), own.predict(spaces)) > 0.97
-    assert (theirs.gamma_[0] > 0.8).all() and (own.gamma_[0] > 0.8).all()
+    assert (theirs.gamma_[0] > 0.7).all() and (own.gamma_[0] > 0.7).all()
 
 
 @pytest.mark.parametrize(

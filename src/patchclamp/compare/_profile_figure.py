@@ -51,19 +51,21 @@ def _panel(axes: Any, profile: LayerProfile, region: str, ceilings: bool) -> Non
     top = int(np.nanargmax(value))
     axes.plot(x[top], value[top], "o", ms=9, mfc="none", mec=_INK)
     axes.axhline(0, color="black", lw=0.6)
-    axes.set_xticks(x, _short(own["layer"].tolist()), rotation=90, fontsize=7)
+    names, pattern = _short(own["layer"].tolist())
+    axes.set_xticks(x, names, rotation=90, fontsize=7)
+    axes.set_xlabel(pattern, fontsize=8)
     axes.set_title(f"{region} (n={profile.n})", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=7, frameon=False, loc="upper left")
 
 
-def _short(layers: list[str]) -> list[str]:
-    """What differs between the names."""
+def _short(layers: list[str]) -> tuple[list[str], str]:
+    """What differs between the names, and the name with * for it."""
     if len(layers) < 2:
-        return layers
+        return layers, ""
     head = os.path.commonprefix(layers)
     tail = os.path.commonprefix([name[::-1] for name in layers])[::-1]
     # Cut at a separator only: `blocks.1` of `blocks.10` must not become `0`.
     head = head[: max(head.rfind("."), head.rfind("_")) + 1]
     tail = tail[tail.find(".") :] if "." in tail else ""
-    return [name[len(head) : len(name) - len(tail)] for name in layers]
+    return [name[len(head) : len(name) - len(tail)] for name in layers], f"{head}*{tail}"
