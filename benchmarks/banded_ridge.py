@@ -2,8 +2,8 @@
 
 python -m benchmarks.banded_ridge [--threads 1] [--repeats 3]
 
-Seconds are CPU seconds of the process at one thread, in turn, so that other work on the machine counts for neither side;
-scores are R2 on samples that neither has seen.
+Seconds are CPU seconds of the process at one thread, in turn, so that other work on the machine counts for
+neither side; scores are R2 on samples that neither has seen.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python -m benchmarks.cka
 
-Layers are a drifting mixture of 576 units. Peak memory is that of a process of its own, less what it holds before it opens
-the recording. A few pairs are computed from all pairs of samples at once, exactly, in float64.
+Layers are a drifting mixture of 576 units. Peak memory is that of a process of its own, less what it holds
+before it opens the recording. A few pairs are computed from all pairs of samples at once, exactly, in float64.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def writer_sites(names: dict[str, tuple[int, ...]]) -> list[object]:
 
 
 def exact(x: np.ndarray, y: np.ndarray) -> float:
-    """Debiased linear CKA of all samples at once, through (unit, unit) products: no (sample, sample) matrix is built."""
+    """Debiased linear CKA of all samples at once, through (unit, unit) products."""
     x, y, n = x - x.mean(0), y - y.mean(0), len(x)
 
     def criterion(a: np.ndarray, b: np.ndarray) -> float:

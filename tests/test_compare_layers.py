@@ -118,7 +118,7 @@ def test_a_brain_that_saw_something_else_is_not_predicted(net: TorchModule, stim
             values.append((method, made.table["value"][0]))
     mean = {m: np.mean([v for name, v in values if name == m]) for m in ("rsa", "encoding", "cka")}
     assert abs(mean["rsa"]) < 0.06 and abs(mean["cka"]) < 0.06
-    # Cross-validated r falls below 0 on noise (what a fit finds by chance, the rest of the sample has the other way round).
+    # Cross-validated r falls below 0 on noise (what is high in one part is low in the rest).
     assert -0.2 < mean["encoding"] < 0.03
 
 

@@ -1,4 +1,4 @@
-"""Sparse and cluster matching, stochastic shapes, and resampled dissimilarities, each with a planted or closed-form answer."""
+"""Sparse and cluster matching, stochastic shapes, and resampled dissimilarities, with planted or closed-form answers."""
 
 from __future__ import annotations
 
@@ -61,6 +61,9 @@ def test_sparse_matching_counts_the_units_it_takes() -> None:
     assert (sums.table["predictors"] == 2).all() and sums.value > 0.999
     turned = sparse_match(x, x @ rotation(24))
     assert turned.predictors > 12 and turned.table["dense"].mean() > 0.99 and turned.table["best"].max() < 0.7
+    # With more units than fitted samples a fit is perfect on what it saw; what is scored, it did not see.
+    wide = sparse_match(rng(6).normal(size=(60, 50)), rng(7).normal(size=(60, 20)), tolerance=0.0)
+    assert wide.value < 0.1
     noise = sparse_match(x, rng(5).normal(size=x.shape))
     assert noise.predictors == 0 and abs(noise.value) < 0.02
     assert str(noise).startswith("r2") and copy.table["null"].mean() < 0.02

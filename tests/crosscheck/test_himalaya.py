@@ -47,7 +47,7 @@ def test_banded_ridge_at_given_weights_is_that_of_their_kernels() -> None:
 
 
 def test_banded_ridge_reaches_the_same_scores() -> None:
-    """Ours standardises inside every fold, himalaya's kernels are those of all samples: scores agree, weights nearly."""
+    """Ours standardises inside every fold, himalaya's kernels are those of all samples: scores agree."""
     x, z, y = problem(2, 400)
     train, test = slice(0, 200), slice(200, 400)
     spaces = {"x": x[train], "z": z[train]}

@@ -161,8 +161,8 @@ def _groups(sites: list[Site], sizes: dict[Site, float], memory: float) -> Itera
 class _Sketch:
     """Random projection by signed sums of random groups of features; inner products are kept on average.
 
-    E <Sx, Sy> = <x, y> with variance (|x|^2 |y|^2 + <x, y>^2) / width. Holds two numbers a feature (Charikar et al.
-    2002), where a Gaussian matrix of 200,000 x 4,096 would take 3 GB.
+    E <Sx, Sy> = <x, y> with variance (|x|^2 |y|^2 + <x, y>^2) / width. Holds two numbers a feature (Charikar et
+    al. 2002), where a Gaussian matrix of 200,000 x 4,096 would take 3 GB.
     """
 
     def __init__(self, width: int, kept: int, seed: int) -> None:

@@ -1,8 +1,9 @@
 """Scores under resampling, for all draws, models and targets at once: no sorting and no pair is drawn in the loop.
 
-A bootstrap draw of conditions is a count c_i of each. The pair (i, j) then occurs w = c_i c_j times (a condition with
-itself is left out), and a mid-rank among the drawn pairs is the weight of all smaller ones plus (own weight + 1) / 2:
-one cumulative sum along an order that is found once. The result is that of ranking each draw anew.
+A bootstrap draw of conditions is a count c_i of each. The pair (i, j) then occurs w = c_i c_j times (a
+condition with itself is left out), and a mid-rank among the drawn pairs is the weight of all smaller ones plus
+(own weight + 1) / 2: one cumulative sum along an order that is found once. The result is that of ranking each
+draw anew.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def draw_counts(n: int, n_boot: int, subjects: int = 1, seed: int = 0) -> tuple[
 
 
 def resampled(models: Matrix, targets: Matrix, counts: Matrix, comparator: str) -> NDArray[np.float64]:
-    """Scores (draw, model, target) of dissimilarities (model, pair) and (target, pair) under counts (draw, condition)."""
+    """Scores (draw, model, target) of dissimilarities (model or target, pair) under counts (draw, condition)."""
     if comparator == "whitened_cosine":
         return _whitened(models, targets, counts)
     i, j = np.triu_indices(counts.shape[1], 1)
@@ -132,8 +133,8 @@ class _Ranks:
 def _whitened(models: Matrix, targets: Matrix, counts: Matrix) -> Matrix:
     """Cosine of double-centred matrices over the distinct conditions of each draw.
 
-    With u the indicator of those conditions and m their number, <H X H, H Y H> = u'(X o Y)u - 2/m sum_i u_i (Xu)_i
-    (Yu)_i + (u'Xu)(u'Yu) / m^2.
+    With u the indicator of those conditions and m their number, <H X H, H Y H> = u'(X o Y)u - 2/m sum_i u_i
+    (Xu)_i (Yu)_i + (u'Xu)(u'Yu) / m^2.
     """
     from patchclamp.compare.dissimilarity import square
 

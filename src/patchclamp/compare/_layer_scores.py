@@ -138,8 +138,8 @@ class EncodingScorer(Scorer):
     def _held_out(self, x: Matrix, y: Matrix) -> tuple[Matrix, Matrix]:
         """Predictions of stimuli not fitted, and those stimuli's responses, both less the mean of the fitted ones.
 
-        Without that, the changing mean of the fitted ones, low where held-out responses are high, would correlate negatively
-        with them.
+        Without that, the changing mean of the fitted ones, low where held-out responses are high, would
+        correlate negatively with them.
         """
         predicted, seen = np.full_like(y, np.nan), np.full_like(y, np.nan)
         for train, test in self.folds:
@@ -168,8 +168,8 @@ class EncodingScorer(Scorer):
 class CKAScorer(Scorer):
     """Debiased alignment of a layer with each region; draws are those of the linearised bootstrap.
 
-    A stimulus drawn twice would be compared with itself, which the debiased estimate must not see. The draws are
-    theta + sum_i (c_i - 1) u_i / n with the jackknife's influences u_i = (n - 1) (theta - theta without i).
+    A stimulus drawn twice would be compared with itself, which the debiased estimate must not see. The draws
+    are theta + sum_i (c_i - 1) u_i / n with the jackknife's influences u_i = (n - 1) (theta - theta without i).
     """
 
     regions: Sequence[Region]

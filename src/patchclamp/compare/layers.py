@@ -48,38 +48,43 @@ def layers(
     """Score every layer of a network on every region of a recording, with ceilings, intervals and controls.
 
     * ``"rsa"``: `comparator` of the dissimilarities (`kind`) of layer and region; mean over subjects. Interval:
-      bootstrap over stimuli and, where there are several, subjects; pairs of a stimulus with itself are left out.
-    * ``"encoding"``: ridge from the layer's features to each unit of the region, penalty by inner folds; correlation over
-      stimuli of held-out predictions, mean over units. Interval: bootstrap over stimuli of the held-out predictions. Where there
-      is nothing to predict it lies a little below 0 (-.1 at 60 stimuli), as every cross-validated correlation does.
+      bootstrap over stimuli and, where there are several, subjects; pairs of a stimulus with itself are left
+      out.
+    * ``"encoding"``: ridge from the layer's features to each unit of the region, penalty by inner folds;
+      correlation over stimuli of held-out predictions, mean over units. Interval: bootstrap over stimuli of the
+      held-out predictions. Where there is nothing to predict it lies a little below 0 (-.1 at 60 stimuli), as
+      every cross-validated correlation does.
     * ``"cka"``: debiased alignment. Interval: linearised bootstrap over stimuli.
 
     Parameters
     ----------
     subject
-        A live network, which is run on the stimuli (one pass a `memory` bytes of activity, nothing else is kept), or a
-        recording of one on the same stimuli, one sample each.
+        A live network, which is run on the stimuli (one pass a `memory` bytes of activity, nothing else is
+        kept), or a recording of one on the same stimuli, one sample each.
     recording
-        A `Recording`: its sites, or the values of the unit column ``region``, are the regions; or a mapping from region to
-        activity (stimulus, unit) or (stimulus, repeat, unit), or to dissimilarities (pair,), (subject, pair) or
-        (stimulus, stimulus).
+        A `Recording`: its sites, or the values of the unit column ``region``, are the regions; or a mapping
+        from region to activity (stimulus, unit) or (stimulus, repeat, unit), or to dissimilarities (pair,),
+        (subject, pair) or (stimulus, stimulus).
     stimuli
-        Tensor (stimulus, ...) as the subject takes it, or texts. May be left out where `subject` is a recording.
+        Tensor (stimulus, ...) as the subject takes it, or texts. May be left out where `subject` is a
+        recording.
     sites
         Addresses; by default the stream after each block, or the outermost numbered modules.
     method
         Default: ``"rsa"`` if a region comes as dissimilarities, else ``"encoding"``.
     controls
-        ``"pixels"``: the stimuli themselves, flattened, as if they were a layer. ``"untrained"``: the same sites of a copy
-        whose parameters are drawn anew. Default: both where they can be had; texts have no pixels.
+        ``"pixels"``: the stimuli themselves, flattened, as if they were a layer. ``"untrained"``: the same
+        sites of a copy whose parameters are drawn anew. Default: both where they can be had; texts have no
+        pixels.
     untrained
         The untrained network, or a recording of it, in place of the copy.
     stimulus
-        Column of the samples or array (sample,) that says which stimulus a sample shows; default: samples in the order of
-        the stimuli, or, if their number differs, the column ``doc``. Repeats are averaged and give the ceiling.
+        Column of the samples or array (sample,) that says which stimulus a sample shows; default: samples in
+        the order of the stimuli, or, if their number differs, the column ``doc``. Repeats are averaged and give
+        the ceiling.
     pool
-        How positions become features: ``"flatten"`` (default for tensors), ``"mean"`` over content positions (default for
-        texts), ``"last"``.
+        How positions become features: ``"flatten"`` (default for tensors), ``"mean"`` over content positions
+        (default for texts), ``"last"``.
     project
         Features kept by random projection. Default: all; 4096 for encoding.
     kind, comparator
@@ -100,17 +105,19 @@ def layers(
     Raises
     ------
     PatchclampError
-        For stimuli and samples that do not fit, sites that do not exist, a region without activity for a method that needs
-        it, or a network that cannot be drawn anew.
+        For stimuli and samples that do not fit, sites that do not exist, a region without activity for a method
+        that needs it, or a network that cannot be drawn anew.
 
     Notes
     -----
-    A layer that predicts a region says that the region's (linear) geometry can be read from it, not that the two compute the
-    same thing: compare with the pixels and the untrained network, and the best layer with its ties. Ceilings: of several
-    subjects as in `rsa`; of repeats the split-half correlation and the root of the corrected one.
+    A layer that predicts a region says that the region's (linear) geometry can be read from it, not that the
+    two compute the same thing: compare with the pixels and the untrained network, and the best layer with its
+    ties. Ceilings: of several subjects as in `rsa`; of repeats the split-half correlation and the root of the
+    corrected one.
 
     Examples
     --------
+    >>> import torch
     >>> from torch import nn
     >>> from patchclamp.subjects import TorchModule
     >>> _ = torch.manual_seed(0)

@@ -23,8 +23,9 @@ class ClusterMatching:
     a, b : (unit,)
         Cluster of each unit; -1 for units that do not vary.
     table : DataFrame
-        Columns cluster, a, b (numbers of units), r2 (mean of the two directions: units of one side predicted from the other side's
-        units of the same cluster, by least squares on the samples that were clustered), null (the same with samples permuted).
+        Columns cluster, a, b (numbers of units), r2 (mean of the two directions: units of one side predicted
+        from the other side's units of the same cluster, by least squares on the samples that were clustered),
+        null (the same with samples permuted).
     value : float
         Mean r2 over units; clusters of one side only count as 0.
     """
@@ -55,7 +56,8 @@ def match_clusters(a: Any, b: Any, n_clusters: int | None = None, *, seed: int =
 
     Notes
     -----
-    Li et al. 2016. The affinity of two units is r^2 less what independent samples give on average, 1 / (n - 1), and not below 0.
+    Li et al. 2016. The affinity of two units is r^2 less what independent samples give on average, 1 / (n - 1),
+    and not below 0.
 
     Examples
     --------

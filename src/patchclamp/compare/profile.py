@@ -58,10 +58,11 @@ class LayerProfile:
         Returns
         -------
         DataFrame
-            index region; layer, value, low, high; share (of draws in which this layer is the best); tied (layers whose
-            paired difference from it has an interval that includes 0); control and control_value (the best control);
-            gain, gain_low, gain_high (best layer less best control, paired). The best layer is chosen on the data that score
-            it, which favours it a little; `share` and `tied` say how much the choice means.
+            index region; layer, value, low, high; share (of draws in which this layer is the best); tied
+            (layers whose paired difference from it has an interval that includes 0); control and control_value
+            (the best control); gain, gain_low, gain_high (best layer less best control, paired). The best layer
+            is chosen on the data that score it, which favours it a little; `share` and `tied` say how much the
+            choice means.
         """
         rows = []
         for region in self.regions:
@@ -122,8 +123,8 @@ class LayerProfile:
     def figure(self, ceilings: bool = True) -> Any:
         """A matplotlib figure, one panel a region; it is returned and never shown.
 
-        Layers in the order of the pass with their intervals, controls as dashed lines (the untrained network at its
-        best layer), the ceiling as a grey band.
+        Layers in the order of the pass with their intervals, controls as dashed lines (the untrained network at
+        its best layer), the ceiling as a grey band.
 
         Raises
         ------

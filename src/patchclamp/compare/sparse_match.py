@@ -21,8 +21,9 @@ class SparseMatching:
     Attributes
     ----------
     table : DataFrame
-        Columns b (unit), predictors (number used), r2 (held out, of the refitted predictors), best (held-out r2 of the single
-        best unit of a), dense (held-out r2 of all units of a, ridge), null (held-out r2 with the samples of a permuted).
+        Columns b (unit), predictors (number used), r2 (held out, of the refitted predictors), best (held-out r2
+        of the single best unit of a), dense (held-out r2 of all units of a, ridge), null (held-out r2 with the
+        samples of a permuted).
     weights : (unit of a, unit of b)
         In units of standard deviations; zero where not used.
     value : float
@@ -52,9 +53,9 @@ def sparse_match(
 ) -> SparseMatching:
     """Predict each unit of b from as few units of a as do nearly as well as any number (L1 path, then least squares).
 
-    On the fitted samples the lasso min |y - Xw|^2 / 2n + penalty |w|_1 is solved along falling penalties; at each the units chosen are
-    refitted by least squares. A first part of the held-out samples takes the sparsest fit whose r2 is within `tolerance` of the
-    best; the second scores it.
+    On the fitted samples the lasso min |y - Xw|^2 / 2n + penalty |w|_1 is solved along falling penalties; at
+    each the units chosen are refitted by least squares. A first part of the held-out samples takes the sparsest
+    fit whose r2 is within `tolerance` of the best; the second scores it.
 
     Parameters
     ----------
@@ -63,13 +64,14 @@ def sparse_match(
     tolerance
         Loss of r2 that fewer units are worth.
     held_out, seed
-        Share of samples, drawn at random, for choosing and for scoring (half each). For time series the two populations should be
-        averaged over trials or thinned first: neighbouring samples would stand on both sides.
+        Share of samples, drawn at random, for choosing and for scoring (half each). For time series the two
+        populations should be averaged over trials or thinned first: neighbouring samples would stand on both
+        sides.
 
     Notes
     -----
-    Li et al. 2016, convergent learning. Units that share a subspace without being aligned need many predictors although the dense r2
-    is 1.
+    Li et al. 2016, convergent learning. Units that share a subspace without being aligned need many predictors
+    although the dense r2 is 1.
 
     Examples
     --------
@@ -87,9 +89,9 @@ def sparse_match(
     cut = max(3, round(len(x) * held_out / 2))
     choose, score, fit = order[:cut], order[cut : 2 * cut], order[2 * cut :]
     path = _path(x[fit], y[fit], n_penalties)
-    weights = _sparsest(path, x, y, choose, tolerance)
+    weights = _sparsest(path, x, y, fit, choose, tolerance)
     shuffled = x[rng.permutation(len(x))]
-    null = _sparsest(_path(shuffled[fit], y[fit], n_penalties), shuffled, y, choose, tolerance)
+    null = _sparsest(_path(shuffled[fit], y[fit], n_penalties), shuffled, y, fit, choose, tolerance)
     correlation = x[fit].T @ y[fit] / len(fit)
     single = np.abs(correlation).argmax(0)
     one = np.zeros_like(weights)
@@ -145,10 +147,9 @@ def _lasso(gram: Matrix, cross: Matrix, penalty: Matrix, weights: Matrix, sweeps
 
 
 def _sparsest(
-    supports: list[NDArray[np.bool_]], x: Matrix, y: Matrix, choose: Any, tolerance: float
+    supports: list[NDArray[np.bool_]], x: Matrix, y: Matrix, fit: Any, choose: Any, tolerance: float
 ) -> Matrix:
     """Least-squares weights of the sparsest support that is nearly the best on the samples `choose`."""
-    fit = np.setdiff1d(np.arange(len(x)), choose)
     chosen = np.zeros((x.shape[1], y.shape[1]))
     for unit in range(y.shape[1]):
         tried: list[tuple[int, float, Matrix]] = []

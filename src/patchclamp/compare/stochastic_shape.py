@@ -17,17 +17,19 @@ def stochastic_procrustes(
 ) -> Result:
     """Least distance over rotations of two populations whose responses to a condition are a mean and a covariance.
 
-    d^2 = min over orthogonal Q of the mean over conditions of alpha |m_i - Q n_i|^2 + (2 - alpha) B^2(S_i, Q T_i Q') with the squared
-    Bures distance B^2. alpha 1 is the 2-Wasserstein distance of the two Gaussians, 2 sees the means only, 0 the covariances only.
+    d^2 = min over orthogonal Q of the mean over conditions of alpha |m_i - Q n_i|^2 + (2 - alpha) B^2(S_i, Q
+    T_i Q') with the squared Bures distance B^2. alpha 1 is the 2-Wasserstein distance of the two Gaussians, 2
+    sees the means only, 0 the covariances only.
 
-    Solved by turns: B^2(S, QTQ') = min over orthogonal R of |S^1/2 - R T^1/2 Q'|^2, so that for fixed Q each R, and for fixed R the one Q, is a
-    singular value decomposition. Each turn lowers the distance; it may stop at a local minimum, so that the best of several starts is taken.
+    Solved by turns: B^2(S, QTQ') = min over orthogonal R of |S^1/2 - R T^1/2 Q'|^2, so that for fixed Q each R,
+    and for fixed R the one Q, is a singular value decomposition. Each turn lowers the distance; it may stop at
+    a local minimum, so that the best of several starts is taken.
 
     Parameters
     ----------
     a, b
-        (condition, repeat, unit) single responses, or pairs of means (condition, unit) and covariances (condition, unit, unit). The narrower
-        is padded with zeros. Means are centred over conditions.
+        (condition, repeat, unit) single responses, or pairs of means (condition, unit) and covariances
+        (condition, unit, unit). The narrower is padded with zeros. Means are centred over conditions.
     alpha
         0 to 2.
     iterations, restarts, seed
@@ -45,7 +47,8 @@ def stochastic_procrustes(
 
     Notes
     -----
-    Duong et al. 2023. Covariances of few repeats are noisy, which adds to the distance: compare with the distance of two halves of one population.
+    Duong et al. 2023. Covariances of few repeats are noisy, which adds to the distance: compare with the
+    distance of two halves of one population.
 
     Examples
     --------

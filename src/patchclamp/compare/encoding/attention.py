@@ -18,9 +18,9 @@ from patchclamp.errors import PatchclampError
 class AttentionReadout:
     """One cross-attention from a learned query a region to the tokens of a stimulus, then a linear map to its units.
 
-    logits_{q,l} = q . (W_k x_l + p_l) / sqrt(d) for query q (one a region and head) and location l, with a learned position p_l;
-    a = softmax over locations; y = b + sum over heads W_out (sum_l a_l W_v x_l). A factorised readout has one mask for all stimuli;
-    here the mask depends on the stimulus.
+    logits_{q,l} = q . (W_k x_l + p_l) / sqrt(d) for query q (one a region and head) and location l, with a
+    learned position p_l; a = softmax over locations; y = b + sum over heads W_out (sum_l a_l W_v x_l). A
+    factorised readout has one mask for all stimuli; here the mask depends on the stimulus.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ class AttentionReadout:
 
     Notes
     -----
-    Adeli et al. 2025 (transformer brain encoder). Theirs is a whole decoder layer (feed-forward part, dropout, fixed sine positions);
-    this is its attention with learned positions. Verified where a flag in the tokens says which location is read: attention finds it
-    and no linear readout can.
+    Adeli et al. 2025 (transformer brain encoder). Theirs is a whole decoder layer (feed-forward part, dropout,
+    fixed sine positions); this is its attention with learned positions. Verified where a flag in the tokens
+    says which location is read: attention finds it and no linear readout can.
 
     Examples
     --------
@@ -89,7 +89,7 @@ class AttentionReadout:
         return np.asarray(out.double().cpu().numpy() * self.y_scale_ + self.y_mean_)
 
     def attention(self, X: Any) -> Matrix:
-        """Weight of each location (sample, region, location), mean over heads; it sums to 1. It is a region's, not a unit's."""
+        """Weight of each location (sample, region, location), mean over heads; a region's, not a unit's. Sums to 1."""
         return np.asarray(self._run(X)[1].double().cpu().numpy())
 
     def score(self, X: Any, Y: Any) -> Matrix:

@@ -34,8 +34,8 @@ class Decoder:
 
     Notes
     -----
-    Everything is fitted on the training items: some published decoders bring predictions to the mean and spread of the
-    *test* targets, which uses the answers; centring by the training mean gains the same honestly.
+    Everything is fitted on the training items: some published decoders bring predictions to the mean and spread
+    of the *test* targets, which uses the answers; centring by the training mean gains the same honestly.
 
     Examples
     --------
@@ -85,9 +85,9 @@ class Decoder:
         Returns
         -------
         DataFrame
-            index (input, measure): input is ``responses``; ``noise``: normal noise with the training mean and spread of each
-            unit; ``shuffled``: the responses of other items. Controls above chance mean that the measure, not the brain,
-            finds the targets.
+            index (input, measure): input is ``responses``; ``noise``: normal noise with the training mean and
+            spread of each unit; ``shuffled``: the responses of other items. Controls above chance mean that the
+            measure, not the brain, finds the targets.
         """
         x, y = _both(X, Y)
         rng = np.random.default_rng(self.seed)

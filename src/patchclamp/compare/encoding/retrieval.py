@@ -30,19 +30,19 @@ def retrieval(
     With c_ij the correlation of prediction i and target j (after both are centred by `centre`):
 
     * two-way: mean over j != i of [c_ii > c_ij], a tie counting one half; chance .5
-    * top-k: probability that fewer than k of M - 1 other candidates, drawn from the items, have c_ij > c_ii; chance k/M. It is
-      computed exactly (hypergeometric), not by drawing candidate sets.
+    * top-k: probability that fewer than k of M - 1 other candidates, drawn from the items, have c_ij > c_ii;
+      chance k/M. It is computed exactly (hypergeometric), not by drawing candidate sets.
 
     Parameters
     ----------
     predicted, targets
         (item, dimension).
     centre
-        (dimension,) mean of the *training* targets; None leaves both as they are. Features that are large in every item
-        otherwise make all correlations high. Means of the test items would use the answers.
+        (dimension,) mean of the *training* targets; None leaves both as they are. Features that are large in
+        every item otherwise make all correlations high. Means of the test items would use the answers.
     k, candidates
-        Candidate set size M, the item itself included; all items by default. It is a column of the result, because an accuracy
-        without it says nothing.
+        Candidate set size M, the item itself included; all items by default. It is a column of the result,
+        because an accuracy without it says nothing.
     groups, n_boot, seed
         Unit of dependence of each item, for the intervals.
 
@@ -58,8 +58,8 @@ def retrieval(
 
     Notes
     -----
-    Ozcelik and VanRullen 2023 (two-way), Scotti et al. 2023 (top-1 of 300). Duplicate targets are ties: they halve, not raise,
-    the score.
+    Ozcelik and VanRullen 2023 (two-way), Scotti et al. 2023 (top-1 of 300). Duplicate targets are ties: they
+    halve, not raise, the score.
 
     Examples
     --------

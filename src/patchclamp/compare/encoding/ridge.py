@@ -89,17 +89,18 @@ class Ridge:
 class BandedRidge:
     """Ridge with one penalty for each feature space, so that a large useless space does not drown a small good one.
 
-    Each space k is scaled by sqrt(gamma_k), gamma on the simplex, and one ridge is fitted on all. The gammas are
-    drawn at random (Dirichlet with concentrations .1 and 1 by turns, after the corners and the centre), for each the
-    whole grid of alphas is tried, and every target keeps its best pair.
+    Each space k is scaled by sqrt(gamma_k), gamma on the simplex, and one ridge is fitted on all. The gammas
+    are drawn at random (Dirichlet with concentrations .1 and 1 by turns, after the corners and the centre), for
+    each the whole grid of alphas is tried, and every target keeps its best pair.
 
     Parameters
     ----------
     n_draws, seed
         Random search.
     solver
-        ``"own"``, or ``"himalaya"``: the same draws, penalties and folds searched by that package (on a GPU where its
-        backend is set to one). It standardises features over all samples given to `fit`, ours anew in every fold.
+        ``"own"``, or ``"himalaya"``: the same draws, penalties and folds searched by that package (on a GPU
+        where its backend is set to one). It standardises features over all samples given to `fit`, ours anew in
+        every fold.
 
     Attributes
     ----------
