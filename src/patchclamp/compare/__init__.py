@@ -3,12 +3,18 @@
 from patchclamp.compare.cca import cca, fit_cca, fit_stochastic_cca
 from patchclamp.compare.cka import cka, cka_matrix
 from patchclamp.compare.dissimilarity import dissimilarities, noise_covariance
+from patchclamp.compare.layers import layers
+from patchclamp.compare.match_clusters import match_clusters
 from patchclamp.compare.matching import match_units
+from patchclamp.compare.profile import LayerProfile
 from patchclamp.compare.result import Result
 from patchclamp.compare.rsa import ceilings, rsa
 from patchclamp.compare.shape import bures, procrustes
+from patchclamp.compare.sparse_match import sparse_match
+from patchclamp.compare.stochastic_shape import stochastic_procrustes
 from patchclamp.compare.topological_rsa import topological_rsa
 
+# Each takes two populations and gives a result with a `value`; `layers` asks about a whole network at once.
 METHODS = {
     "cka": cka,
     "rsa": rsa,
@@ -16,10 +22,13 @@ METHODS = {
     "procrustes": procrustes,
     "cca": cca,
     "match_units": match_units,
+    "match_clusters": match_clusters,
+    "sparse_match": sparse_match,
 }
 
 __all__ = [
     "METHODS",
+    "LayerProfile",
     "Result",
     "bures",
     "cca",
@@ -29,9 +38,13 @@ __all__ = [
     "dissimilarities",
     "fit_cca",
     "fit_stochastic_cca",
+    "layers",
+    "match_clusters",
     "match_units",
     "noise_covariance",
     "procrustes",
     "rsa",
+    "sparse_match",
+    "stochastic_procrustes",
     "topological_rsa",
 ]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from patchclamp.compare._boot import draw_counts, resampled
 from patchclamp.compare._inputs import Matrix
 from patchclamp.compare.dissimilarity import average_ranks, dissimilarities, square
 from patchclamp.compare.result import Result
@@ -158,26 +159,9 @@ def _as_seen(vectors: Matrix, comparator: str) -> Matrix:
 
 def _bootstrap(mine: Matrix, theirs: Matrix, n: int, comparator: str, n_boot: int, seed: int) -> Matrix:
     """Scores of resampled conditions and subjects."""
-    rng = np.random.default_rng(seed)
-    score = _COMPARATORS[comparator]
-    own, others = square(mine), np.stack([square(one) for one in theirs])
-    upper = np.triu_indices(n, 1)
-    draws = np.full(n_boot, np.nan)
-    for b in range(n_boot):
-        drawn = rng.integers(n, size=n)
-        i, j = drawn[upper[0]], drawn[upper[1]]
-        kept = i != j
-        i, j = i[kept], j[kept]
-        if comparator == "whitened_cosine":
-            # Centring needs whole matrices: each distinct condition once.
-            drawn = np.unique(drawn)
-            i, j = (drawn[part] for part in np.triu_indices(len(drawn), 1))
-        x = own[i, j]
-        subjects = rng.integers(len(theirs), size=len(theirs)) if len(theirs) > 1 else np.zeros(1, int)
-        if len(x) > 2:
-            found = {s: score(x, others[s, i, j]) for s in set(subjects.tolist())}
-            draws[b] = np.mean([found[s] for s in subjects.tolist()])
-    return draws
+    counts, people = draw_counts(n, n_boot, len(theirs), seed)
+    found = resampled(mine[None], theirs, counts, comparator)[:, 0]
+    return np.asarray((found * people).sum(1) / people.sum(1))
 
 
 def _vector(population: Any, kind: str) -> Matrix:

@@ -40,8 +40,8 @@ def spearman_brown(r: Any, n: int) -> Any:
 
     Examples
     --------
-    >>> spearman_brown(0.2, 3)
-    0.4285714285714286
+    >>> round(spearman_brown(0.2, 3), 6)
+    0.428571
     """
     values = np.asarray(r, np.float64)
     found = n * values / (1 + (n - 1) * values)

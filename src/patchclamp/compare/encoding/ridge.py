@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from patchclamp.compare._inputs import Matrix, matrix
+from patchclamp.compare.encoding._himalaya import search_himalaya
 from patchclamp.compare.encoding.splits import Blocked
 from patchclamp.errors import PatchclampError
 
@@ -88,14 +89,18 @@ class Ridge:
 class BandedRidge:
     """Ridge with one penalty for each feature space, so that a large useless space does not drown a small good one.
 
-    Each space k is scaled by sqrt(gamma_k), gamma on the simplex, and one ridge is fitted on all. The gammas are
-    drawn at random (Dirichlet with concentrations .1 and 1 by turns, after the corners and the centre), for each the
-    whole grid of alphas is tried, and every target keeps its best pair.
+    Each space k is scaled by sqrt(gamma_k), gamma on the simplex, and one ridge is fitted on all. The gammas
+    are drawn at random (Dirichlet with concentrations .1 and 1 by turns, after the corners and the centre), for
+    each the whole grid of alphas is tried, and every target keeps its best pair.
 
     Parameters
     ----------
     n_draws, seed
         Random search.
+    solver
+        ``"own"``, or ``"himalaya"``: the same draws, penalties and folds searched by that package (on a GPU
+        where its backend is set to one). It standardises features over all samples given to `fit`, ours anew in
+        every fold.
 
     Attributes
     ----------
@@ -112,6 +117,7 @@ class BandedRidge:
     n_draws: int = 100
     cv: Any = 5
     seed: int = 0
+    solver: Literal["own", "himalaya"] = "own"
 
     def fit(self, spaces: Mapping[str, Any], Y: Any, groups: Any = None) -> BandedRidge:
         """Fit on feature spaces {name: (sample, feature)}."""
@@ -122,19 +128,11 @@ class BandedRidge:
             )
         splitter = self.cv if hasattr(self.cv, "split") else Blocked(int(self.cv))
         folds = list(splitter.split(y, y, groups))
-        kernels = [_Kernels.of(x, y, train, test) for train, test in folds]
-        grid = np.asarray(self.alphas, np.float64)
-        best = np.full(y.shape[1], np.inf)
-        gamma, alpha = np.zeros((len(x), y.shape[1])), np.ones(y.shape[1])
-        for draw in self._draws(len(x)):
-            loss = sum(fold.errors(draw, grid) for fold in kernels)
-            assert isinstance(loss, np.ndarray)
-            chosen, least = loss.argmin(0), loss.min(0)
-            better = least < best
-            best[better] = least[better]
-            gamma[:, better] = draw[:, None]
-            alpha[better] = grid[chosen[better]]
-        self.gamma_, self.alpha_, self.cv_loss_ = gamma, alpha, best / len(y)
+        grid, draws = np.asarray(self.alphas, np.float64), self._draws(len(x))
+        if self.solver not in ("own", "himalaya"):
+            raise PatchclampError(f"solver={self.solver!r}: give 'own' or 'himalaya'")
+        search = _search if self.solver == "own" else search_himalaya
+        self.gamma_, self.alpha_, self.cv_loss_ = search(x, y, folds, draws, grid)
         self._finish(x, y)
         return self
 
@@ -264,6 +262,24 @@ class _Solver:
     def errors(self, grid: Matrix, x: Matrix, y: Matrix) -> Matrix:
         seen = x @ self.right
         return np.stack([((y - seen @ (self.target / (self.s2[:, None] + a))) ** 2).sum(0) for a in grid])
+
+
+def _search(
+    x: Mapping[str, Matrix], y: Matrix, folds: Sequence[Any], draws: Matrix, grid: Matrix
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Best (gamma, alpha) of every target and its loss a sample."""
+    kernels = [_Kernels.of(x, y, train, test) for train, test in folds]
+    best = np.full(y.shape[1], np.inf)
+    gamma, alpha = np.zeros((len(x), y.shape[1])), np.ones(y.shape[1])
+    for draw in draws:
+        loss = sum(fold.errors(draw, grid) for fold in kernels)
+        assert isinstance(loss, np.ndarray)
+        chosen, least = loss.argmin(0), loss.min(0)
+        better = least < best
+        best[better] = least[better]
+        gamma[:, better] = draw[:, None]
+        alpha[better] = grid[chosen[better]]
+    return gamma, alpha, best / len(y)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""The random search of banded ridge by himalaya, where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from patchclamp.compare._inputs import Matrix
+from patchclamp.errors import PatchclampError
+
+
+class _Folds:
+    """Folds that are known already, as a splitter."""
+
+    def __init__(self, folds: Sequence[Any]) -> None:
+        self.folds = folds
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        return len(self.folds)
+
+    def split(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[Any]:
+        yield from self.folds
+
+
+def search_himalaya(
+    x: Mapping[str, Matrix], y: Matrix, folds: Sequence[Any], draws: Matrix, grid: Matrix
+) -> tuple[Matrix, Matrix, Matrix]:
+    """Best (gamma, alpha) of every target and its loss a sample, on the draws given.
+
+    Raises
+    ------
+    PatchclampError
+        If himalaya is not installed.
+    """
+    try:
+        from himalaya.backend import get_backend  # type: ignore[import-untyped]
+        from himalaya.kernel_ridge import (  # type: ignore[import-untyped]
+            solve_multiple_kernel_ridge_random_search as solve,
+        )
+    except ImportError as error:
+        raise PatchclampError("solver='himalaya' needs the package: pip install patchclamp[brain]") from error
+    backend = get_backend()
+    kernels = []
+    for part in x.values():
+        spread = part.std(0)
+        standard = (part - part.mean(0)) / np.where(spread > 1e-12, spread, 1.0)
+        kernels.append(standard @ standard.T)
+    deltas, _, losses, alphas = solve(
+        backend.asarray(np.stack(kernels)),
+        backend.asarray(y - y.mean(0)),
+        n_iter=backend.asarray(draws),
+        alphas=backend.asarray(grid),
+        cv=_Folds(folds),
+        progress_bar=False,
+        return_alphas=True,
+    )
+    alpha = np.asarray(backend.to_numpy(alphas), np.float64)
+    # Its weights are log(gamma / alpha).
+    gamma = np.exp(np.asarray(backend.to_numpy(deltas), np.float64)) * alpha
+    return gamma, alpha, -np.asarray(backend.to_numpy(losses), np.float64).max(0)

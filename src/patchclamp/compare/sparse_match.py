@@ -1,0 +1,178 @@
+"""How many units of one network does it take to make one of the other?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.compare.matching import _standard
+from patchclamp.errors import PatchclampError
+
+
+@dataclass(frozen=True)
+class SparseMatching:
+    """Each unit of b from a few units of a.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Columns b (unit), predictors (number used), r2 (held out, of the refitted predictors), best (held-out r2
+        of the single best unit of a), dense (held-out r2 of all units of a, ridge), null (held-out r2 with the
+        samples of a permuted).
+    weights : (unit of a, unit of b)
+        In units of standard deviations; zero where not used.
+    value : float
+        Mean r2.
+    predictors : float
+        Median number of predictors: 1 for a copy whose units are permuted, many for a rotated one.
+    dropped : (int, int)
+        Units that do not vary.
+    """
+
+    table: pd.DataFrame
+    weights: Matrix
+    value: float
+    predictors: float
+    dropped: tuple[int, int]
+
+    def __str__(self) -> str:
+        mean = self.table[["best", "dense", "null"]].mean()
+        return (
+            f"r2 {self.value:.3f} from {self.predictors:g} units (median); one unit {mean['best']:.3f}, "
+            f"all {mean['dense']:.3f}, by chance {mean['null']:.3f}"
+        )
+
+
+def sparse_match(
+    a: Any, b: Any, *, tolerance: float = 0.02, n_penalties: int = 12, held_out: float = 0.3, seed: int = 0
+) -> SparseMatching:
+    """Predict each unit of b from as few units of a as do nearly as well as any number (L1 path, then least squares).
+
+    On the fitted samples the lasso min |y - Xw|^2 / 2n + penalty |w|_1 is solved along falling penalties; at
+    each the units chosen are refitted by least squares. A first part of the held-out samples takes the sparsest
+    fit whose r2 is within `tolerance` of the best; the second scores it.
+
+    Parameters
+    ----------
+    a, b
+        (sample, unit), or recordings of one site.
+    tolerance
+        Loss of r2 that fewer units are worth.
+    held_out, seed
+        Share of samples, drawn at random, for choosing and for scoring (half each). For time series the two
+        populations should be averaged over trials or thinned first: neighbouring samples would stand on both
+        sides.
+
+    Notes
+    -----
+    Li et al. 2016, convergent learning. Units that share a subspace without being aligned need many predictors
+    although the dense r2 is 1.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(300, 4))
+    >>> sparse_match(x, x[:, [2, 0, 3, 1]]).predictors
+    1.0
+    """
+    x, y = pair(a, b, least=12)
+    if not 0 < held_out < 1:
+        raise PatchclampError(f"held_out={held_out}: a share between 0 and 1")
+    x, keep_x = _standard(x)
+    y, keep_y = _standard(y)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(x))
+    cut = max(3, round(len(x) * held_out / 2))
+    choose, score, fit = order[:cut], order[cut : 2 * cut], order[2 * cut :]
+    path = _path(x[fit], y[fit], n_penalties)
+    weights = _sparsest(path, x, y, fit, choose, tolerance)
+    shuffled = x[rng.permutation(len(x))]
+    null = _sparsest(_path(shuffled[fit], y[fit], n_penalties), shuffled, y, fit, choose, tolerance)
+    correlation = x[fit].T @ y[fit] / len(fit)
+    single = np.abs(correlation).argmax(0)
+    one = np.zeros_like(weights)
+    one[single, np.arange(y.shape[1])] = correlation[single, np.arange(y.shape[1])]
+    gram = x[fit].T @ x[fit] + 1e-3 * len(fit) * np.eye(x.shape[1])
+    table = pd.DataFrame(
+        {
+            "b": keep_y,
+            "predictors": (weights != 0).sum(0),
+            "r2": _r2(x[score], y[score], weights),
+            "best": _r2(x[score], y[score], one),
+            "dense": _r2(x[score], y[score], np.linalg.solve(gram, x[fit].T @ y[fit])),
+            "null": _r2(shuffled[score], y[score], null),
+        }
+    )
+    full = np.zeros((pair(a, b)[0].shape[1], y.shape[1]))
+    full[keep_x] = weights
+    dropped = (len(full) - len(keep_x), pair(a, b)[1].shape[1] - len(keep_y))
+    return SparseMatching(
+        table, full, float(table["r2"].mean()), float(table["predictors"].median()), dropped
+    )
+
+
+def _path(x: Matrix, y: Matrix, steps: int) -> list[NDArray[np.bool_]]:
+    """Units used (unit of a, unit of b) at falling penalties."""
+    gram, cross = x.T @ x / len(x), x.T @ y / len(x)
+    top = np.abs(cross).max(0)
+    weights = np.zeros_like(cross)
+    supports = [weights != 0]  # no unit at all, where none helps
+    for share in np.geomspace(0.95, 0.01, steps):
+        weights = _lasso(gram, cross, share * top, weights)
+        supports.append(weights != 0)
+    return supports
+
+
+def _lasso(gram: Matrix, cross: Matrix, penalty: Matrix, weights: Matrix, sweeps: int = 200) -> Matrix:
+    """Coordinate descent for all targets at once, from the weights of a larger penalty."""
+    weights = weights.copy()
+    slope = cross - gram @ weights
+    for _ in range(sweeps):
+        moved = 0.0
+        for unit in range(len(gram)):
+            raw = slope[unit] + gram[unit, unit] * weights[unit]
+            new = np.sign(raw) * np.maximum(np.abs(raw) - penalty, 0) / gram[unit, unit]
+            step = new - weights[unit]
+            if step.any():
+                slope -= gram[:, unit, None] * step
+                weights[unit] = new
+                moved = max(moved, float(np.abs(step).max()))
+        if moved < 1e-4:
+            break
+    return weights
+
+
+def _sparsest(
+    supports: list[NDArray[np.bool_]], x: Matrix, y: Matrix, fit: Any, choose: Any, tolerance: float
+) -> Matrix:
+    """Least-squares weights of the sparsest support that is nearly the best on the samples `choose`."""
+    chosen = np.zeros((x.shape[1], y.shape[1]))
+    for unit in range(y.shape[1]):
+        tried: list[tuple[int, float, Matrix]] = []
+        for support in supports:
+            used = np.flatnonzero(support[:, unit])
+            if len(used) >= len(fit) or (tried and len(used) == tried[-1][0]):
+                continue
+            weight = np.zeros((x.shape[1], 1))
+            if len(used):
+                weight[used, 0] = np.linalg.lstsq(x[fit][:, used], y[fit, unit], rcond=None)[0]
+            tried.append(
+                (
+                    len(used),
+                    float(_r2(x[choose], np.asarray(y[choose][:, [unit]], np.float64), weight).item()),
+                    weight,
+                )
+            )
+        if tried:
+            best = max(r for _, r, _ in tried)
+            chosen[:, [unit]] = min((t for t in tried if t[1] >= best - tolerance), key=lambda t: t[0])[2]
+    return chosen
+
+
+def _r2(x: Any, y: Any, weights: Any) -> Matrix:
+    total = ((y - y.mean(0)) ** 2).sum(0)
+    return np.asarray(1 - ((y - x @ weights) ** 2).sum(0) / np.where(total > 0, total, np.nan))
