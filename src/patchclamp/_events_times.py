@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -189,5 +190,5 @@ def trace_columns(traces: Mapping[str, Trace], time: Any) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, trace in traces.items():
         for i, column in enumerate(trace_names(name, trace.n_columns)):
-            out[column] = Computed(time, lambda when, trace=trace, i=i: trace.at(when, i))
+            out[column] = Computed(time, partial(trace.at, column=i))
     return out

@@ -16,7 +16,7 @@ from patchclamp._lazy import Rows, SiteArray, pick
 from patchclamp._samples import COLUMNS
 from patchclamp._time_events import events_table
 from patchclamp._time_sources import Picked, Pooled, Scaled, Smoothed, stretches, take_column
-from patchclamp._time_split import Fold, WIDTHS, autocorrelation, group_folds, shuffled_folds, time_folds
+from patchclamp._time_split import WIDTHS, Fold, autocorrelation, group_folds, shuffled_folds, time_folds
 from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.units import Site
 
@@ -38,9 +38,13 @@ class TimeAxis:
         path: Path | None
         complete: bool
         chunk_rows: int
-        n_samples: int
-        samples: Samples
-        sites: list[Site]
+
+        @property
+        def n_samples(self) -> int: ...
+        @property
+        def samples(self) -> Samples: ...
+        @property
+        def sites(self) -> list[Site]: ...
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
