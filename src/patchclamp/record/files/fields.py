@@ -188,6 +188,12 @@ def _behaviour(name: str, value: NDArray[Any], n: int, where: str) -> dict[str, 
 def _trains(found: Mapping[str, Any], where: str, sort: bool) -> SpikeTrains:
     if "spikes" in found:
         parts = [np.ravel(np.asarray(one)) for one in found["spikes"]]
+        odd = [i for i, part in enumerate(parts) if part.dtype.kind not in "iuf"]
+        if odd:
+            raise PatchclampError(
+                f"{where}: entry {odd[0]} of spikes is of type {parts[odd[0]].dtype}, not a list of times; take the times "
+                "out of the file's nesting and pass them to SpikeTrains.from_times"
+            )
     else:
         times = np.ravel(np.asarray(found["spike_times"])).astype(np.float64)
         if "spike_units" not in found:

@@ -32,7 +32,7 @@ def contents(path: Path) -> Contents:
     n = len(info["ch_names"])
     if kind == "raw":
         notes = {"events": len(found.annotations)} if len(found.annotations) else {}
-        item = Item("meeg", "activity", (found.n_times, n), f"continuous, {info['sfreq']:g} Hz")
+        item = Item("meeg", "activity", (int(found.n_times), n), f"continuous, {info['sfreq']:g} Hz")
         return Contents(str(path), "M/EEG", (item,), notes, {}, about)
     trials = len(found)
     size = (trials, len((found[0] if kind == "averages" else found).times), n)
