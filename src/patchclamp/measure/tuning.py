@@ -43,10 +43,12 @@ class Tuning:
     about: dict[str, Any]
 
     def plot(self, units: Sequence[int] | None = None, columns: int = 4) -> Any:
-        """Draw the curves or fields of some units (by default the most informative 8); return the figure."""
+        """Draw the curves or fields of some units (by default the 8 most informative of those above their shifts); return the figure."""
         from matplotlib.figure import Figure
 
-        order = self.table["information"].to_numpy().argsort()[::-1]
+        # Of few spikes the information is large by chance: units that their own shifts reach come last.
+        chance = self.table["p"].fillna(0).to_numpy() > 0.05
+        order = np.lexsort((-self.table["information"].to_numpy(), chance))
         chosen = list(order[:8] if units is None else units)
         rows = -(-len(chosen) // columns)
         flat = self.curves.ndim == 2
