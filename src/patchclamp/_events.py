@@ -180,7 +180,7 @@ class SpikeTrains:
     def bin(self, width: float, within: Any = None) -> Recording:
         """Count spikes in bins of `width` seconds: a recording of counts, bins x units.
 
-        Bin i covers [start + i width, start + (i + 1) width); its time is its centre. Every spike of the span is in
+        Bin i covers [start + i width, start + (i + 1) width); its time is its centre; the last bin includes the end. Every spike of the span is in
         exactly one bin. A last bin that is not wholly recorded is kept, with ``content`` False.
 
         Parameters
