@@ -59,7 +59,8 @@ class Read:
         if stop <= start:
             return torch.empty((0, *self.shape[1:]), dtype=self.dtype)
         found = np.asarray(self.read(start, stop))
-        return torch.from_numpy(np.ascontiguousarray(found)).to(self.dtype)
+        # A mapped file is read-only, which torch cannot say of a tensor: it is copied.
+        return torch.from_numpy(np.require(found, requirements=["C", "W"])).to(self.dtype)
 
 
 @dataclass(frozen=True)

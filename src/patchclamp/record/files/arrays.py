@@ -60,6 +60,10 @@ def read(
 
 
 def _fields(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if not head.startswith((b"PK", b"\x93NUMPY")):
+        raise unreadable(path, "NumPy arrays", ValueError("its first bytes are those of something else"))
     try:
         if path.suffix == ".npy":
             return {"activity": np.load(path, mmap_mode="r", allow_pickle=False)}
