@@ -185,7 +185,9 @@ def test_calcium_the_wrong_way_round_and_with_nan(tmp_path: Path) -> None:
     file = session()
     with_calcium(file, CALCIUM.T.copy(), 3)
     path = written(tmp_path / "turned.nwb", file)
-    with pytest.raises(PatchclampError, match=r"turned\.nwb, dff: 400 columns of data for 3 units.*first axis"):
+    with pytest.raises(
+        PatchclampError, match=r"turned\.nwb, dff: 400 columns of data for 3 units.*first axis"
+    ):
         open_recording(path, "dff")
     holes = CALCIUM.copy()
     holes[100:, 1] = np.nan
