@@ -28,6 +28,8 @@ _WHERE = {
     "Effect": "patchclamp.scores",
     "Recording": "patchclamp.recording",
     "Samples": "patchclamp.recording",
+    "SpikeTrains": "patchclamp.recording",
+    "open_recording": "patchclamp.record",
     "effect": "patchclamp.intervene",
     "faithfulness": "patchclamp.evaluate",
     "agreement": "patchclamp.evaluate",

@@ -17,18 +17,23 @@ import zarr
 from torch import Tensor
 
 from patchclamp import _store
+from patchclamp._events import SpikeTrains
 from patchclamp._inmemory import check_array, check_trials, default_samples, named, parsed, unit_columns
-from patchclamp._lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
+from patchclamp._lazy import DTYPES, Rows, SiteArray, pick, storage_dtype
 from patchclamp._samples import COLUMNS, Samples
 from patchclamp._sparse import SparseArray, SparseCodes
 from patchclamp._store import Layout
+from patchclamp._time_sources import take_column
+from patchclamp._time_split import Fold
+from patchclamp._time_store import read_columns, write_columns
+from patchclamp._time_xarray import Labelled
 from patchclamp._where import STEP, Where, matching
 from patchclamp._writer import StoreWriter
 from patchclamp.errors import PatchclampError, did_you_mean
 from patchclamp.units import Site, Units
 
 
-class Recording:
+class Recording(Labelled):
     """Activity of units at one or more sites, with the labels of every sample and unit.
 
     Nothing is read before it is asked for, so a recording may be larger than memory; a selection is a view.
@@ -84,7 +89,7 @@ class Recording:
         sources = {site: _store.source_of(group, site, layout) for site in layout.shapes}
         arrays = {site: SiteArray(site, source, dtype, rows) for site, source in sources.items()}
         labels = {site: dict(group[_store.array_name(site)].attrs["unit_labels"]) for site in sources}
-        columns, complete = {name: group[name] for name in COLUMNS}, bool(stored["complete"])
+        columns, complete = read_columns(group), bool(stored["complete"])
         return cls(arrays, columns, rows, stored["manifest"], labels, path, layout.chunk_rows, complete)
 
     @staticmethod
@@ -182,17 +187,7 @@ class Recording:
 
     def _samples(self, key: Any) -> Samples:
         rows = pick(self._rows, key)
-        plain = isinstance(rows, range) and rows.step == 1
-        columns = {}
-        for name, column in self._columns.items():
-            if plain:
-                assert isinstance(rows, range)
-                values = column[rows.start : rows.stop]
-            else:
-                index = np.asarray(rows, dtype=np.int64)
-                values = column[index] if not isinstance(column, Tensor) else column[torch.from_numpy(index)]
-            columns[name] = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
-        return Samples.from_numpy(columns)
+        return Samples.from_numpy({name: take_column(self._columns[name], rows) for name in COLUMNS})
 
     def site(self, site: Site | str) -> Site:
         """Find a site of this recording by its address."""
@@ -261,7 +256,8 @@ class Recording:
             Addresses (text, `Site`, `Units`, lists of those), or a mapping from site to unit indices or None.
         where
             A function of `Samples` that returns a mask, or a mapping from column to a value, a list of values or a
-            slice (from, up to but not including). Labels and groups may be given by name.
+            slice (from, up to but not including). Labels and groups may be given by name; further columns (time,
+            trial, a behaviour) too.
 
         Raises
         ------
@@ -271,7 +267,7 @@ class Recording:
         arrays = self._arrays if units is None else self._pick_units(units)
         rows: Rows = self._rows
         if where is not None:
-            chosen = matching(where, self._samples, self.n_samples, self.manifest)
+            chosen = self._chosen(where)
             arrays = {site: array.take(chosen) for site, array in arrays.items()}
             rows = pick(rows, chosen)
         return Recording(
@@ -284,6 +280,23 @@ class Recording:
             self.chunk_rows,
             self.complete,
         )
+
+    def _chosen(self, where: Where) -> np.ndarray:
+        own = (
+            {name: v for name, v in where.items() if name in self.columns[len(COLUMNS) :]}
+            if isinstance(where, Mapping)
+            else {}
+        )
+        if not own:
+            return matching(where, self._samples, self.n_samples, self.manifest)
+        assert isinstance(where, Mapping)
+        rest = {name: value for name, value in where.items() if name not in own}
+        mask = self._mask(own)
+        if rest:
+            mask[np.setdiff1d(np.arange(len(mask)), self._chosen(rest))] = False
+        if not mask.any():
+            raise PatchclampError(f"where={where!r} matches none of the {self.n_samples} samples")
+        return np.flatnonzero(mask)
 
     def _pick_units(self, units: Any) -> dict[Site, SiteArray]:
         if isinstance(units, Mapping) and not isinstance(units, Units):
@@ -324,42 +337,6 @@ class Recording:
         """Read everything selected into memory."""
         return {site: array[:] for site, array in self._arrays.items()}
 
-    def to_xarray(self, site: Site | str | None = None) -> Any:
-        """Return a lazy `xarray.DataArray` (sample, unit) of one site, or a `Dataset` of all.
-
-        The sample axis carries all its labels, the unit axis the address, index and labels of each unit. In the
-        data set each site has a unit axis of its own, `unit.SITE`.
-        """
-        import xarray as xr
-
-        if site is not None:
-            found = self.site(site)
-            array = self._data_array(found, "unit", "part")
-            return array.assign_coords(self._unit_coords(found, "unit"))
-        names = {_store.array_name(one): one for one in self.sites}
-        arrays = {
-            name: self._data_array(one, f"unit.{name}", f"part.{name}").assign_coords(
-                {f"unit.{name}": self.unit_index(one)}
-            )
-            for name, one in names.items()
-        }
-        return xr.Dataset(arrays, attrs={"manifest": str(self.manifest)})
-
-    def _data_array(self, site: Site, unit: str, part: str) -> Any:
-        import xarray as xr
-
-        array = self._arrays[site]
-        dims = ("sample", unit, part)[: array.ndim]
-        columns = {name: ("sample", column) for name, column in self.samples.numpy().items()}
-        return xr.DataArray(lazy_variable(array, dims), coords=columns, name=str(site))
-
-    def _unit_coords(self, site: Site, dim: str) -> dict[str, Any]:
-        table = self.units(site)
-        return {
-            name if name not in COLUMNS else f"unit_{name}": (dim, np.asarray(table[name]))
-            for name in table.columns
-        }
-
     def codes(self, name: str | Site) -> SparseCodes:
         """Compressed rows of a site (of features, without making them dense), or codes put into the store by name."""
         if str(name) in self:
@@ -386,6 +363,7 @@ class Recording:
             for samples, arrays in self.chunks():
                 writer.append(samples, arrays)
             writer.finish()
+        write_columns(path, {name: self.column(name) for name in self.columns if name not in COLUMNS})
         return Recording.open(path)
 
     def _kept_labels(self, site: Site) -> dict[str, Any]:
@@ -397,4 +375,14 @@ class Recording:
         return labels
 
 
-__all__ = ["COLUMNS", "Layout", "Recording", "Samples", "SiteArray", "SparseCodes", "StoreWriter"]
+__all__ = [
+    "COLUMNS",
+    "Fold",
+    "Layout",
+    "Recording",
+    "Samples",
+    "SiteArray",
+    "SparseCodes",
+    "SpikeTrains",
+    "StoreWriter",
+]

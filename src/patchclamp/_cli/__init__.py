@@ -13,6 +13,7 @@ from patchclamp._cli.effect import effect
 from patchclamp._cli.leaderboard import leaderboard
 from patchclamp._cli.measure import measure
 from patchclamp._cli.models import models
+from patchclamp._cli.open import open_file
 from patchclamp._cli.record import record
 from patchclamp._cli.sites import sites
 from patchclamp._cli.study import study
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "study": study,
     "verify": verify,
     "record": record,
+    "open": open_file,
     "measure": measure,
     "decompose": decompose,
     "describe": describe,

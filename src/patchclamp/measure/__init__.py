@@ -12,6 +12,7 @@ from patchclamp.measure.cett import CETT, cett, cett_threshold
 from patchclamp.measure.coactivation import Coactivation
 from patchclamp.measure.codes import ActivationCodes, code_accuracy
 from patchclamp.measure.complexity import LempelZiv, lempel_ziv
+from patchclamp.measure.decoding import Decoded, decode_behaviour
 from patchclamp.measure.diffusion import (
     DiffusionEntropy,
     diffusion_entropy,
@@ -28,7 +29,9 @@ from patchclamp.measure.moments import Moments
 from patchclamp.measure.participation import TuningSpectrum, inverse_participation
 from patchclamp.measure.patterns import ActivationPatterns, PatternCheck
 from patchclamp.measure.ppl import PPLSparsity, ppl_sparsity, threshold_runner
+from patchclamp.measure.psth import PSTH, plot_psth, psth, raster
 from patchclamp.measure.quantiles import Quantiles
+from patchclamp.measure.reliability import Reliability, plot_reliability, split_half
 from patchclamp.measure.sdr import (
     SparseOverlap,
     best_threshold,
@@ -40,6 +43,8 @@ from patchclamp.measure.sdr import (
 from patchclamp.measure.selectivity import Selectivity
 from patchclamp.measure.sinks import AttentionSinks
 from patchclamp.measure.sparsity import Sparsity
+from patchclamp.measure.spike_triggered import SpikeTriggered, spike_triggered_average
+from patchclamp.measure.tuning import Tuning, tuning
 
 _MEASURES: tuple[type[Measure], ...] = (
     Moments,
@@ -62,12 +67,15 @@ _MEASURES: tuple[type[Measure], ...] = (
     Discrimination,
     SparseOverlap,
     TuningSpectrum,
+    PSTH,
+    Reliability,
 )
 METHODS: dict[str, type[Measure]] = {measure.name: measure for measure in _MEASURES}
 
 __all__ = [
     "CETT",
     "METHODS",
+    "PSTH",
     "SUPERSENSES",
     "ActivationCodes",
     "ActivationPatterns",
@@ -75,6 +83,7 @@ __all__ = [
     "AttentionSinks",
     "Coactivation",
     "DeadUnits",
+    "Decoded",
     "DiffusionEntropy",
     "Discrimination",
     "Exemplars",
@@ -88,9 +97,12 @@ __all__ = [
     "PPLSparsity",
     "PatternCheck",
     "Quantiles",
+    "Reliability",
     "Selectivity",
     "SparseOverlap",
     "Sparsity",
+    "SpikeTriggered",
+    "Tuning",
     "TuningSpectrum",
     "Window",
     "WordNet",
@@ -100,6 +112,7 @@ __all__ = [
     "cett_threshold",
     "code_accuracy",
     "contexts",
+    "decode_behaviour",
     "diffusion_entropy",
     "diffusion_information",
     "diffusion_spectrum",
@@ -109,8 +122,15 @@ __all__ = [
     "lempel_ziv",
     "miss_chance",
     "overlap_chance",
+    "plot_psth",
+    "plot_reliability",
     "ppl_sparsity",
+    "psth",
+    "raster",
+    "spike_triggered_average",
+    "split_half",
     "threshold_runner",
+    "tuning",
     "union_density",
     "union_false_match",
 ]

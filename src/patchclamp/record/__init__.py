@@ -1,4 +1,4 @@
-"""Record: what did the units do? A subject streamed over text, into a store, into measures, or both."""
+"""Record: what did the units do? A subject streamed over text, into a store, into measures, or both; or a file of a brain."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from patchclamp.record.api import plan, record
+from patchclamp.record.files import file_contents, open_recording
 from patchclamp.record.measuring import Measures, Recorded, measure_recording
 from patchclamp.record.plan import Plan
 from patchclamp.record.texts import Document, documents
 
-METHODS: dict[str, Callable[..., Any]] = {"text": record, "recording": measure_recording}
+METHODS: dict[str, Callable[..., Any]] = {
+    "text": record,
+    "recording": measure_recording,
+    "file": open_recording,
+}
 
 __all__ = [
     "METHODS",
@@ -19,7 +24,9 @@ __all__ = [
     "Plan",
     "Recorded",
     "documents",
+    "file_contents",
     "measure_recording",
+    "open_recording",
     "plan",
     "record",
 ]

@@ -1,0 +1,146 @@
+"""Files to recordings: one call for NWB, M/EEG, NIfTI, MATLAB, NumPy and tables; lazy, times in seconds.
+
+`FORMATS` names the readers, each a module with ``contents(path)`` and ``read(path, what, **options)``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.record.files import arrays, mat, meeg, nifti, nwb, tables
+from patchclamp.record.files.base import Contents, Item, existing
+from patchclamp.recording import Recording, SpikeTrains
+
+FORMATS: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
+    "nwb": (nwb, (".nwb",)),
+    "meeg": (meeg, (".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".vmrk", ".eeg")),
+    "nifti": (nifti, (".nii", ".nii.gz")),
+    "mat": (mat, (".mat",)),
+    "numpy": (arrays, (".npz", ".npy")),
+    "table": (tables, (".csv", ".tsv", ".parquet")),
+}
+_MAGIC = (
+    (b"\x93NUMPY", "numpy"),
+    (b"PK\x03\x04", "numpy"),
+    (b"PAR1", "table"),
+    (b"MATLAB 5.0", "mat"),
+    (b"Brain Vision", "meeg"),
+    (b"\xffBIOSEMI", "meeg"),
+)
+
+
+def open_recording(
+    path: str | Path | Sequence[str | Path],
+    what: str | None = None,
+    *,
+    format: str | None = None,
+    **options: Any,
+) -> Recording | SpikeTrains:
+    """Open a file of recorded activity: a `Recording` of sampled activity, or `SpikeTrains`.
+
+    Data are read when they are sliced. Times are in seconds. What is unreadable, empty, of the wrong shape, not
+    finite, unsorted or outside the recording is refused with the file, the place and the way out.
+
+    Parameters
+    ----------
+    path
+        A file: NWB; FIF, EDF, BDF, BrainVision (M/EEG); NIfTI (several files are runs); ``.mat``, ``.npz``, ``.npy``;
+        CSV, TSV, Parquet. Or the folder of a store that `record` or `Recording.save` wrote.
+    what
+        What to open in a file that holds several things; `file_contents` lists them.
+    format
+        ``"nwb"``, ``"meeg"``, ``"nifti"``, ``"mat"``, ``"numpy"`` or ``"table"``, where the suffix misleads.
+    **options
+        Those of the format's reader, ``patchclamp.record.files.FORMATS[name][0].read``.
+
+    Raises
+    ------
+    PatchclampError
+        See above; also for an option that the format does not have, and where its package is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "lfp.npz"
+    >>> np.savez(file, activity=np.zeros((100, 4)), step=0.01, unit_region=["CA1", "CA1", "CA3", "CA3"])
+    >>> open_recording(file)
+    Recording(100 samples; activity: 4 units)
+    """
+    several = isinstance(path, (list, tuple))
+    first = existing(path[0] if isinstance(path, (list, tuple)) else path)  # type: ignore[arg-type]
+    if first.is_dir():
+        return _folder(first)
+    name = chosen(first, format)
+    if several and name != "nifti":
+        raise PatchclampError(
+            f"{first}: several files are runs of one NIfTI recording; open {name} files one by one"
+        )
+    reader = FORMATS[name][0].read
+    known = list(inspect.signature(reader).parameters)[2:]
+    wrong = [option for option in options if option not in known]
+    if wrong:
+        raise PatchclampError(
+            f"{first}: {name} files have no option {wrong[0]!r}; they have {', '.join(known)}{did_you_mean(wrong[0], known)}"
+        )
+    found: Recording | SpikeTrains = reader(
+        [Path(one) for one in path] if isinstance(path, (list, tuple)) else first, what, **options
+    )
+    return found
+
+
+def file_contents(path: str | Path, *, format: str | None = None) -> Contents:
+    """What a file holds that can be opened, without reading its data.
+
+    Parameters
+    ----------
+    path, format
+        As for `open_recording`.
+    """
+    found = existing(path)
+    if found.is_dir():
+        recording = _folder(found)
+        items = [Item(str(site), "activity", recording[site].shape) for site in recording.sites]
+        about = {"samples": recording.n_samples, "complete": recording.complete}
+        return Contents(str(found), "patchclamp store", tuple(items), {}, {}, about)
+    contents: Contents = FORMATS[chosen(found, format)][0].contents(found)
+    return contents
+
+
+def chosen(path: Path, format: str | None = None) -> str:
+    """The format of a file: as said, by its suffix, else by its first bytes."""
+    if format is not None:
+        if format not in FORMATS:
+            raise PatchclampError(
+                f"format={format!r}; one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
+            )
+        return format
+    for name, (_, suffixes) in FORMATS.items():
+        if path.name.lower().endswith(suffixes):
+            return name
+    with path.open("rb") as file:
+        head = file.read(64)
+    for magic, name in _MAGIC:
+        if head.startswith(magic):
+            return name
+    if head.startswith(b"\x89HDF"):
+        raise PatchclampError(f"{path}: HDF5, of which kind is not clear; say format='nwb' or format='mat'")
+    every = ", ".join(suffix for _, suffixes in FORMATS.values() for suffix in suffixes)
+    raise PatchclampError(f"{path}: of no known format; suffixes are {every}; format=... overrides")
+
+
+def _folder(path: Path) -> Recording:
+    if not (path / "zarr.json").is_file():
+        images = sorted(path.rglob("*_bold.nii*"))
+        hint = (
+            f"it holds images such as {images[0]}; open those, one a run" if images else "open a file in it"
+        )
+        raise PatchclampError(f"{path}: a folder, but no store that record() or save() wrote; {hint}")
+    return Recording.open(path)
+
+
+__all__ = ["FORMATS", "Contents", "Item", "chosen", "file_contents", "open_recording"]

@@ -1,0 +1,78 @@
+"""NumPy's ``.npz`` and ``.npy``: fields by the small schema; a ``.npy`` is mapped, not read. Never pickle."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchclamp.errors import PatchclampError
+from patchclamp.record.files.base import Contents, unreadable
+from patchclamp.record.files.fields import assembled, listed, renamed
+from patchclamp.recording import Recording, SpikeTrains
+
+
+def contents(path: Path) -> Contents:
+    """What the file holds."""
+    return listed(path, "NumPy", _fields(path))
+
+
+def read(
+    path: Path,
+    what: str | None = None,
+    *,
+    fields: Mapping[str, str] | None = None,
+    skip: Sequence[str] = (),
+    step: float | None = None,
+    axes: str | None = None,
+    sort: bool = False,
+    missing: str = "refuse",
+) -> Recording | SpikeTrains:
+    """Open a ``.npz`` whose arrays follow the schema, or a ``.npy`` of activity.
+
+    Parameters
+    ----------
+    path
+        The file.
+    what
+        Name of the array that is the activity; short for ``fields={"activity": what}``.
+    fields
+        Schema name -> name in the file.
+    skip
+        Arrays to leave out.
+    step
+        Seconds between samples, where the file does not say.
+    axes
+        Order of the activity's axes in the file, such as ``"unit sample"``.
+    sort
+        Sort spikes that are not in order, instead of refusing them.
+    missing
+        ``"refuse"`` NaN in the activity where it is read, or ``"keep"``.
+    """
+    found = {name: value for name, value in _fields(path).items() if name not in skip}
+    names = {**({"activity": what} if what not in (None, "activity", "units") else {}), **(fields or {})}
+    return assembled(
+        renamed(found, names, str(path)), str(path), step=step, axes=axes, sort=sort, missing=missing
+    )
+
+
+def _fields(path: Path) -> Mapping[str, Any]:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if not head.startswith((b"PK", b"\x93NUMPY")):
+        raise unreadable(path, "NumPy arrays", ValueError("its first bytes are those of something else"))
+    try:
+        if path.suffix == ".npy":
+            return {"activity": np.load(path, mmap_mode="r", allow_pickle=False)}
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "pickle" in str(error).lower() or "object" in str(error).lower():
+            raise PatchclampError(
+                f"{path}: holds Python objects, which only unpickling could read, and that runs code; save plain arrays "
+                "(one array a unit as spike_times and spike_units)"
+            ) from error
+        raise unreadable(path, "NumPy arrays", error) from error

@@ -1,0 +1,243 @@
+"""What readers of files share: what a file holds, refusals, and a recording built of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from patchclamp._events_times import Trace, trace_columns
+from patchclamp._lazy import SiteArray
+from patchclamp._samples import COLUMNS
+from patchclamp._time_events import coded, events_table, plain_table
+from patchclamp._time_sources import Constant, Ramp, take_column
+from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.recording import Recording
+from patchclamp.units import Site
+
+CHUNK_BYTES = 64 << 20
+_PACKAGES = {"pynwb": "NWB", "h5py": "HDF5", "mne": "M/EEG", "nibabel": "NIfTI", "nilearn": "NIfTI"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing in a file that can be opened as a recording.
+
+    Parameters
+    ----------
+    name
+        What `open_recording(path, what=name)` takes.
+    kind
+        ``"spikes"`` or ``"activity"``.
+    shape
+        (units,) for spikes, (samples, units) or (trials, time, units) for activity.
+    about
+        Kind in the file's own words, rate, unit of the values.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds, found without reading its data.
+
+    Parameters
+    ----------
+    path, format
+        The file, and the name of its format.
+    items
+        What can be opened.
+    tables
+        Name -> number of rows: trials, epochs, events.
+    behaviour
+        Name -> shape: signals that become columns of the samples.
+    about
+        Further facts: session, subject, channels.
+    """
+
+    path: str
+    format: str
+    items: tuple[Item, ...]
+    tables: Mapping[str, int] = field(default_factory=dict)
+    behaviour: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def choose(self, what: str | None) -> Item:
+        """The item of this name; without a name, the only one."""
+        names = [item.name for item in self.items]
+        if not names:
+            raise PatchclampError(
+                f"{self.path}: a readable {self.format} file, but it holds no spike times and no activity; "
+                f"tables: {', '.join(self.tables) or 'none'}"
+            )
+        if what is None and len(names) == 1:
+            return self.items[0]
+        if what not in names:
+            asked = "holds several recordings" if what is None else f"holds no {what!r}"
+            raise PatchclampError(
+                f"{self.path}: {asked}; say what=NAME, one of {', '.join(names)}"
+                + (did_you_mean(what, names) if what else "")
+            )
+        return self.items[names.index(what)]
+
+
+def need(package: str) -> Any:
+    """An optional package, or a PatchclampError that says how to get it."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise PatchclampError(
+            f"{package} is not installed; {_PACKAGES.get(package.split('.')[0], package)} files need it: "
+            "pip install patchclamp[brain]"
+        ) from error
+
+
+def unreadable(path: Any, kind: str, error: BaseException) -> PatchclampError:
+    """The refusal of a file that its own library cannot open."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return PatchclampError(
+        f"{path}: not readable as {kind} ({reason}); is the file complete, and its name right? format= overrides the "
+        "choice by suffix"
+    )
+
+
+def checked(values: NDArray[Any], first: int, where: str, present: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Refuse NaN and Inf in units that are present, with the file, the sample and the unit."""
+    bad = ~np.isfinite(values)
+    if present is not None:
+        bad &= present
+    if bad.any():
+        row, unit = (int(i) for i in np.argwhere(bad)[0][:2])
+        raise PatchclampError(
+            f"{where}: {values[row, unit]} at sample {first + row}, unit {unit} ({int(bad.sum())} such in this stretch); "
+            "leave the unit out (missing='mask' marks units with any), or missing='keep' to work with them"
+        )
+    return values
+
+
+def build(
+    name: str,
+    source: Any,
+    *,
+    where: str,
+    time: Any = None,
+    step: float | None = None,
+    run: Any = None,
+    group: Any = None,
+    label: Sequence[Any] | None = None,
+    columns: Mapping[str, Any] | None = None,
+    units: Mapping[str, Any] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    behaviour: Mapping[str, Trace] | None = None,
+    manifest: Mapping[str, Any] | None = None,
+) -> Recording:
+    """A recording of one site from a lazy source (samples, units) and the labels of its axes.
+
+    `run` gives the document of each sample (default: all one), `group` the group (default: the run), both by name or
+    number; `label` may hold None. `columns` are whole or measured numbers a sample.
+    """
+    n, width = int(source.shape[0]), int(source.shape[1])
+    if not n or not width:
+        raise PatchclampError(f"{where}: empty, {n} samples x {width} units")
+    about: dict[str, Any] = {**(manifest or {}), "file": where}
+    fixed: dict[str, Any] = {"token": Constant(n, -1), "content": Constant(n, 1, "bool")}
+    if run is None:
+        fixed |= {"doc": Constant(n, 0), "position": Ramp(n, 0, 1, "int64")}
+    else:
+        doc, about["doc_names"] = coded(list(run), n)
+        begins = np.flatnonzero(np.diff(doc, prepend=doc[0] - 1))
+        if len(begins) != len(np.unique(doc)):
+            raise PatchclampError(
+                f"{where}: samples of one run are not neighbours; sort them by run and time"
+            )
+        fixed |= {"doc": doc, "position": np.arange(n) - np.repeat(begins, np.diff(begins, append=n))}
+    for key, values in (("group", group), ("label", label)):
+        if values is None:
+            fixed[key] = fixed["doc"] if key == "group" else Constant(n, -1)
+        elif hasattr(values, "__getitem__") and not isinstance(values, (list, tuple, np.ndarray, pd.Series)):
+            fixed[key] = values  # a lazy column of codes
+        else:
+            sized(values, n, key, where)
+            fixed[key], about[f"{key}_names"] = coded(list(values), n)
+    more = dict(columns or {})
+    fixed["content"] = more.pop("content", fixed["content"])
+    for key, column in more.items():
+        sized(column, n, key, where)
+    if time is None and step is not None:
+        time = Ramp(n, 0.0, step)
+    if time is not None:
+        sized(time, n, "time", where)
+        more = {"time": time, **trace_columns(behaviour or {}, time), **more}
+    if step is not None:
+        about["time_step"] = float(step)
+    if tables:
+        about["tables"] = {key: plain_table(events_table(table, {}, where)) for key, table in tables.items()}
+    labels = {key: np.asarray(column).tolist() for key, column in (units or {}).items()}
+    for key, column in labels.items():
+        sized(column, width, f"unit labels {key!r}", where, "units")
+    site = Site(name)
+    array = SiteArray(site, source, getattr(source, "dtype", torch.float32), range(n))
+    row = max(1, width * array.dtype.itemsize)
+    ordered = {key: fixed[key] for key in COLUMNS}
+    return Recording(
+        {site: array},
+        {**ordered, **more},
+        range(n),
+        about,
+        {site: labels},
+        None,
+        max(64, min(65536, CHUNK_BYTES // row)),
+    )
+
+
+def sized(column: Any, n: int, key: str, where: str, what: str = "samples") -> None:
+    """Refuse a column of the wrong length."""
+    if len(column) != n:
+        raise PatchclampError(f"{where}: {len(column)} entries of {key} for {n} {what}")
+
+
+def increasing(time: Any, where: str, run: NDArray[Any] | None = None) -> None:
+    """Refuse times that are not finite or do not increase within a run."""
+    values = np.asarray(take_column(time, range(len(time))), np.float64)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise PatchclampError(f"{where}: the time of sample {bad[0]} is {values[bad[0]]}")
+    falls = np.diff(values) <= 0
+    if run is not None:
+        falls &= run[1:] == run[:-1]
+    if falls.any():
+        i = int(np.flatnonzero(falls)[0])
+        raise PatchclampError(
+            f"{where}: times do not increase: {values[i]:g} s at sample {i}, then {values[i + 1]:g} s; sort the samples, "
+            "or give each run its own `run`"
+        )
+
+
+def even_step(time: NDArray[np.float64], run: NDArray[Any] | None = None) -> float | None:
+    """Step of evenly spaced times, else None."""
+    steps = np.diff(time) if run is None else np.diff(time)[run[1:] == run[:-1]]
+    if not len(steps) or np.ptp(steps) > 0.01 * np.median(steps):
+        return None
+    return float(np.median(steps))
+
+
+def existing(path: str | Path) -> Path:
+    """A path that exists and is not empty."""
+    found = Path(path)
+    if not found.exists():
+        near = [p.name for p in found.parent.glob("*")] if found.parent.is_dir() else []
+        raise PatchclampError(f"{found}: no such file{did_you_mean(found.name, near)}")
+    if found.is_file() and not found.stat().st_size:
+        raise PatchclampError(f"{found}: the file is empty (0 bytes); copy it again")
+    return found

@@ -1,0 +1,221 @@
+"""The small schema of array files (.npz, .npy, .mat, tables): names of fields and what they mean.
+
+=================  =====================================================================================
+`activity`         (samples, units), or (trials, time, units)
+`spike_times`      (spikes,) seconds, with `spike_units` (spikes,), instead of activity; or
+`spikes`           a list (a cell array) of times, one array a unit
+`time` or `step`   (samples,) or (time,) seconds; or the seconds between samples
+`run`, `group`     (samples,) numbers or names; the document, and the unit of dependence (default: the run)
+`label`, `trial`,  (samples,) condition; numbers of trial and repeat; of activity with three axes one
+`repeat`           entry a trial is enough
+`unit_NAME`        (units,) a label of the units: unit_region, unit_x, unit_present ...
+any other name     (samples,) or (samples, k) numbers: a behaviour, kept as a column of the samples
+=================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from patchclamp._events_times import Ragged, trace_names
+from patchclamp._time_sources import Read
+from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.record.files.base import Contents, Item, build, checked, even_step, increasing
+from patchclamp.recording import Recording, SpikeTrains
+
+KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", "time", "step", "run", "group",
+         "label", "trial", "repeat")  # fmt: skip
+_PER_SAMPLE = ("run", "group", "label", "trial", "repeat")
+
+
+def renamed(found: Mapping[str, Any], fields: Mapping[str, str] | None, where: str) -> dict[str, Any]:
+    """Apply the caller's names: schema name -> name in the file. Fields that others replace are left out."""
+    out = dict(found)
+    for ours, theirs in (fields or {}).items():
+        if theirs not in found:
+            raise PatchclampError(
+                f"{where}: no field {theirs!r} for {ours}; there are {', '.join(found)}{did_you_mean(theirs, found)}"
+            )
+        out.pop(theirs, None)
+        out[ours] = found[theirs]
+    return out
+
+
+def listed(path: Any, kind: str, found: Mapping[str, Any]) -> Contents:
+    """What a set of fields holds, by their shapes."""
+    items, behaviour = [], {}
+    for name, value in found.items():
+        shape = tuple(int(i) for i in np.shape(value))
+        if name in ("activity", "spike_times", "spikes"):
+            spikes = name != "activity"
+            items.append(
+                Item("units" if spikes else "activity", "spikes" if spikes else "activity", shape, name)
+            )
+        elif name not in KNOWN and not name.startswith("unit_"):
+            behaviour[name] = shape
+    return Contents(str(path), kind, tuple(items), {}, behaviour, {"fields": list(found)})
+
+
+def assembled(
+    found: Mapping[str, Any], where: str, *, step: float | None = None, axes: str | None = None, sort: bool = False,
+    missing: str = "refuse",
+) -> Recording | SpikeTrains:  # fmt: skip
+    """A recording, or spike trains, of the fields of a file.
+
+    `axes` names the axes of the activity in their order in the file, such as ``"unit sample"`` or ``"trial unit time"``.
+    """
+    if "activity" not in found:
+        if "spike_times" in found or "spikes" in found:
+            return _trains(found, where, sort)
+        raise PatchclampError(
+            f"{where}: no field `activity`, `spike_times` or `spikes` among {', '.join(found) or 'no fields'}; say which "
+            'it is with fields={"activity": NAME}'
+        )
+    source, trials = _source(found["activity"], axes, where, missing)
+    n = source.shape[0]
+    columns: dict[str, Any] = {}
+    for name in _PER_SAMPLE:
+        if name in found:
+            columns[name] = _per_sample(found[name], n, trials, name, where)
+    run = columns.pop("run", None)
+    if trials is not None and run is None:
+        run = np.repeat(np.arange(trials[0]), trials[1])
+    time, dt = _time(found, step, n, trials, run, where)
+    more: dict[str, Any] = {
+        name: _whole(columns[name], name, where) for name in ("trial", "repeat") if name in columns
+    }
+    if trials is not None and "trial" not in more:
+        more["trial"] = np.repeat(np.arange(trials[0]), trials[1])
+    units = {name.removeprefix("unit_"): np.ravel(v) for name, v in found.items() if name.startswith("unit_")}
+    for name, value in found.items():
+        if name not in KNOWN and not name.startswith("unit_"):
+            more |= _behaviour(name, np.asarray(value), n, where)
+    return build(
+        "activity", source, where=where, time=time, step=dt, run=run, group=columns.get("group"),
+        label=columns.get("label"), columns=more, units=units,
+    )  # fmt: skip
+
+
+def _source(activity: Any, axes: str | None, where: str, missing: str) -> tuple[Any, tuple[int, int] | None]:
+    if getattr(activity, "dtype", np.dtype(object)).kind not in "iufb":
+        kind = getattr(activity, "dtype", type(activity).__name__)
+        raise PatchclampError(f"{where}: activity is of type {kind}; wanted numbers")
+    ndim = len(activity.shape)
+    wanted = ("sample", "unit") if ndim == 2 else ("trial", "time", "unit")
+    names = tuple((axes or " ".join(wanted)).replace(",", " ").split())
+    if ndim not in (2, 3) or sorted(names) != sorted(wanted):
+        raise PatchclampError(
+            f"{where}: activity is {tuple(activity.shape)} with axes {' x '.join(names)}; wanted sample x unit or "
+            "trial x time x unit, in any order that axes='...' names"
+        )
+    order = [names.index(name) for name in wanted]
+    shape = tuple(int(activity.shape[i]) for i in order)
+    if not all(shape):
+        raise PatchclampError(f"{where}: activity is empty, {' x '.join(map(str, shape))}")
+    dtype = torch.float64 if activity.dtype == np.float64 else torch.float32
+    width, length = shape[-1], shape[1] if ndim == 3 else 1
+
+    def rows(start: int, stop: int) -> NDArray[Any]:
+        first = start // length
+        cut: list[Any] = [slice(None)] * ndim
+        cut[order[0]] = slice(first, -(-stop // length))
+        values = np.transpose(np.asarray(activity[tuple(cut)]), order).reshape(-1, width)
+        values = values[start - first * length : stop - first * length]
+        return values if missing == "keep" else checked(values, start, where, None)
+
+    n = shape[0] * length
+    return Read((n, width), rows, dtype), (shape[0], shape[1]) if ndim == 3 else None
+
+
+def _per_sample(value: Any, n: int, trials: tuple[int, int] | None, name: str, where: str) -> NDArray[Any]:
+    column = np.ravel(np.asarray(value))
+    if trials is not None and len(column) == trials[0] != n:
+        column = np.repeat(column, trials[1])
+    if len(column) != n:
+        raise PatchclampError(f"{where}: {len(column)} entries of {name} for {n} samples")
+    return column
+
+
+def _whole(column: NDArray[Any], name: str, where: str) -> NDArray[np.int64]:
+    numbers = np.asarray(column)
+    if numbers.dtype.kind not in "iufb" or not np.array_equal(numbers, np.rint(numbers)):
+        raise PatchclampError(f"{where}: {name} must be whole numbers")
+    return numbers.astype(np.int64)
+
+
+def _time(
+    found: Mapping[str, Any], step: float | None, n: int, trials: tuple[int, int] | None, run: Any, where: str
+) -> tuple[Any, float | None]:
+    if "time" in found:
+        time = np.ravel(np.asarray(found["time"])).astype(np.float64)
+        if trials is not None and len(time) == trials[1] != n:
+            time = np.tile(time, trials[0])
+        if len(time) != n:
+            raise PatchclampError(f"{where}: {len(time)} times for {n} samples")
+        codes = None if run is None else np.unique(np.asarray(run), return_inverse=True)[1]
+        increasing(time, where, codes)
+        return time, even_step(time, codes)
+    dt = step if step is not None else found.get("step")
+    if dt is None:
+        return None, None
+    dt = float(np.ravel(np.asarray(dt))[0])
+    if not dt > 0:
+        raise PatchclampError(f"{where}: step={dt:g} s; wanted seconds between samples, above zero")
+    if run is None:
+        return None, dt
+    labels = np.asarray(run)
+    begins = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
+    return (np.arange(n) - np.repeat(begins, np.diff(np.r_[begins, n]))) * dt, dt
+
+
+def _behaviour(name: str, value: NDArray[Any], n: int, where: str) -> dict[str, Any]:
+    value = value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
+    value = value[0] if value.ndim == 2 and value.shape[0] == 1 and n != 1 else value
+    if value.dtype.kind not in "iufb" or value.ndim not in (1, 2) or len(value) != n:
+        raise PatchclampError(
+            f"{where}: field {name!r} is {value.shape} of {value.dtype}, neither of the schema nor a behaviour of {n} "
+            "samples; leave it out with skip=[...], or say what it is with fields={...}"
+        )
+    flat = value.reshape(n, -1)
+    return {column: flat[:, i] for i, column in enumerate(trace_names(name, flat.shape[1]))}
+
+
+def _trains(found: Mapping[str, Any], where: str, sort: bool) -> SpikeTrains:
+    if "spikes" in found:
+        parts = [np.ravel(np.asarray(one)) for one in found["spikes"]]
+        odd = [i for i, part in enumerate(parts) if part.dtype.kind not in "iuf"]
+        if odd:
+            raise PatchclampError(
+                f"{where}: entry {odd[0]} of spikes is of type {parts[odd[0]].dtype}, not a list of times; take the times "
+                "out of the file's nesting and pass them to SpikeTrains.from_times"
+            )
+    else:
+        times = np.ravel(np.asarray(found["spike_times"])).astype(np.float64)
+        if "spike_units" not in found:
+            raise PatchclampError(f"{where}: spike_times without spike_units, the unit of each spike")
+        owner = np.ravel(np.asarray(found["spike_units"])).astype(np.int64)
+        if len(owner) != len(times):
+            raise PatchclampError(f"{where}: {len(times)} spike_times but {len(owner)} spike_units")
+        if not len(times):
+            raise PatchclampError(f"{where}: no spike")
+        count = int(np.ravel(found["n_units"])[0]) if "n_units" in found else int(owner.max()) + 1
+        if owner.min() < 0 or owner.max() >= count:
+            raise PatchclampError(
+                f"{where}: spike_units run from {owner.min()} to {owner.max()}; wanted 0..{count - 1}"
+            )
+        order = np.argsort(owner, kind="stable")
+        parts = np.split(times[order], np.cumsum(np.bincount(owner, minlength=count))[:-1])
+    bounds = np.ravel(np.asarray(found["span"])).tolist() if "span" in found else None
+    span = None if bounds is None else (float(bounds[0]), float(bounds[1]))
+    labels = {
+        n.removeprefix("unit_"): np.ravel(v).tolist() for n, v in found.items() if n.startswith("unit_")
+    }
+    ragged = Ragged.of(parts, where, sort)
+    trains = SpikeTrains(ragged, span, labels, manifest={"file": where})
+    ragged.check()
+    return trains

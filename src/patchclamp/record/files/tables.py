@@ -1,0 +1,175 @@
+"""CSV, TSV and Parquet: one row a sample (wide) or one row a spike (long), by the small schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchclamp.errors import PatchclampError
+from patchclamp.record.files.base import Contents, unreadable
+from patchclamp.record.files.fields import assembled, listed
+from patchclamp.recording import Recording, SpikeTrains
+
+FIXED = ("time", "run", "group", "label", "trial", "repeat")
+
+
+def contents(path: Path) -> Contents:
+    """What the file holds; columns beside the fixed ones count as units until `behaviour` names them."""
+    names, n = _names(path)
+    if {"unit", "time"} <= set(names):
+        return listed(path, "table", {"spike_times": np.empty(n), "spike_units": np.empty(n)})
+    units = [name for name in names if name not in FIXED]
+    found: dict[str, Any] = {name: np.empty(0) for name in names if name in FIXED}
+    if units:
+        found["activity"] = np.broadcast_to(0.0, (n, len(units)))
+    return listed(path, "table", found)
+
+
+def read(
+    path: Path,
+    what: str | None = None,
+    *,
+    behaviour: Sequence[str] = (),
+    skip: Sequence[str] = (),
+    step: float | None = None,
+    sort: bool = False,
+    missing: str = "refuse",
+) -> Recording | SpikeTrains:
+    """Open a table.
+
+    Long, with the columns `unit` and `time` (seconds): spike trains, one row a spike. Wide, one row a sample: the
+    columns `time` (seconds), `run`, `group`, `label`, `trial` and `repeat` have their meaning, those that
+    `behaviour` names are kept as columns of the samples, and every other column is a unit of that name.
+
+    Parameters
+    ----------
+    path
+        A ``.csv``, ``.tsv`` or ``.parquet`` file. Parquet is read by row groups, text as a whole.
+    what
+        There is one recording in a table: ``"activity"`` or ``"units"``.
+    behaviour
+        Columns that are behaviour, not units.
+    skip
+        Columns to leave out.
+    step
+        Seconds between rows, where there is no `time`.
+    sort
+        Sort spikes that are not in order, instead of refusing them.
+    missing
+        ``"refuse"`` NaN in the activity where it is read, or ``"keep"``.
+    """
+    names = [name for name in _names(path)[0] if name not in skip]
+    lost = [name for name in behaviour if name not in names]
+    if lost:
+        raise PatchclampError(f"{path}: behaviour={lost}: no such columns; there are {', '.join(names[:20])}")
+    table = _Table(path, names)
+    if {"unit", "time"} <= set(names):
+        return _long(table, str(path), sort)
+    units = [name for name in names if name not in FIXED and name not in behaviour]
+    if not units:
+        raise PatchclampError(f"{path}: no column is a unit; its columns are {', '.join(names)}")
+    found: dict[str, Any] = {name: table.column(name) for name in names if name in FIXED or name in behaviour}
+    found |= {"activity": _Units(table, units), "unit_name": np.array(units)}
+    return assembled(found, str(path), step=step, missing=missing)
+
+
+def _long(table: _Table, where: str, sort: bool) -> SpikeTrains:
+    names, owner = np.unique(table.column("unit"), return_inverse=True)
+    found: dict[str, Any] = {"spike_times": table.column("time"), "spike_units": owner, "unit_name": names}
+    trains = assembled(found, where, sort=sort)
+    assert isinstance(trains, SpikeTrains)
+    return trains
+
+
+class _Table:
+    """Columns of a file: of Parquet by row groups, of text as a whole."""
+
+    def __init__(self, path: Path, names: list[str]) -> None:
+        self.path, self.names = path, names
+        self._frame: Any = None
+        self._parquet: Any = None
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            self._parquet = pq.ParquetFile(path)
+            groups = range(self._parquet.num_row_groups)
+            self.ends = np.cumsum([self._parquet.metadata.row_group(i).num_rows for i in groups])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if self._parquet is not None else len(self.frame())
+
+    def frame(self) -> Any:
+        """All of a text file."""
+        if self._frame is None:
+            self._frame = _text(self.path)
+        return self._frame
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One whole column."""
+        if self._parquet is None:
+            return self.frame()[name].to_numpy()
+        return self._parquet.read([name])[name].to_numpy()
+
+    def rows(self, start: int, stop: int, names: list[str]) -> NDArray[Any]:
+        """Rows of some columns, (rows, columns)."""
+        if self._parquet is None:
+            return self.frame()[names].iloc[start:stop].to_numpy(np.float64)
+        first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
+        begin = int(self.ends[first - 1]) if first else 0
+        found = self._parquet.read_row_groups(list(range(int(first), int(last) + 1)), columns=names)
+        values = np.stack([found[name].to_numpy() for name in names], 1)
+        return values[start - begin : stop - begin]
+
+    def numeric(self, name: str) -> bool:
+        """Whether a column holds numbers."""
+        if self._parquet is None:
+            return bool(self.frame()[name].dtype.kind in "iufb")
+        import pyarrow.types as kinds
+
+        kind = self._parquet.schema_arrow.field(name).type
+        return bool(kinds.is_floating(kind) or kinds.is_integer(kind) or kinds.is_boolean(kind))
+
+
+class _Units:
+    """The columns that are units, as an array (samples, units) that is read when it is sliced."""
+
+    def __init__(self, table: _Table, names: list[str]) -> None:
+        words = [name for name in names if not table.numeric(name)]
+        if words:
+            raise PatchclampError(
+                f"{table.path}: column {words[0]!r} holds text, so it is no unit; leave it out with skip=[...]"
+            )
+        self.table, self.names = table, names
+        self.shape = (len(table), len(names))
+        self.dtype = np.dtype("float64")
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
+        start, stop, _ = key[0].indices(self.shape[0])
+        return self.table.rows(start, stop, self.names)
+
+
+def _text(path: Path) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
+        raise unreadable(path, "a table", error) from error
+
+
+def _names(path: Path) -> tuple[list[str], int]:
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            about = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise unreadable(path, "Parquet", error) from error
+        return list(about.schema_arrow.names), about.metadata.num_rows
+    frame = _text(path)
+    return [str(name) for name in frame.columns], len(frame)
