@@ -22,6 +22,7 @@ from patchclamp.errors import PatchclampError
 Array = NDArray[np.float64]
 TINY = 1e-12
 SWEEPS = 5  # of HALS over the pairs of a block
+FLOOR = 0.1  # share of a component's energy in time and animals that a pair must have been seen in
 ROUNDS = 10  # of time and animal after each pass
 
 
@@ -103,6 +104,8 @@ class Factors:
         Of every restart, in order.
     passes
         Over all pairs, of the restart that was kept.
+    energy
+        ||X||^2.
     """
 
     time: Array
@@ -112,6 +115,7 @@ class Factors:
     stability: Array
     errors: tuple[float, ...]
     passes: int
+    energy: float
 
     @property
     def rank(self) -> int:
@@ -184,7 +188,7 @@ def tensor_factorisation(
         for k in range(restarts)
     ]
     best = min(range(restarts), key=lambda k: runs[k].error)
-    return _finish(runs, best)
+    return _finish(runs, best, energy)
 
 
 @dataclass
@@ -283,7 +287,7 @@ def _pass(source: PairTensor, pieces: Sequence[Tensor | slice], energy: float, r
         x = source.block(piece)
         seen = None if source.mask is None else source.mask[:, piece].to(design.dtype)
         gram = grams.sum(0) if seen is None else torch.einsum("wp,wrs->prs", seen, grams)
-        part = _hals(run.pairs[piece], x.T @ design, gram, SWEEPS)
+        part = _hals(run.pairs[piece], x.T @ design, gram, SWEEPS, FLOOR)
         run.pairs[piece] = part
         sums += x @ part
         mass += part.T @ part if seen is None else torch.einsum("wp,pr,ps->wrs", seen, part, part)
@@ -305,15 +309,20 @@ def _alternate(together: Tensor, mass: Tensor, run: _Run) -> float:
     return float(model - 2 * (cross.double() * run.animals.double()).sum())
 
 
-def _hals(factor: Tensor, cross: Tensor, gram: Tensor, sweeps: int) -> Tensor:
-    """Column by column minimise ||x - factor design'||^2 over factor >= 0; `gram` (r, r), or (rows, r, r) where masked."""
+def _hals(factor: Tensor, cross: Tensor, gram: Tensor, sweeps: int, floor: float = 0.0) -> Tensor:
+    """Column by column minimise ||x - factor design'||^2 over factor >= 0; `gram` (r, r), or (rows, r, r) where masked.
+
+    A row whose gram is below `floor` (a pair that was hardly seen while the component was active) is shrunk towards 0 as
+    if it had that much, since nothing else holds it.
+    """
     factor = factor.clone()
     for _ in range(sweeps):
         for r in range(factor.shape[1]):
             if gram.ndim == 2:
                 reach, own = factor @ gram[:, r], gram[r, r]
             else:
-                reach, own = (factor * gram[:, :, r]).sum(1), gram[:, r, r]
+                own = gram[:, r, r].clamp_min(floor)
+                reach = (factor * gram[:, :, r]).sum(1) + (own - gram[:, r, r]) * factor[:, r]
             step = (cross[:, r] - reach) / own.clamp_min(TINY)
             factor[:, r] = (factor[:, r] + torch.where(own > TINY, step, torch.zeros_like(step))).clamp_min(0)
     return factor
@@ -328,7 +337,7 @@ def _normalise(run: _Run) -> None:
         run.pairs = run.pairs * norm
 
 
-def _finish(runs: Sequence[_Run], best: int) -> Factors:
+def _finish(runs: Sequence[_Run], best: int, energy: float) -> Factors:
     kept = runs[best]
     order = torch.argsort(kept.pairs.norm(dim=0), descending=True)
     sorted_ = [f[:, order].double().numpy() for f in (kept.time, kept.animals, kept.pairs)]
@@ -339,7 +348,8 @@ def _finish(runs: Sequence[_Run], best: int) -> Factors:
             cosines.append(match_components(sorted_, other)[1])
     stability = np.mean(cosines, axis=0) if cosines else np.full(len(order), np.nan)
     errors = tuple(run.error for run in runs)
-    return Factors(sorted_[0], sorted_[1], sorted_[2], kept.error, stability, errors, kept.passes)
+    time, animals, pairs = sorted_
+    return Factors(time, animals, pairs, kept.error, stability, errors, kept.passes, energy)
 
 
 def match_components(one: Sequence[Any], other: Sequence[Any]) -> tuple[NDArray[np.int64], Array]:
