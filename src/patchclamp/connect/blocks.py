@@ -132,6 +132,8 @@ class _State:
     def __init__(self, w: Array, seen: Array, labels: Labels, most: int, beta: float) -> None:
         self.w, self.seen, self.beta, self.most = w, seen, beta, most
         self.labels = labels.copy()
+        self.factorial = gammaln(np.arange(len(labels) + 2.0) + 1)  # log k!
+        self.eye = np.eye(most)
         self.recount()
 
     def recount(self) -> None:
@@ -147,8 +149,9 @@ class _State:
     def prior(self, sizes: Array) -> Array:
         """Of partitions with these sizes (..., block)."""
         n, blocks = len(self.labels), (sizes > 0).sum(-1)
-        choose = gammaln(n) - gammaln(blocks) - gammaln(n - blocks + 1)
-        return np.asarray(-np.log(n) - choose - gammaln(n + 1) + gammaln(sizes + 1).sum(-1))
+        f = self.factorial
+        choose = f[n - 1] - f[blocks - 1] - f[n - blocks]
+        return np.asarray(-np.log(n) - choose - f[n] + f[sizes.astype(np.int64)].sum(-1))
 
     def evidence(self) -> float:
         return float(np.tril(self.term(self.m, self.x)).sum() + self.prior(self.sizes))
@@ -161,11 +164,12 @@ class _State:
 
     def move(self, i: int) -> bool:
         """Put node i where the evidence is largest."""
-        hot = np.eye(self.most)[self.labels]
-        k, c, old = self.w[i] @ hot, self.seen[i] @ hot, int(self.labels[i])
+        k = np.bincount(self.labels, self.w[i], self.most).astype(np.float64)
+        c = np.bincount(self.labels, self.seen[i], self.most).astype(np.float64)
+        old = int(self.labels[i])
         self._add(old, -k, -c, -1)
         gain = (self.term(self.m + c, self.x + k) - self.term(self.m, self.x)).sum(1)
-        gain += self.prior(self.sizes + np.eye(self.most))
+        gain += self.prior(self.sizes + self.eye)
         empty = np.flatnonzero(self.sizes == 0)
         gain[empty[1:]] = -np.inf
         new = int(gain.argmax())

@@ -10,7 +10,7 @@ import numpy as np
 from patchclamp.errors import PatchclampError
 
 if TYPE_CHECKING:
-    from patchclamp.connect.functional_connectome import DynamicConnectome
+    from patchclamp.connect.connectome import DynamicConnectome
     from patchclamp.connect.graph import Graph
 
 
@@ -31,7 +31,7 @@ def plot_connectome(found: DynamicConnectome) -> Any:
     facts = found.components()
     for k in range(rows):
         line, bar, square = axes[k]
-        line.plot(found.factors.time[:, k], lw=1)
+        line.plot(found.activity[:, k], lw=1)
         line.axhline(found.null["time"], ls=":", color="grey")
         for start, stop in found.intervals(k):
             line.axvspan(start, stop, alpha=0.15)
@@ -46,7 +46,7 @@ def plot_connectome(found: DynamicConnectome) -> Any:
             square.axvline(edge, color="w", lw=0.5)
         square.set(xticks=[], yticks=[])
         figure.colorbar(image, ax=square)
-    axes[0][0].set_title(f"loading on time (dotted: 97.5 % of {found.null['name']})")
+    axes[0][0].set_title(f"loading on time (dotted: 95 % of {found.null['name']})")
     axes[0][1].set_title("on animals")
     axes[0][2].set_title("on pairs, by block")
     axes[-1][0].set_xlabel("sample")
