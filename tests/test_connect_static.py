@@ -108,7 +108,7 @@ def test_partial_correlation_is_that_of_residuals_and_cuts_the_chain():
     left = centred[:, [0, 2]]
     left = left - np.outer(centred[:, 1], centred[:, 1] @ left / (centred[:, 1] @ centred[:, 1]))
     assert ours[2, 0] == pytest.approx(np.corrcoef(left.T)[0, 1], abs=1e-10)
-    assert abs(ours[2, 0]) < 0.05 and ours[1, 0] > 0.5
+    assert abs(ours[2, 0]) < 0.05 and ours[1, 0] > 0.4
     assert np.abs(partial_correlation(x, shrinkage=1.0, null=None).weights).max() == 0
 
 
@@ -215,7 +215,7 @@ def test_smooth_independent_signals_are_not_connected_and_a_naive_test_says_they
 def test_benjamini_hochberg_finds_the_planted_pair():
     x = smooth()
     x[:, 1] = x[:, 0] + 0.1 * x[:, 1]
-    graph = correlation(x, null_samples=400, correction="bh")
+    graph = correlation(x, null="phase_randomised", null_samples=400, correction="bh")
     assert graph.edges(significant=0.05)[["source", "target"]].values.tolist()[0] == ["unit[0]", "unit[1]"]
     assert graph.null["correction"] == "bh" and graph.weights[1, 0] > graph.null["high"][1, 0]
 

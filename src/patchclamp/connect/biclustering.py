@@ -105,7 +105,7 @@ def biclustering(
     n_clusters
         Of neurons; None: the largest mean silhouette, and 1 where the neurons go together no more than shifted ones.
     n_states
-        Of time; None: by the Bayesian information criterion.
+        Of time; None: by the Bayesian information criterion, and 1 where that gains no more than on shifted neurons.
     max_clusters, max_states
         Limits of the choice.
     smooth
@@ -146,7 +146,8 @@ def biclustering(
     graph = _consensus(units, ready, draws, count, clusters, runs, seed)
     means = np.stack([ready.values[:, clusters == k].mean(1) for k in range(clusters.max() + 1)], 1)
     features = _features(ready, clusters, factors)
-    states, transition = _states(features, ready.segments, n_states, max_states, stay, seed)
+    fakes = [_features(one, clusters, factors) for one in draws]
+    states, transition = _states(features, fakes, ready.segments, n_states, max_states, stay, seed)
     similarity, step = _state_similarity(features, ready.segments, int(states.max()) + 1, stay, runs, seed)
     settings = {
         "n_clusters": int(clusters.max()) + 1,
@@ -273,17 +274,25 @@ def _features(ready: Series, clusters: NDArray[np.int64], factors: int) -> Array
 
 
 def _states(
-    x: Array, segments: Sequence[slice], count: int | None, most: int, stay: float, seed: int
+    x: Array,
+    fakes: Sequence[Array],
+    segments: Sequence[slice],
+    count: int | None,
+    most: int,
+    stay: float,
+    seed: int,
 ) -> tuple[NDArray[np.int64], Array]:
-    best: tuple[float, NDArray[np.int64], Array] | None = None
+    """Path and transition; where `count` is None, the number of states that beats one state by more than on `fakes`."""
+    tried = {}
     for n in [count] if count else range(1, most + 1):
         fits = [_fit_states(x, segments, n, stay, [seed, 6403, n, k]) for k in range(1 if n == 1 else 3)]
         likelihood, path, transition = max(fits, key=lambda fit: fit[0])
-        free = n * (2 * x.shape[1]) + n * (n - 1)
-        criterion = -2 * likelihood + free * np.log(len(x))
-        if best is None or criterion < best[0]:
-            best = criterion, path, transition
-    assert best is not None
+        tried[n] = _criterion(likelihood, n, x), path, transition
+    chosen = min(tried, key=lambda n: tried[n][0])
+    if count is None and chosen > 1:
+        gains = [_gain(one, segments, chosen, stay, seed) for one in [x, *fakes]]
+        chosen = chosen if gains[0] > max(gains[1:]) else 1
+    best = tried[chosen]
     order = np.argsort(-np.bincount(best[1], minlength=len(best[2])), kind="stable")
     used = order[np.bincount(best[1], minlength=len(best[2]))[order] > 0]
     relabel = np.full(len(best[2]), -1)
@@ -291,8 +300,20 @@ def _states(
     return relabel[best[1]].astype(np.int64), best[2][np.ix_(used, used)]
 
 
+def _gain(x: Array, segments: Sequence[slice], n: int, stay: float, seed: int) -> float:
+    """By how much `n` states beat one, by one short fit each."""
+    one, more = (_fit_states(x, segments, k, stay, [seed, 6405, k], 25)[0] for k in (1, n))
+    return _criterion(one, 1, x) - _criterion(more, n, x)
+
+
+def _criterion(likelihood: float, n: int, x: Array) -> float:
+    """Bayesian information criterion; smaller is better."""
+    free = n * (2 * x.shape[1]) + n * (n - 1)
+    return float(-2 * likelihood + free * np.log(len(x)))
+
+
 def _fit_states(
-    x: Array, segments: Sequence[slice], n: int, stay: float, seed: Sequence[int]
+    x: Array, segments: Sequence[slice], n: int, stay: float, seed: Sequence[int], steps: int = 50
 ) -> tuple[float, NDArray[np.int64], Array]:
     """Expectation-maximisation of a Gaussian hidden Markov model with diagonal variances."""
     rng = np.random.default_rng(seed)
@@ -302,7 +323,7 @@ def _fit_states(
     transition = np.full((n, n), (1 - stay) / max(n - 1, 1))
     np.fill_diagonal(transition, stay if n > 1 else 1.0)
     last = -np.inf
-    for _ in range(50):
+    for _ in range(steps):
         mass = weight.sum(0) + 1e-9
         mean = weight.T @ x / mass[:, None]
         variance = np.maximum(weight.T @ x**2 / mass[:, None] - mean**2, 1e-3)
@@ -326,6 +347,8 @@ def _forward_backward(
 ) -> tuple[Array, Array, float]:
     """(weight (sample, state), expected transitions, log-likelihood); a segment begins in any state alike."""
     n = len(transition)
+    if n == 1:
+        return np.ones_like(emission), np.ones((1, 1)), float(emission.sum())
     likely = np.exp(emission - emission.max(1, keepdims=True))
     weight, pairs, total = np.empty_like(likely), np.zeros((n, n)), float(emission.max(1).sum())
     for part in segments:

@@ -117,6 +117,8 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
 
 
 def _starts(w: Array, starts: int, most: int, seed: int) -> Iterator[Labels]:
+    if most < 2:
+        return
     tree = linkage(w + np.eye(len(w)) * w.max(1), "ward")
     for n in sorted({2, 3, 4, 6, most}):
         if n <= min(most, len(w)):
