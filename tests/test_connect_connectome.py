@@ -250,7 +250,7 @@ def test_heads_over_text_take_the_same_call():
     documents, length = 12, 30
     norm = rng.normal(size=(documents, length, 20))
     norm[:, 10:20, :8] = (
-        rng.normal(size=(documents, 10, 1)) + 0.1 * norm[:, 10:20, :8]
+        2 * rng.normal(size=(documents, 10, 1)) + 0.1 * norm[:, 10:20, :8]
     )  # 8 heads, tokens 10..20
     place = torch.arange(documents * length)
     samples = Samples.of(place // length, place % length)
