@@ -20,7 +20,7 @@ PLANTED = motifs(0)
 
 @pytest.fixture(scope="module")
 def found() -> DynamicConnectome:
-    return dynamic_connectome(PLANTED.recording, rank=4, restarts=3, tolerance=1e-4)
+    return dynamic_connectome(PLANTED.recording, rank=4, restarts=2)
 
 
 def planted_tensor(noise: float = 0.0, seed: int = 0) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -1,6 +1,7 @@
 """Connect: how do units act on each other?"""
 
 from patchclamp.connect.affinity import Affinities, affinities
+from patchclamp.connect.against import Against, against
 from patchclamp.connect.biclustering import BiClusters, biclustering
 from patchclamp.connect.blocks import Blocks, weighted_blocks
 from patchclamp.connect.connectome import DynamicConnectome
@@ -28,12 +29,14 @@ METHODS = {
 __all__ = [
     "METHODS",
     "Affinities",
+    "Against",
     "BiClusters",
     "Blocks",
     "DynamicConnectome",
     "Factors",
     "Graph",
     "affinities",
+    "against",
     "biclustering",
     "compositional_partial_correlation",
     "correlation",
