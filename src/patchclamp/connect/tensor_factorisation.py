@@ -21,7 +21,7 @@ from patchclamp.errors import PatchclampError
 
 Array = NDArray[np.float64]
 TINY = 1e-12
-SCOUTS = 4  # starts on part of the pairs, of which the best goes on to all
+SCOUTS = 6  # starts on part of the pairs, of which the best goes on to all
 FLOOR = 0.1  # share of a component's energy in time and animals that a pair must have been seen in
 ROUNDS = 2  # of time and animals after each pass; solving each mode exactly leads into worse optima
 
@@ -136,7 +136,7 @@ def tensor_factorisation(
 ) -> Factors:
     """Factorise a non-negative tensor (time, animal, pair) by hierarchical alternating least squares.
 
-    Each restart begins with four starts on a random part of the pairs, which fixes time and animals at a fraction of the
+    Each restart begins with six starts on a random part of the pairs, which fixes time and animals at a fraction of the
     cost; the best passes over all pairs until the error falls by less than `tolerance` of itself.
 
     Parameters
@@ -290,6 +290,7 @@ def _pass(
     rank = run.time.shape[1]
     smoothed = source.smooth(run.time)
     design = (smoothed[:, None] * run.animals[None]).reshape(steps * animals, rank)
+    across = design.T.contiguous()  # a few long rows times x run ten times as fast as x' times a few columns
     grams = (run.time.T @ run.time) * run.animals[:, :, None] * run.animals[:, None]  # (animal, r, r)
     sums = torch.zeros(steps * animals, rank, dtype=design.dtype)
     mass = torch.zeros(animals, rank, rank, dtype=design.dtype)  # per animal: sum over its pairs of P P'
@@ -297,9 +298,9 @@ def _pass(
         x = source.block(piece)
         seen = None if source.mask is None else source.mask[:, piece].to(design.dtype)
         gram = grams.sum(0) if seen is None else torch.einsum("wp,wrs->prs", seen, grams)
-        part = _hals(run.pairs[piece], x.T @ design, gram, sweeps, FLOOR)
+        part = _hals(run.pairs[piece], (across @ x).T.contiguous(), gram, sweeps, FLOOR)
         run.pairs[piece] = part
-        sums += x @ part
+        sums += (part.T.contiguous() @ x.T).T
         mass += part.T @ part if seen is None else torch.einsum("wp,pr,ps->wrs", seen, part, part)
     together = source.smooth(sums.reshape(steps, animals * rank)).reshape(steps, animals, rank)
     fit = _alternate(together, mass, run)
