@@ -1,0 +1,92 @@
+"""Bi-clustering: planted groups of neurons and states of time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score
+
+from patchclamp.connect import biclustering
+from patchclamp.connect.biclustering import _fit_states
+from patchclamp.errors import PatchclampError
+
+GROUPS = np.repeat([0, 1, 2], 10)
+
+
+def planted(seed: int = 0, time: int = 500) -> tuple[np.ndarray, np.ndarray]:
+    """Card C10's shape: 30 neurons in 3 groups of two latents, two states: contraction, and rotation by pi / 20."""
+    rng = np.random.default_rng(seed)
+    states = np.repeat([0, 1, 0, 1, 0], time // 5)
+    latents = np.zeros((time, 3, 2))
+    turn = np.array([[np.cos(np.pi / 20), -np.sin(np.pi / 20)], [np.sin(np.pi / 20), np.cos(np.pi / 20)]])
+    for t in range(1, time):
+        if states[t] == 1:
+            entering = states[t - 1] == 0
+            latents[t] = rng.normal(size=(3, 2)) if entering else latents[t - 1] @ turn.T
+        else:
+            latents[t] = 0.01 * latents[t - 1]
+        latents[t] += 0.05 * rng.normal(size=(3, 2))
+    load = rng.normal(size=(30, 2))
+    rate = np.exp(1.5 + np.einsum("nd,tnd->tn", load, latents[:, GROUPS]))
+    return rng.poisson(np.minimum(rate, 200)).astype(float), states
+
+
+def accuracy(truth: np.ndarray, found: np.ndarray) -> float:
+    table = np.array(
+        [[((truth == a) & (found == b)).sum() for b in range(found.max() + 1)] for a in range(2)]
+    )
+    rows, columns = linear_sum_assignment(-table)
+    return table[rows, columns].sum() / len(truth)
+
+
+def correlated(seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(600, 3))[:, GROUPS] + 0.7 * rng.normal(size=(600, 30))
+
+
+def test_groups_that_share_a_signal_come_back():
+    found = biclustering(correlated(), smooth=0, n_states=1, null_samples=19)
+    assert found.graph.node_data["cluster"].nunique() == 3
+    assert adjusted_rand_score(GROUPS, found.clusters) == 1 and found.p == 0.05
+    inside = GROUPS[:, None] == GROUPS
+    off = ~np.eye(30, dtype=bool)
+    assert found.graph.weights[inside & off].min() > 0.9 and found.graph.weights[~inside].max() < 0.1
+    assert found.graph.baseline is not None and found.graph.limits
+
+
+def test_neurons_on_their_own_are_one_cluster_and_one_state():
+    x = np.random.default_rng(0).normal(size=(600, 20))
+    found = biclustering(x, smooth=0)
+    assert found.params["n_clusters"] == 1 and found.p > 0.05 and found.params["n_states"] == 1
+
+
+def test_states_of_the_population_come_back():
+    counts, states = planted()
+    found = biclustering(counts, n_clusters=3, n_states=2, smooth=2, runs=8)
+    assert accuracy(states, found.states) > 0.9
+    assert found.transition.shape == (2, 2) and np.allclose(found.transition.sum(1), 1)
+    assert found.table()["share"].sum() == pytest.approx(1)
+    assert found.state_similarity.shape[0] == -(-500 // found.params["similarity_step"])
+
+
+def test_a_gaussian_hidden_markov_model_recovers_its_states():
+    rng = np.random.default_rng(0)
+    states = np.repeat([0, 1, 2, 1], 150)
+    x = np.array([[-2, 0], [0, 2], [2, 0]])[states] + rng.normal(size=(600, 2)) * 0.7
+    fits = [_fit_states(x, [slice(0, 300), slice(300, 600)], 3, 0.98, [k]) for k in range(4)]
+    likelihood, path, transition = max(fits, key=lambda fit: fit[0])
+    assert adjusted_rand_score(states, path) > 0.97 and np.diag(transition).min() > 0.95
+    assert np.isfinite(likelihood)
+
+
+def test_same_seed_same_answer():
+    one, two = (biclustering(correlated(), smooth=0, n_states=1, runs=4, seed=5) for _ in range(2))
+    assert np.array_equal(one.graph.weights, two.graph.weights) and one.score == two.score
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(PatchclampError, match="stay=2"):
+        biclustering(correlated(), stay=2)
+    with pytest.raises(PatchclampError, match="group of its own"):
+        biclustering(correlated(), list(range(600)))
