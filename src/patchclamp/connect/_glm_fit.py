@@ -194,7 +194,9 @@ def fit_group_lasso(
     beta = _at_the_rate(ones.shape[1], y, family)
     converged = np.zeros(y.shape[1], bool)
     for i in range(y.shape[1]):
-        beta[:, i], converged[i] = _one_lasso(ones, y[:, i], family, groups, strength[i], beta[:, i], tol, most)
+        beta[:, i], converged[i] = _one_lasso(
+            ones, y[:, i], family, groups, strength[i], beta[:, i], tol, most
+        )
     return Fit(beta, converged)
 
 
@@ -234,7 +236,9 @@ def _one_lasso(
     return beta, False
 
 
-def _quadratic(hessian: Array, linear: Array, start: Array, groups: NDArray[np.int64], strength: float) -> Array:
+def _quadratic(
+    hessian: Array, linear: Array, start: Array, groups: NDArray[np.int64], strength: float
+) -> Array:
     """Maximum of linear'b - b'Hb / 2 - strength * group norm, by accelerated proximal gradient with restarts."""
     scale = 1 / np.sqrt(np.diag(hessian).clip(1e-12))
     # One scale a group: within a group the norm must stay a norm of the same vector.

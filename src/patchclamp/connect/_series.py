@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ def series(
     PatchclampError
         For fewer than two units, NaN or Inf, a wrong number of groups, a unit that never changes.
     """
+    label: NDArray[Any]
     if isinstance(data, Recording):
         values, names, table, label = _recording(data)
     else:
@@ -144,7 +146,7 @@ def _array(data: Any, what: str) -> Array:
 def _segments(label: NDArray[Any]) -> tuple[slice, ...]:
     cuts = np.flatnonzero(np.diff(label) != 0) + 1
     edges = [0, *cuts.tolist(), len(label)]
-    return tuple(slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a)
+    return tuple(slice(a, b) for a, b in pairwise(edges) if b > a)
 
 
 def _check(values: Array, names: Sequence[str], what: str) -> None:

@@ -60,9 +60,9 @@ class Rows:
     mask: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, past: Array, counts: Array, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Rows:
-        """Cut rows (sample of each) where a sample does not follow the one before, or a segment starts."""
-        new = np.concatenate([[True], (np.diff(rows) != 1) | np.isin(rows[1:], starts)])
+    def of(cls, past: Array, counts: Array, rows: NDArray[np.int64]) -> Rows:
+        """Cut where a sample does not follow the one before; the start of a segment, without a past, has no row."""
+        new = np.concatenate([[True], np.diff(rows) != 1])
         begin = np.flatnonzero(new)
         lengths = np.diff(np.append(begin, len(rows)))
         step = np.arange(lengths.max())
@@ -141,7 +141,7 @@ def fit(
     change = np.full(len(models), np.inf)
     for _ in range(most):
         found, etas = posterior(models, data, how.link)
-        now = found.log_likelihood.sum(-1) / len(data.past)
+        now = found.log_likelihood.sum((-2, -1)) / len(data.past)
         change, before = np.abs(now - before), now
         if (change < tol).all():
             break
@@ -168,7 +168,8 @@ def _maximise(
         step = np.linalg.solve(hessian + precision, aim[..., None])[..., 0]
         theta = _searched(theta, step, states, precision, model, data, how)
     else:
-        theta, prior = _with_kinds(theta, hessian, gradient, prior, how)
+        aim, prior = _with_kinds(theta, hessian, gradient, prior, how)
+        theta = _trusted(theta, aim - theta, hessian, gradient, states, model, data, how)
     bias, weights = _unpacked(theta, len(model.bias), how)
     return replace(
         model,
@@ -180,7 +181,9 @@ def _maximise(
     )
 
 
-def _quadratic(model: Model, states: Array, eta: Array, data: Rows, how: Settings) -> tuple[Array, Array, Array]:
+def _quadratic(
+    model: Model, states: Array, eta: Array, data: Rows, how: Settings
+) -> tuple[Array, Array, Array]:
     """Parameters (target, all), expected Fisher information (target, all, all) and gradient of each target."""
     s, n = model.bias.shape
     x = np.column_stack([np.ones(len(data.past)), data.past])
@@ -258,10 +261,7 @@ def _searched(
     """Halve each target's step until its expected log-likelihood less the penalty does not fall."""
 
     def value(at: Array) -> Array:
-        bias, weights = _unpacked(at, len(model.bias), how)
-        f = rate(drive(replace(model, bias=bias, weights=weights), data.past), how.link)[0]
-        expected = ((data.counts * np.log(f) - f) * states.T[..., None]).sum((0, 1))
-        return np.asarray(expected - np.einsum("ia,ab,ib->i", at, precision, at) / 2)
+        return _expected(at, states, model, data, how) - np.einsum("ia,ab,ib->i", at, precision, at) / 2
 
     old, size = value(theta), np.ones(len(theta))
     for _ in range(12):
@@ -271,6 +271,37 @@ def _searched(
             return new
         size = np.where(worse, size / 2, size)
     return np.where(worse[:, None], theta, new)
+
+
+def _expected(at: Array, states: Array, model: Model, data: Rows, how: Settings) -> Array:
+    """(target,) expected log-likelihood under the states' posterior, without factorials."""
+    bias, weights = _unpacked(at, len(model.bias), how)
+    f = rate(drive(replace(model, bias=bias, weights=weights), data.past), how.link)[0]
+    return np.asarray(((data.counts * np.log(f) - f) * states.T[..., None]).sum((0, 1)))
+
+
+def _trusted(
+    theta: Array,
+    step: Array,
+    hessian: Array,
+    gradient: Array,
+    states: Array,
+    model: Model,
+    data: Rows,
+    how: Settings,
+) -> Array:
+    """Halve each target's step until the likelihood does what the quadratic said, within half of it."""
+    old, size = _expected(theta, states, model, data, how), np.ones(len(theta))
+    rise, bend = (gradient * step).sum(1), np.einsum("ia,iab,ib->i", step, hessian, step) / 2
+    for _ in range(12):
+        new = theta + size[:, None] * step
+        said = size * rise - size**2 * bend
+        slack = np.maximum(np.abs(size * rise), size**2 * bend) / 2 + 1e-2
+        lower = _expected(new, states, model, data, how) - old < said - slack
+        if not lower.any():
+            break
+        size = np.where(lower, size / 2, size)
+    return new
 
 
 def _with_kinds(

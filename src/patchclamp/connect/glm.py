@@ -23,6 +23,7 @@ from patchclamp.connect._glm_fit import (
 )
 from patchclamp.connect._nulls import Correction, Null, make_null
 from patchclamp.connect._series import Series, series
+from patchclamp.connect._shared_scale import shared_scale_null
 from patchclamp.connect.glm_basis import Basis, design, history_basis
 from patchclamp.connect.graph import Graph
 from patchclamp.connect.lagged import lagged_correlation
@@ -81,7 +82,8 @@ def glm_coupling(
     folds
         Of the held-out likelihood: whole groups; with fewer groups than folds stretches of time with a gap.
     null, null_samples, correction, seed
-        As in `correlation`. All is fitted anew on every surrogate, at the same strength.
+        As in `correlation`. All is fitted anew on every surrogate, at the same strength. Under the group lasso q is against
+        the largest weight of each surrogate, whatever `correction` says.
 
     Returns
     -------
@@ -124,16 +126,15 @@ def glm_coupling(
     chosen = strengths[int(gains.sum((1, 2)).argmax())]
     fit = problem.fit(units, chosen)
     weights = problem.weights(fit.coefficients, units.n_units)
-    found = make_null(
-        lambda one: problem.weights(problem.fit(one, chosen, rough=True).coefficients, one.n_units),
-        units,
-        weights,
-        null=null,
-        samples=null_samples,
-        seed=seed,
-        correction=correction,
-        directed=True,
-    )
+
+    def surrogate(values: Series) -> Array:
+        return problem.weights(problem.fit(values, chosen, rough=True).coefficients, values.n_units)
+
+    how = {"null": null, "samples": null_samples, "seed": seed}
+    if penalty == "group_lasso":  # most draws of a pair are exactly 0
+        found = shared_scale_null(surrogate, units, weights, **how)
+    else:
+        found = make_null(surrogate, units, weights, **how, correction=correction, directed=True)
     lags = tuple(range(1, window + 1))
     baseline = lagged_correlation(
         data, groups, lags=lags, null=null, null_samples=null_samples, correction=correction, seed=seed

@@ -24,7 +24,7 @@ class Posterior:
     pairs
         (..., state, state) sum over t of p(z_t, z_{t+1} | data): (from, to).
     log_likelihood
-        (..., sequence) log p(data), nats.
+        (..., sequence, time) log p(x_t | x before t), nats, 0 past a sequence's end; the sum is log p(data).
     """
 
     states: Array
@@ -57,7 +57,7 @@ def forward_backward(
     there = np.ones(log_likelihood.shape[-3:-1], bool) if mask is None else mask
     largest = log_likelihood.max(-1, keepdims=True)
     likely = np.where(there[..., None], np.exp(log_likelihood - largest), 1.0)
-    length, n = log_likelihood.shape[-2:]
+    length = log_likelihood.shape[-2]
     likely = np.ascontiguousarray(np.moveaxis(likely, -2, 0))  # time first: each step is one block of memory
     ahead = np.empty_like(likely)
     scale = np.empty(likely.shape[:-1])
@@ -77,12 +77,7 @@ def forward_backward(
     later = later * np.moveaxis(there[:, 1:], 1, 0)[(slice(None), *[None] * (later.ndim - 3))][..., None]
     pairs = transition * np.einsum("t...bi,t...bj->...ij", ahead[:-1], later)
     total = np.moveaxis(np.log(scale), 0, -1) + np.where(there, largest[..., 0], 0.0)
-    total = np.where(there, total, 0.0).sum(-1)
-    return Posterior(np.moveaxis(states, 0, -2), np.asarray(pairs), np.asarray(total)) if n else _none()
-
-
-def _none() -> Posterior:
-    raise PatchclampError("a chain of 0 states; give at least one")
+    return Posterior(np.moveaxis(states, 0, -2), np.asarray(pairs), np.where(there, total, 0.0))
 
 
 def viterbi(log_likelihood: Array, transition: Array, initial: Array) -> NDArray[np.int64]:

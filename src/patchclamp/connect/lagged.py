@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from patchclamp.connect._nulls import Array, Correction, Null, make_null
 from patchclamp.connect._series import Series, series
@@ -101,7 +102,7 @@ def _largest(units: Series, lags: Sequence[int]) -> tuple[Array, Array]:
     return weights, np.asarray(lags)[best]
 
 
-def _one(x: Array, earlier: Array, later: Array) -> Array:
+def _one(x: Array, earlier: NDArray[np.int64], later: NDArray[np.int64]) -> Array:
     """Correlations (later unit, earlier unit)."""
     a, b = x[earlier], x[later]
     a, b = a - a.mean(0), b - b.mean(0)

@@ -65,9 +65,7 @@ class StimulusFilter:
     @property
     def agreement(self) -> float:
         """Cosine of the average and the filter over lags."""
-        return float(
-            self.average @ self.filter / np.linalg.norm(self.average) / np.linalg.norm(self.filter)
-        )
+        return float(self.average @ self.filter / np.linalg.norm(self.average) / np.linalg.norm(self.filter))
 
 
 def stimulus_filter(
@@ -123,7 +121,12 @@ def stimulus_filter(
     x, rows = _design(units, lags, history)
     group = group_of(None, None, units) if groups is None else label
     strengths = tuple(float(s) for s in np.atleast_1d(np.asarray(strength, np.float64)))
-    gains = np.stack([_gain(x, counts[rows], kind, s, lags, make_folds(group, rows, folds, lags + history)) for s in strengths])
+    gains = np.stack(
+        [
+            _gain(x, counts[rows], kind, s, lags, make_folds(group, rows, folds, lags + history))
+            for s in strengths
+        ]
+    )
     chosen = strengths[int(gains.sum(1).argmax())]
     average, found = _both(x, counts[rows], kind, chosen, lags)
     rng = np.random.default_rng([seed, 6201])
@@ -149,7 +152,9 @@ def stimulus_filter(
     )
 
 
-def _read(spikes: ArrayLike, stimulus: ArrayLike, groups: Sequence[Any] | None) -> tuple[Series, NDArray[np.int64]]:
+def _read(
+    spikes: ArrayLike, stimulus: ArrayLike, groups: Sequence[Any] | None
+) -> tuple[Series, NDArray[np.int64]]:
     one, two = np.asarray(spikes, np.float64), np.asarray(stimulus, np.float64)
     if one.ndim != 1 or one.shape != two.shape:
         raise PatchclampError(
@@ -174,7 +179,9 @@ def _design(units: Series, lags: int, history: int) -> tuple[Array, NDArray[np.i
     return np.concatenate(columns, 1), rows
 
 
-def _both(x: Array, y: Array, kind: Family, strength: float, lags: int, tol: float = 1e-7) -> tuple[Array, Array]:
+def _both(
+    x: Array, y: Array, kind: Family, strength: float, lags: int, tol: float = 1e-7
+) -> tuple[Array, Array]:
     """The spike-triggered average and the filter, both on the scaled stimulus."""
     average = y @ x[:, :lags] / y.sum() - x[:, :lags].mean(0)
     fit = fit_ridge(x, y[:, None], kind, _penalty(x, strength, lags), tol=tol)
