@@ -129,7 +129,7 @@ def posterior(models: list[Model], data: Rows, link: Link) -> tuple[Posterior, l
 
 def fit(
     models: list[Model], data: Rows, how: Settings, *, most: int = 100, tol: float = 1e-5
-) -> tuple[list[Model], Array, Array]:
+) -> tuple[list[Model], Array, NDArray[np.bool_]]:
     """Expectation-maximisation from several starts side by side.
 
     Returns
@@ -165,7 +165,7 @@ def _maximise(
     if prior is None:
         precision = _precision(len(model.bias), model.weights.shape[2], how)
         aim = gradient - theta @ precision
-        step = np.linalg.solve(hessian + precision, aim[..., None])[..., 0]
+        step = np.asarray(np.linalg.solve(hessian + precision, aim[..., None])[..., 0], np.float64)
         theta = _searched(theta, step, states, precision, model, data, how)
     else:
         aim, prior = _with_kinds(theta, hessian, gradient, prior, how)
@@ -229,7 +229,7 @@ def _joined(blocks: Array, g: Array, how: Settings) -> tuple[Array, Array]:
 
 
 def _packed(model: Model, how: Settings) -> Array:
-    s, n = model.bias.shape
+    n = model.bias.shape[1]
     bias = model.bias[:1] if how.shared_bias else model.bias
     return np.concatenate([bias.T, np.swapaxes(model.weights, 0, 1).reshape(n, -1)], 1)
 

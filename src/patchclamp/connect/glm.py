@@ -130,11 +130,20 @@ def glm_coupling(
     def surrogate(values: Series) -> Array:
         return problem.weights(problem.fit(values, chosen, rough=True).coefficients, values.n_units)
 
-    how = {"null": null, "samples": null_samples, "seed": seed}
+    found: dict[str, Any] | None
     if penalty == "group_lasso":  # most draws of a pair are exactly 0
-        found = shared_scale_null(surrogate, units, weights, **how)
+        found = shared_scale_null(surrogate, units, weights, null=null, samples=null_samples, seed=seed)
     else:
-        found = make_null(surrogate, units, weights, **how, correction=correction, directed=True)
+        found = make_null(
+            surrogate,
+            units,
+            weights,
+            null=null,
+            samples=null_samples,
+            seed=seed,
+            correction=correction,
+            directed=True,
+        )
     lags = tuple(range(1, window + 1))
     baseline = lagged_correlation(
         data, groups, lags=lags, null=null, null_samples=null_samples, correction=correction, seed=seed
