@@ -21,7 +21,11 @@ MOST = 2**30  # bytes that draws may take
 
 
 def circular_shift(series: Series, rng: np.random.Generator) -> Series:
-    """Roll each unit in each segment by a random step of its own: keeps rate, distribution and autocorrelation."""
+    """Roll each unit in each segment by a random step of its own: keeps rate, distribution and autocorrelation.
+
+    With few short segments a pair is now and then rolled by nearly the same step, so that p of a smooth pair cannot fall
+    below its autocorrelation width / length; `phase_randomised` has no such floor.
+    """
     out = np.empty_like(series.values)
     for part in series.segments:
         length = part.stop - part.start

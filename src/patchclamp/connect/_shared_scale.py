@@ -53,8 +53,11 @@ def shared_scale_null(
 
 
 def bands(drawn: Array, observed: Array, correction: SharedCorrection) -> dict[str, Array]:
-    """low, high (95 % of each pair's draws), p and q of (draw, target, source) draws; NaN on the diagonal."""
-    off = ~np.eye(len(observed), dtype=bool)
+    """low, high (95 % of each pair's draws), p and q of (draw, target, source) draws.
+
+    The diagonal and pairs that were not measured (NaN) are NaN and do not count.
+    """
+    off = ~np.eye(len(observed), dtype=bool) & np.isfinite(observed)
     flat = np.abs(drawn[:, off])
     beyond = np.abs(observed[off]) * (1 - 1e-9)  # a draw that equals the data up to rounding counts
     if correction == "max":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -69,7 +70,8 @@ def cd_nod(
     Returns
     -------
     Graph
-        Nodes are the units and ``"context"``. A weight is 1 for j -> i, .5 in both directions for an edge whose direction is open.
+        Nodes are the units and ``"context"``. A weight is 1 for j -> i, .5 in both directions for an edge whose
+        direction is open; NaN into the context.
         `node_data`: ``changing``, whether the unit's mechanism depends on the context. `params["kinds"]`: a table of edges, source,
         target, kind (directed, undirected, bidirected). The baseline is the same with ``"fisherz"`` (for ``"fisherz"``: none).
 
@@ -80,8 +82,8 @@ def cd_nod(
 
     Notes
     -----
-    Huang et al. 2020. causal-learn has phases one and two: directions from independent changes of P(cause) and P(effect | cause), and the
-    driving force itself, are not there.
+    Huang et al. 2020. causal-learn has the skeleton and the directions above; directions from independent changes of P(cause)
+    and P(effect | cause), and the driving force itself, are not there.
 
     Examples
     --------
@@ -167,7 +169,7 @@ def _context(context: Any, data: Any, groups: Sequence[Any] | None, units: Serie
 def _run(x: Array, when: Array, alpha: float, test: str) -> NDArray[np.int64]:
     """causal-learn's matrix: [j, i] = 1 and [i, j] = -1 for i -> j, both -1 without direction, both 1 for i <-> j."""
     try:
-        from causallearn.search.ConstraintBased.CDNOD import cdnod
+        cdnod = importlib.import_module("causallearn.search.ConstraintBased.CDNOD").cdnod
     except ImportError as error:
         raise PatchclampError("cd_nod needs causal-learn: pip install patchclamp[brain]") from error
     x = (x - x.mean(0)) / x.std(0)
@@ -184,7 +186,9 @@ def _run(x: Array, when: Array, alpha: float, test: str) -> NDArray[np.int64]:
 def _weights(marks: NDArray[np.int64]) -> Array:
     arrow = (marks == 1) & (marks.T == -1)
     either = (marks != 0) & (marks == marks.T)
-    return arrow + 0.5 * either
+    out = arrow + 0.5 * either
+    out[-1, :-1] = np.nan  # no arrow into the context is ever tested
+    return out
 
 
 def _surrogate(
