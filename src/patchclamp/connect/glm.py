@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +73,7 @@ def glm_coupling(
         Lags 1 .. window, in samples, and the functions they are weighed by (`history_basis`).
     penalty
         ``"ridge"``: strength / 2 times the sum of squares; ``"group_lasso"``: all functions of one source are in or out
-        together, and `strength` is the share of the value at which no source is in.
+        together, and `strength` is the share of the value at which no target has a source.
     strength
         Of the penalty on coupling; several: the one of the best held-out likelihood. Own past and covariates have a ridge
         of 1e-3 under ridge and no penalty under the group lasso.
@@ -119,6 +119,8 @@ def glm_coupling(
         penalty,
         _columns(covariates, len(units.values)),
     )
+    if penalty == "group_lasso":
+        problem = replace(problem, largest=problem.largest_penalty(units))
     strengths = tuple(float(s) for s in np.atleast_1d(np.asarray(strength, np.float64)))
     _check(penalty, strengths)
     group = group_of(data, groups, units)
@@ -183,12 +185,16 @@ def _columns(covariates: ArrayLike | None, n: int) -> Array:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What is fitted: family, functions of the past (lag, function), penalty, and covariates (sample, column)."""
+    """What is fitted: family, functions of the past (lag, function), penalty, and covariates (sample, column).
+
+    `largest` is the group-lasso strength a sample at which no target has a source.
+    """
 
     family: Family
     basis: Array
     penalty: Penalty
     covariates: Array
+    largest: float = 0.0
 
     def design(self, units: Series) -> tuple[Array, NDArray[np.int64]]:
         past, rows = design(units, self.basis)
@@ -200,20 +206,34 @@ class _Problem:
         return self.solve(x, units.values[rows], strength, units.n_units, 1e-3 if rough else 1e-7)
 
     def solve(self, x: Array, y: Array, strength: float, n: int, tol: float = 1e-7) -> Fit:
-        k = self.basis.shape[1]
-        source = np.concatenate([np.repeat(np.arange(n), k), np.full(x.shape[1] - n * k, -1)])
+        source = self.source(n)
         if self.penalty == "ridge":
             coupling = (source[:, None] >= 0) & (source[:, None] != np.arange(n))
             return fit_ridge(x, y, self.family, np.where(coupling, strength, FREE), tol=tol)
-        parts = []
-        for i in range(n):
-            group = np.where(source == i, -1, source)
-            one = y[:, i : i + 1]
-            limit = strength * strongest(x, one, self.family, group)
-            parts.append(fit_group_lasso(x, one, self.family, group, limit, tol=max(tol, 1e-6)))
+        limit = np.array([strength * self.largest * len(x)])
+        parts = [
+            fit_group_lasso(
+                x, y[:, [i]], self.family, np.where(source == i, -1, source), limit, tol=max(tol, 1e-6)
+            )
+            for i in range(n)
+        ]
         return Fit(
             np.concatenate([p.coefficients for p in parts], 1), np.concatenate([p.converged for p in parts])
         )
+
+    def source(self, n: int) -> NDArray[np.int64]:
+        """(column,) whose past it is; -1 for a covariate."""
+        k = self.basis.shape[1]
+        return np.concatenate([np.repeat(np.arange(n), k), np.full(self.covariates.shape[1], -1)])
+
+    def largest_penalty(self, units: Series) -> float:
+        x, rows = self.design(units)
+        y, source = units.values[rows], self.source(units.n_units)
+        each = [
+            strongest(x, y[:, [i]], self.family, np.where(source == i, -1, source))
+            for i in range(units.n_units)
+        ]
+        return float(np.max(each)) / len(x)
 
     def gain(self, units: Series, strength: float, group: NDArray[np.int64], n_folds: int) -> Array:
         """(fold, target) held-out nats per sample over the model without coupling."""
