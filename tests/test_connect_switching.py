@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
 from scipy.integrate import quad
 from scipy.stats import entropy, norm
 
+from patchclamp.connect import Graph, state_graphs, switching_glm
 from patchclamp.connect import _switching_fit as em
-from patchclamp.connect import state_graphs, switching_glm
 from patchclamp.connect.hmm import forward_backward, match_states, state_accuracy, viterbi
 from patchclamp.connect.one_hot import OneHot, kl, learn, log_evidence, update_weight
 from patchclamp.errors import PatchclampError
@@ -18,6 +19,11 @@ from patchclamp.recording import Recording
 from patchclamp.truth.populations_wired import switching
 
 SYSTEM = switching(1)
+
+
+@cache
+def fitted(prior: em.Prior) -> Graph:
+    return switching_glm(SYSTEM.recording, prior=prior, restarts=4, null=None)
 
 
 def chain(seed: int = 0, length: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -180,7 +186,7 @@ def test_likelihood_never_falls_and_one_state_has_zero_gradient() -> None:
 
 @pytest.mark.parametrize("prior", ["naive", "gaussian", "one_hot"])
 def test_planted_states_and_weights_come_back(prior: em.Prior) -> None:
-    graph = switching_glm(SYSTEM.recording, prior=prior, restarts=4, null=None)
+    graph = fitted(prior)
     states, true = graph.params["states"], SYSTEM.data["states"].ravel()
     known = states >= 0
     assert known.sum() == 6 * 995 and state_accuracy(states[known], true[known]) > 0.9
@@ -191,7 +197,7 @@ def test_planted_states_and_weights_come_back(prior: em.Prior) -> None:
     assert np.mean(np.sign(found[planted != 0]) == np.sign(planted[planted != 0])) >= 0.98
     assert graph.auroc(SYSTEM.coupling.T) > 0.99
     scores = graph.params["held_out"]
-    assert scores["gain_low"] > 0.02 and scores["switching"] == pytest.approx(-6.24, abs=0.03)
+    assert scores["gain_low"] > 0.05 and scores["samples"] == 2 * 995
     table = graph.params["restarts"]
     assert table["agreement"][0] == 1.0 and (np.diff(table["log_likelihood"]) <= 1e-12).all()
     if prior == "naive":
@@ -202,10 +208,15 @@ def test_planted_states_and_weights_come_back(prior: em.Prior) -> None:
         sign = SYSTEM.data["sign"].T
         assert np.mean((graph.params["kind_prior"].argmax(-1) - 1)[off] == sign[off]) > 0.95
         absent = np.abs(found[:, off & (sign == 0)]).mean()
-        assert absent < 0.05 < 2.0 < np.abs(found[planted != 0]).mean()
+        assert absent < 0.05 and np.abs(found[planted != 0]).mean() > 2.0
         for one, kind in zip(state_graphs(graph), graph.params["kind"], strict=True):
             assert one.auroc(planted[order.tolist().index(one.params["state"])]) > 0.97
             np.testing.assert_allclose(kind.sum(-1), 1)
+
+
+def test_the_one_hot_prior_predicts_best_what_was_not_fitted() -> None:
+    held = {prior: fitted(prior).params["held_out"]["switching"] for prior in em.PRIORS}
+    assert max(held, key=held.get) == "one_hot"
 
 
 def test_one_state_is_not_split() -> None:
@@ -215,13 +226,13 @@ def test_one_state_is_not_split() -> None:
 
 
 def small(seed: int = 0) -> np.ndarray:
-    return switching(seed, n_states=2, units=4, trials=4, time=150).recording["neurons"][:].numpy()
+    return switching(seed, n_states=2, units=4, trials=4, time=100).recording["neurons"][:].numpy()
 
 
 def test_null_seed_and_baselines() -> None:
-    x, groups = small(), np.repeat(np.arange(4), 150)
+    x, groups = small(), np.repeat(np.arange(4), 100)
     one, two = (
-        switching_glm(x, groups, n_states=2, restarts=2, null_restarts=1, most=15, seed=3) for _ in range(2)
+        switching_glm(x, groups, n_states=2, restarts=2, null_restarts=1, most=6, seed=3) for _ in range(2)
     )
     assert np.array_equal(one.weights, two.weights) and np.array_equal(
         one.null["high"], two.null["high"], equal_nan=True
@@ -238,9 +249,9 @@ def test_no_chain_and_no_past_crosses_a_group() -> None:
     assert rows.mask.sum(1).tolist() == [5, 7]
     values = np.arange(12.0)[:, None]
     np.testing.assert_array_equal(rows.flat(rows.padded(values)), values)
-    trials = Recording.from_arrays({"n": x.reshape(4, 150, 4).astype(np.float32)})
+    trials = Recording.from_arrays({"n": x.reshape(4, 100, 4).astype(np.float32)})
     graph = switching_glm(trials, n_states=2, restarts=1, null=None, most=10)
-    states = graph.params["states"].reshape(4, 150)
+    states = graph.params["states"].reshape(4, 100)
     assert (states[:, :5] == -1).all() and (states[:, 5:] >= 0).all()
 
 
