@@ -97,7 +97,7 @@ def test_bases_sum_to_one_and_design_is_the_plain_sum() -> None:
 
 def test_all_eight_directions_of_the_circuit_where_zero_lag_fails() -> None:
     system = load_truth("coupled", 0)
-    graph = glm_coupling(system.recording, null_samples=19)
+    graph = glm_coupling(system.recording, window=5, n_basis=2, null_samples=19)
     truth = system.coupling.T
     assert graph.auroc(truth) == 1.0 and graph.direction(truth) == 1.0
     assert np.array_equal(graph.significant(), truth > 0)
