@@ -2,16 +2,21 @@
 
 from patchclamp.connect.affinity import Affinities, affinities
 from patchclamp.connect.against import Against, against
+from patchclamp.connect.attention_connectivity import attention_connectivity
 from patchclamp.connect.biclustering import BiClusters, biclustering
 from patchclamp.connect.blocks import Blocks, weighted_blocks
+from patchclamp.connect.cd_nod import cd_nod
 from patchclamp.connect.connectome import DynamicConnectome
 from patchclamp.connect.correlation import correlation
 from patchclamp.connect.functional_connectome import dynamic_connectome
+from patchclamp.connect.glm import glm_coupling
 from patchclamp.connect.graph import Graph
 from patchclamp.connect.heads import head_connectome
 from patchclamp.connect.lagged import lagged_correlation
 from patchclamp.connect.partial import compositional_partial_correlation, partial_correlation
 from patchclamp.connect.pictures import plot_graph
+from patchclamp.connect.stimulus_filter import stimulus_filter
+from patchclamp.connect.switching_glm import state_graphs, switching_glm
 from patchclamp.connect.tensor_factorisation import Factors, tensor_factorisation
 from patchclamp.connect.transfer_entropy import transfer_entropy
 
@@ -24,6 +29,10 @@ METHODS = {
     "dynamic_connectome": dynamic_connectome,
     "biclustering": biclustering,
     # models of dynamics: docs/connect-models.md
+    "attention_connectivity": attention_connectivity,
+    "cd_nod": cd_nod,
+    "glm_coupling": glm_coupling,
+    "switching_glm": switching_glm,
 }
 
 __all__ = [
@@ -37,14 +46,20 @@ __all__ = [
     "Graph",
     "affinities",
     "against",
+    "attention_connectivity",
     "biclustering",
+    "cd_nod",
     "compositional_partial_correlation",
     "correlation",
     "dynamic_connectome",
+    "glm_coupling",
     "head_connectome",
     "lagged_correlation",
     "partial_correlation",
     "plot_graph",
+    "state_graphs",
+    "stimulus_filter",
+    "switching_glm",
     "tensor_factorisation",
     "transfer_entropy",
     "weighted_blocks",
