@@ -137,3 +137,31 @@ def test_meeg() -> None:
     assert edf.time_step == pytest.approx(1 / 512)
     assert len(edf.table("events")) == 5
     assert open_recording(place / "test.bdf").n_samples == 2048
+
+
+def test_the_page_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks of docs/recordings.md that need these files, and their outputs."""
+    import contextlib
+    import doctest
+    import io
+
+    from test_docs import ROOT, blocks
+
+    for package in ("nibabel", "nitime", "matplotlib"):
+        pytest.importorskip(package)
+    folder("haxby"), folder("place-cells")
+    monkeypatch.setenv("PATCHCLAMP_DATA", str(DATA.resolve()))
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    printed, checked = "", 0
+    for block in blocks(ROOT / "docs" / "recordings.md"):
+        if block.note == "not run: needs data":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exec(compile("\n" * block.line + block.code, "recordings.md", "exec"), namespace)
+            printed = out.getvalue()
+        elif block.note == "data output":
+            flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            assert doctest.OutputChecker().check_output(block.code, printed, flags), printed
+            checked += 1
+    assert checked == 3

@@ -96,9 +96,12 @@ def shuffled_folds(
     """
     if leak is not None:
         at_one, width = leak
-        figure = (
-            f"neighbouring samples correlate at {at_one:.2f} (mean over units; below .5 after {width} samples), so a "
-            "shuffled fold tests on near-copies of what it trained on"
+        figure = f"neighbouring samples correlate at {at_one:.2f} (mean over units, half-width {width}), "
+        alike = at_one >= 0.1
+        figure += (
+            "so a shuffled fold tests on samples like those it trained on"
+            if alike
+            else "and groups would be cut"
         )
         if allowed != SHUFFLE:
             raise PatchclampError(

@@ -165,6 +165,8 @@ def build(
     for key, values in (("group", group), ("label", label)):
         if values is None:
             fixed[key] = fixed["doc"] if key == "group" else Constant(n, -1)
+            if key == "group" and run is not None:
+                about["group_names"] = about["doc_names"]
         elif hasattr(values, "__getitem__") and not isinstance(values, (list, tuple, np.ndarray, pd.Series)):
             fixed[key] = values  # a lazy column of codes
         else:
