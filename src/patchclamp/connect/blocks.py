@@ -120,7 +120,7 @@ def _starts(w: Array, starts: int, most: int, seed: int) -> Iterator[Labels]:
     if most < 2:
         return
     tree = linkage(w + np.eye(len(w)) * w.max(1), "ward")
-    for n in sorted({2, 3, 4, 6, most}):
+    for n in sorted({2, 3, 5, most}):
         if n <= min(most, len(w)):
             yield fcluster(tree, n, "maxclust").astype(np.int64) - 1
     rng = np.random.default_rng([seed, 6202])
@@ -136,6 +136,7 @@ class _State:
         self.labels = labels.copy()
         self.factorial = gammaln(np.arange(len(labels) + 2.0) + 1)  # log k!
         self.eye = np.eye(most)
+        self.shape_term = gammaln(np.arange(len(labels) ** 2 + 2.0) + 1) + np.log(beta)  # by number of pairs
         self.recount()
 
     def recount(self) -> None:
@@ -146,7 +147,7 @@ class _State:
         self.sizes = hot.sum(0)
 
     def term(self, m: Array, x: Array) -> Array:
-        return np.asarray(gammaln(m + 1) + np.log(self.beta) - (m + 1) * np.log(self.beta + x))
+        return np.asarray(self.shape_term[m.astype(np.int64)] - (m + 1) * np.log(self.beta + x))
 
     def prior(self, sizes: Array) -> Array:
         """Of partitions with these sizes (..., block)."""

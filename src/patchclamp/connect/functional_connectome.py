@@ -99,7 +99,7 @@ def dynamic_connectome(
     chosen = rank or int(ranks["rank"][ranks["kept"]].max())
     factors = tensor_factorisation(tensor, chosen, restarts=restarts, **fit)
     draws = [_draw(tensor, chosen, null, [seed, 6301, k], fit) for k in range(null_samples)]
-    blocks = tuple(weighted_blocks(_weights(tensor, factors, r), seed=seed) for r in range(chosen))
+    blocks = tuple(weighted_blocks(_weights(tensor, factors, r), starts=2) for r in range(chosen))
     facts = {
         "name": null,
         "samples": null_samples,
