@@ -69,7 +69,7 @@ class TimeAxis:
         Examples
         --------
         >>> from patchclamp.recording import Recording
-        >>> r = Recording.from_arrays({"lfp": np.zeros((4, 2), "float32")}).with_columns(time=[0.0, 0.5, 1.0, 1.5])
+        >>> r = Recording.from_arrays({"lfp": np.zeros((1, 4, 2))}).with_columns(time=[0.0, 0.5, 1.0, 1.5])
         >>> r.column("time").tolist(), r.time_step
         ([0.0, 0.5, 1.0, 1.5], 0.5)
         """
