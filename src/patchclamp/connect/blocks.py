@@ -90,7 +90,8 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
     Examples
     --------
     >>> rng = np.random.default_rng(1)
-    >>> rate = np.where(np.add.outer(np.arange(20) < 6, np.arange(20) < 6) == 2, 5.0, 1.0)
+    >>> group = np.arange(20) < 6
+    >>> rate = np.where(np.outer(group, group), 5.0, 1.0)
     >>> weights = np.tril(rng.exponential(rate), -1)
     >>> weighted_blocks(weights + weights.T).labels.tolist()
     [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
