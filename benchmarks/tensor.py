@@ -135,9 +135,9 @@ def main() -> None:
     if options.peak:
         peak()
         return
+    used = memory()  # first: a child inherits the peak of its parent
     rows = compare(options.seeds, (200, 10, 1000) if options.small else SHAPE, options.cap)
     show("non-negative tensor factorisation to the same error", rows)
-    used = memory()
     show("affinities made in every pass", used)
     if not options.small:
         save("tensor", rows + used, f"rank {RANK}; tensorly cut off at {options.cap:g} times our CPU seconds")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from patchclamp.connect.against import against
 from patchclamp.connect.graph import Graph
 from patchclamp.errors import PatchclampError
 
@@ -124,3 +125,34 @@ def test_xarray_and_subgraph():
 def test_bad_input_is_refused(call, says):
     with pytest.raises(PatchclampError, match=says):
         call()
+
+
+# ---- against a known matrix
+
+
+def test_permuted_nodes_find_what_is_there_and_not_what_hubs_fake():
+    rng = np.random.default_rng(0)
+    truth = (rng.random((14, 14)) < 0.2).astype(float)
+    names = tuple(map(str, range(14)))
+    same = against(Graph(names, truth + 0.3 * rng.normal(size=(14, 14)), True, "noisy"), truth, n_perm=99)
+    assert same.p == 0.01 and same.low < 0.5 < same.high < same.value and "null" in str(same)
+    small = 0
+    for seed in range(40):
+        # two matrices with hubs of their own: pairs would say they are related, nodes do not
+        draw = np.random.default_rng(seed)
+        hubs = [np.add.outer(h, h) + 0.1 * draw.normal(size=(14, 14)) for h in draw.normal(size=(2, 14))]
+        found = against(Graph(names, hubs[0], True, "hubs"), hubs[1], "pearson", n_perm=39, seed=seed)
+        small += found.p <= 0.05
+    assert small <= 6
+
+
+def test_direction_and_rank_statistics_have_nulls_as_well():
+    rng = np.random.default_rng(1)
+    truth = np.triu(rng.random((12, 12)) < 0.4, 1).astype(float)
+    graph = Graph(tuple(map(str, range(12))), truth + 0.1 * rng.random((12, 12)), True, "upper")
+    assert against(graph, truth, "direction", n_perm=99).value == 1.0
+    assert against(graph, truth, "spearman", n_perm=99).p == 0.01
+    with pytest.raises(PatchclampError, match="statistic='r2'"):
+        against(graph, truth, "r2")
+    with pytest.raises(PatchclampError, match="for 12 nodes"):
+        against(graph, np.zeros((3, 3)))

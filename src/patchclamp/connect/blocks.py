@@ -71,7 +71,7 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
     weights
         (node, node), symmetric, from 0 on; NaN for pairs that were not measured. The diagonal is ignored.
     starts
-        Random starts, beside cuts of a hierarchical clustering and one block.
+        Random starts, beside one block, cuts of a hierarchical clustering, and strong nodes against weak ones.
     most
         Largest number of blocks.
     seed
@@ -89,8 +89,9 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> rate = np.where(np.add.outer(np.arange(20) < 6, np.arange(20) < 6) == 2, 5.0, 1.0)
+    >>> rng = np.random.default_rng(1)
+    >>> group = np.arange(20) < 6
+    >>> rate = np.where(np.outer(group, group), 5.0, 1.0)
     >>> weights = np.tril(rng.exponential(rate), -1)
     >>> weighted_blocks(weights + weights.T).labels.tolist()
     [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]
@@ -123,6 +124,9 @@ def _starts(w: Array, starts: int, most: int, seed: int) -> Iterator[Labels]:
     for n in sorted({2, 3, 5, most}):
         if n <= min(most, len(w)):
             yield fcluster(tree, n, "maxclust").astype(np.int64) - 1
+    strong = np.argsort(np.argsort(-w.sum(1), kind="stable"), kind="stable")
+    for part in (5, 3, 2):
+        yield (strong >= max(2, len(w) // part)).astype(np.int64)
     rng = np.random.default_rng([seed, 6202])
     for _ in range(starts):
         yield rng.integers(0, rng.integers(2, most + 1), len(w))
