@@ -8,7 +8,13 @@ import sys
 
 PEERS = ("transformer_lens", "nnsight")
 
-for name in ("overhead", "recording", "attribution", "memory", "snmf", "sae", "describe", "null_calibration"):
+# Benchmarks beside a peer run where the peer is installed (extras brain and crosscheck).
+BESIDE = {"tensor": "tensorly", "banded_ridge": "himalaya", "rsa": "rsatoolbox", "nwb": "pynwb"}
+NAMES = (
+    "overhead", "recording", "attribution", "memory", "snmf", "sae", "describe", "null_calibration", "cka", "stimulation",
+)  # fmt: skip
+
+for name in (*NAMES, *(name for name, peer in BESIDE.items() if importlib.util.find_spec(peer))):
     peers = name == "recording" and all(importlib.util.find_spec(peer) for peer in PEERS)
     sys.argv = [name, "--peers"] if peers else [name]
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
