@@ -31,7 +31,7 @@ BLOCK = re.compile(
     r"(?:<!--\s*(?P<note>[^>]*?)\s*-->\s*\n)?^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```",
     re.MULTILINE | re.DOTALL,
 )
-VERBS = ("measure", "decompose", "describe", "attribute", "evaluate", "compare")
+VERBS = ("measure", "decompose", "describe", "attribute", "connect", "evaluate", "compare")
 
 
 @dataclass(frozen=True)
