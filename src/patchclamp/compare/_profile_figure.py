@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchclamp.errors import PatchclampError
+from patchclamp._optional import new_figure
 
 if TYPE_CHECKING:
     from patchclamp.compare.profile import LayerProfile
@@ -17,15 +17,9 @@ _INK, _BAND, _COLOURS = "#1f4e79", "#e4e4e4", {"pixels": "#b8860b", "untrained":
 
 def draw(profile: LayerProfile, ceilings: bool) -> Any:
     """One panel a region. A figure object of its own, so that no window opens and no global state changes."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PatchclampError(
-            "a figure needs matplotlib: pip install matplotlib (it comes with patchclamp[brain])"
-        ) from error
     regions = profile.regions
     width = max(3.2, 0.24 * len(profile.layers) + 1.2)
-    figure = Figure(figsize=(width * len(regions) + 0.6, 4.0), layout="constrained")
+    figure = new_figure(width * len(regions) + 0.6, 4.0)
     panels = figure.subplots(1, len(regions), squeeze=False, sharey=False)[0]
     for axes, region in zip(panels, regions, strict=True):
         _panel(axes, profile, region, ceilings)

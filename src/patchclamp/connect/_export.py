@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from patchclamp._optional import optional
 from patchclamp.errors import PatchclampError
 from patchclamp.units import parse_unit
 
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def _networkx() -> Any:
-    try:
-        return importlib.import_module("networkx")
-    except ImportError as missing:
-        raise PatchclampError("networkx is not installed; pip install patchclamp[brain]") from missing
+    return optional("networkx", "measures and files of graphs need")
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from patchclamp._optional import optional
 from patchclamp.connect._folds import group_of
 from patchclamp.connect._nulls import circular_shift
 from patchclamp.connect._series import Series, series
@@ -168,10 +168,7 @@ def _context(context: Any, data: Any, groups: Sequence[Any] | None, units: Serie
 
 def _run(x: Array, when: Array, alpha: float, test: str) -> NDArray[np.int64]:
     """causal-learn's matrix: [j, i] = 1 and [i, j] = -1 for i -> j, both -1 without direction, both 1 for i <-> j."""
-    try:
-        cdnod = importlib.import_module("causallearn.search.ConstraintBased.CDNOD").cdnod
-    except ImportError as error:
-        raise PatchclampError("cd_nod needs causal-learn: pip install patchclamp[brain]") from error
+    cdnod = optional("causallearn.search.ConstraintBased.CDNOD", "cd_nod needs").cdnod
     x = (x - x.mean(0)) / x.std(0)
     when = (when - when.mean()) / when.std()
     with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that ignores show_progress

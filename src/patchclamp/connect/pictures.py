@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from patchclamp.errors import PatchclampError
+from patchclamp._optional import new_figure
 
 if TYPE_CHECKING:
     from patchclamp.connect.connectome import DynamicConnectome
     from patchclamp.connect.graph import Graph
 
 
-def _pyplot() -> Any:
-    try:
-        return importlib.import_module("matplotlib.figure")
-    except ImportError as missing:
-        raise PatchclampError(
-            "matplotlib is not installed; pip install patchclamp[brain] brings it with nilearn"
-        ) from missing
-
-
 def plot_connectome(found: DynamicConnectome) -> Any:
     """A figure with a row a component: loading on time with the null band, on animals, pairs ordered by block."""
     rows = found.rank
-    figure = _pyplot().Figure(figsize=(11, 2.2 * rows), layout="constrained")
+    figure = new_figure(11, 2.2 * rows)
     axes = figure.subplots(rows, 3, squeeze=False, width_ratios=(3, 1.2, 1))
     facts = found.components()
     for k in range(rows):
@@ -64,7 +54,7 @@ def plot_graph(graph: Graph, *, order: Any = None, significant: float | None = N
         Blank what is not below this adjusted p.
     """
     graphs = [graph] if graph.baseline is None else [graph, graph.baseline]
-    figure = _pyplot().Figure(figsize=(4.6 * len(graphs), 4), layout="constrained")
+    figure = new_figure(4.6 * len(graphs), 4)
     axes = figure.subplots(1, len(graphs), squeeze=False)[0]
     places = np.arange(graph.n) if order is None else np.asarray(order)
     for one, axis in zip(graphs, axes, strict=True):

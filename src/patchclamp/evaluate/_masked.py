@@ -57,8 +57,7 @@ class Features:
                 "with positions='sum' or 'each'"
             )
         self.subject, self.task, self.baseline, self.batch_size = subject, task, baseline, batch_size
-        source = reference if reference is not None else task
-        self.reference = source if isinstance(source, Reference) else Reference(subject, source, batch_size)
+        self.reference = Reference.of(subject, task if reference is None else reference, batch_size)
         self.sites = scores.sites
         self.shapes = {s: np.shape(scores.values[s])[1:] for s in self.sites}
         self.level, self.nodes = scores.level, {s: scores.index(s) for s in self.sites}

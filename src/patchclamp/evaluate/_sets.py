@@ -129,11 +129,7 @@ class Ablations:
         self.subject, self.task, self.candidates = subject, task, list(candidates)
         self.ablation, self.by, self.source, self.seed = ablation, by, source, seed
         self.batch_size, self.progress = batch_size, progress
-        self.reference = (
-            reference
-            if isinstance(reference, Reference)
-            else Reference(subject, reference or task, batch_size)
-        )
+        self.reference = Reference.of(subject, reference or task, batch_size)
         self.groups: tuple[str, ...] = ()
         self._known: dict[frozenset[Member], Array] = {}
         self.full, self.empty = self.without([(), self.candidates])

@@ -192,9 +192,7 @@ def faithfulness(
     refuse_overlap(points)
     order = ranking.ranked(rank_by, points)
     steps = _sizes(sizes, len(order))
-    activity = (
-        reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
-    )
+    activity = Reference.of(subject, reference or task, batch_size)
     orders = _orders(order, subject, activity, baselines, n_random, seed)
     runs = [
         Run(curve, name, draw, k, tuple(one[:k] if curve == "ablated" else one[k:]))

@@ -75,9 +75,7 @@ def effect(
         raise PatchclampError(
             f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
         )
-    source = (
-        reference if isinstance(reference, Reference) else Reference(subject, reference or task, batch_size)
-    )
+    source = Reference.of(subject, reference or task, batch_size)
     drawn = _controls(sets, control, subject, source, n_control, seed)
     measured = [*sets, *(c for many, _ in drawn for c in many)]
     trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)

@@ -107,9 +107,7 @@ def steer(
         )
     changes = (change,) if isinstance(change, Intervention) else tuple(change)
     ids = subject.encode(list(prompts))
-    source = (
-        reference if reference is None or isinstance(reference, Reference) else Reference(subject, reference)
-    )
+    source = None if reference is None else Reference.of(subject, reference)
     writer = _Writer(subject, temperature, seed, new_tokens)
     sides: dict[str, list[list[int]]] = {"clean": [], "steered": []}
     kl: list[float] = []

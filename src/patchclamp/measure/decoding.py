@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchclamp._optional import new_figure
 from patchclamp._statistics import permutation_p
 from patchclamp.errors import PatchclampError
 from patchclamp.measure.tuning import _Grid, least_shift
@@ -50,9 +51,7 @@ class Decoded:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the errors' distribution with the null's medians; return the matplotlib figure."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(4.8, 3.0), layout="constrained") if ax is None else ax.figure
+        figure = new_figure(4.8, 3.0) if ax is None else ax.figure
         ax = figure.subplots() if ax is None else ax
         ax.hist(self.error[np.isfinite(self.error)], bins=40, color="0.75", density=True)
         ax.axvline(self.median, color="tab:blue", lw=1.6, label=f"median {self.median:.1f}")

@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp._optional import new_figure
 from patchclamp.errors import PatchclampError
 from patchclamp.measure.base import Measure, host, require
 
@@ -161,9 +162,7 @@ def psth(trials: Recording, site: str | None = None, *, rate: bool | None = None
 
 def plot_psth(found: xr.Dataset, unit: int = 0, ax: Any = None) -> Any:
     """Draw one unit's mean with its standard error, a line a condition; return the matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained") if ax is None else ax.figure
+    figure = new_figure(5.2, 3.2) if ax is None else ax.figure
     ax = figure.subplots() if ax is None else ax
     mean, sem = found["mean"].isel(unit=unit), found["sem"].isel(unit=unit)
     time = found["time"].values
@@ -200,11 +199,9 @@ def raster(
     ax
         Axes to draw into.
     """
-    from matplotlib.figure import Figure
-
     rows = trains.around(unit, events, window)
     if ax is None:
-        figure = Figure(figsize=(5.2, min(8.0, 1.2 + 0.06 * len(rows) + 1.0)), layout="constrained")
+        figure = new_figure(5.2, min(8.0, 1.2 + 0.06 * len(rows) + 1.0))
         ax = figure.subplots()
     ax.eventplot(rows, colors="0.1", linelengths=0.8, linewidths=0.8)
     ax.axvline(0, color="tab:red", lw=0.8)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from patchclamp._optional import new_figure
 from patchclamp.errors import PatchclampError
 from patchclamp.measure.base import require
 from patchclamp.measure.psth import ByCondition
@@ -166,9 +167,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def plot_reliability(found: xr.Dataset, ax: Any = None) -> Any:
     """Draw the units' ceilings, sorted; return the matplotlib figure."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 3.0), layout="constrained") if ax is None else ax.figure
+    figure = new_figure(4.6, 3.0) if ax is None else ax.figure
     ax = figure.subplots() if ax is None else ax
     for name, label in (("ceiling_r2", "ceiling of r² (mean of repeats)"), ("single", "one trial")):
         if name in found:

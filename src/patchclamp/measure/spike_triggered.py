@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from patchclamp._optional import new_figure
 from patchclamp._statistics import permutation_p
 from patchclamp.errors import PatchclampError
 
@@ -35,9 +36,7 @@ class SpikeTriggered:
 
     def plot(self, unit: int = 0, ax: Any = None) -> Any:
         """Draw one unit's average and the null's band; return the matplotlib figure."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5.2, 3.2), layout="constrained") if ax is None else ax.figure
+        figure = new_figure(5.2, 3.2) if ax is None else ax.figure
         ax = figure.subplots() if ax is None else ax
         one = self.data.isel(unit=unit)
         lag = one["lag"].values * 1e3

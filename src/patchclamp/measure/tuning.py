@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from patchclamp._optional import new_figure
 from patchclamp._statistics import permutation_p
 from patchclamp.errors import PatchclampError
 
@@ -44,15 +45,13 @@ class Tuning:
 
     def plot(self, units: Sequence[int] | None = None, columns: int = 4) -> Any:
         """Draw the curves or fields of some units (by default the 8 most informative of those above their shifts); return the figure."""
-        from matplotlib.figure import Figure
-
         # Of few spikes the information is large by chance: units that their own shifts reach come last.
         chance = self.table["p"].fillna(0).to_numpy() > 0.05
         order = np.lexsort((-self.table["information"].to_numpy(), chance))
         chosen = list(order[:8] if units is None else units)
         rows = -(-len(chosen) // columns)
         flat = self.curves.ndim == 2
-        figure = Figure(figsize=(2.5 * columns, (1.9 if flat else 2.2) * rows), layout="constrained")
+        figure = new_figure(2.5 * columns, (1.9 if flat else 2.2) * rows)
         for i, unit in enumerate(chosen):
             ax = figure.add_subplot(rows, columns, i + 1)
             one = self.curves[int(unit)]

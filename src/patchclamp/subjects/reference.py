@@ -48,6 +48,11 @@ class Reference:
         self._activity: dict[Site, Tensor] = {}
         self._items: dict[str, list[tuple[str, int, Batch]]] = {}
 
+    @classmethod
+    def of(cls, subject: Subject, source: Any, batch_size: int = 64) -> Reference:
+        """What was given as a reference: itself, or a task's items."""
+        return source if isinstance(source, Reference) else cls(subject, source, batch_size)
+
     def means(
         self, sites: Sequence[Site], by: str, source: str = "clean"
     ) -> Mapping[Site, Mapping[str, Tensor]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from patchclamp._optional import optional
 from patchclamp.compare._inputs import Matrix
-from patchclamp.errors import PatchclampError
 
 
 class _Folds:
@@ -34,14 +34,10 @@ def search_himalaya(
     PatchclampError
         If himalaya is not installed.
     """
-    try:
-        from himalaya.backend import get_backend  # type: ignore[import-untyped]
-        from himalaya.kernel_ridge import (  # type: ignore[import-untyped]
-            solve_multiple_kernel_ridge_random_search as solve,
-        )
-    except ImportError as error:
-        raise PatchclampError("solver='himalaya' needs the package: pip install patchclamp[brain]") from error
-    backend = get_backend()
+    backend = optional("himalaya.backend", "solver='himalaya' needs").get_backend()
+    solve = optional(
+        "himalaya.kernel_ridge", "solver='himalaya' needs"
+    ).solve_multiple_kernel_ridge_random_search
     kernels = []
     for part in x.values():
         spread = part.std(0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from patchclamp.errors import PatchclampError
 from patchclamp.record.files.base import Contents, unreadable
-from patchclamp.record.files.fields import assembled, listed, renamed
+from patchclamp.record.files.fields import assembled, listed, renamed, wanted_names
 from patchclamp.recording import Recording, SpikeTrains
 
 
@@ -53,7 +53,7 @@ def read(
         ``"refuse"`` NaN in the activity where it is read, or ``"keep"``.
     """
     found = {name: value for name, value in _fields(path).items() if name not in skip}
-    names = {**({"activity": what} if what not in (None, "activity", "units") else {}), **(fields or {})}
+    names = wanted_names(what, fields)
     return assembled(
         renamed(found, names, str(path)), str(path), step=step, axes=axes, sort=sort, missing=missing
     )

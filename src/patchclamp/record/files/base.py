@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from patchclamp._events_times import Trace, trace_columns
 from patchclamp._lazy import SiteArray
+from patchclamp._optional import optional
 from patchclamp._samples import COLUMNS
 from patchclamp._time_events import coded, events_table, plain_table
 from patchclamp._time_sources import Constant, Ramp, take_column
@@ -94,13 +94,7 @@ class Contents:
 
 def need(package: str) -> Any:
     """An optional package, or a PatchclampError that says how to get it."""
-    try:
-        return import_module(package)
-    except ImportError as error:
-        raise PatchclampError(
-            f"{package} is not installed; {_PACKAGES.get(package.split('.')[0], package)} files need it: "
-            "pip install patchclamp[brain]"
-        ) from error
+    return optional(package, f"{_PACKAGES.get(package.split('.')[0], package)} files need")
 
 
 def unreadable(path: Any, kind: str, error: BaseException) -> PatchclampError:

@@ -33,6 +33,11 @@ KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", 
 _PER_SAMPLE = ("run", "group", "label", "trial", "repeat")
 
 
+def wanted_names(what: str | None, fields: Mapping[str, str] | None) -> dict[str, str]:
+    """Schema name -> name in the file: the caller's `fields`, and `what`, short for the activity's."""
+    return {**({"activity": what} if what not in (None, "activity", "units") else {}), **(fields or {})}
+
+
 def renamed(found: Mapping[str, Any], fields: Mapping[str, str] | None, where: str) -> dict[str, Any]:
     """Apply the caller's names: schema name -> name in the file. Fields that others replace are left out."""
     out = dict(found)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.errors import PatchclampError
 from patchclamp.record.files.base import Contents, need, unreadable
-from patchclamp.record.files.fields import assembled, listed, renamed
+from patchclamp.record.files.fields import assembled, listed, renamed, wanted_names
 from patchclamp.recording import Recording, SpikeTrains
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -40,7 +40,7 @@ def read(
     one a unit. Parameters are those of ``.npz`` files.
     """
     found = {name: value for name, value in _fields(path).items() if name not in skip}
-    names = {**({"activity": what} if what not in (None, "activity", "units") else {}), **(fields or {})}
+    names = wanted_names(what, fields)
     if names:  # a file of the laboratory's own: what the caller does not name is none of the schema
         kept = {theirs for theirs in names.values()}
         found = {name: value for name, value in found.items() if name in kept or name in _schema(found)}
