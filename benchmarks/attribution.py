@@ -20,11 +20,12 @@ import patchclamp
 from benchmarks.common import interleaved, save, show
 from patchclamp.attribute import METHODS, activation_patching, integrated_gradients
 from patchclamp.evaluate import agreement
-from patchclamp.scores import Scores
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
 from patchclamp.subjects import LanguageModel
-from patchclamp.subjects.hooks import frozen
-from patchclamp.task import Item, Task
-from patchclamp.tasks import load_task
+from patchclamp.subjects.clamp.hooks import frozen
 
 CELLS = {"sum": ["head.*"], "roles": ["mlp_out.*", "resid_post.*"]}
 ESTIMATORS: dict[str, Callable[..., Scores]] = {

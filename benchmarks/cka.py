@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.common import save, show
 from patchclamp.compare import cka_matrix
-from patchclamp.recording import Recording, Samples
+from patchclamp.nouns.recording.recording import Recording, Samples
 
 LAYERS, SAMPLES, UNITS = 30, 20_000, 576
 PAIRS = [(0, 1), (0, 15), (0, 29), (10, 12), (20, 29)]

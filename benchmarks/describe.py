@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks.common import save, show
-from patchclamp._sparse import SparseCodes
 from patchclamp.describe import Split, Tokens, decode_directions, search_description
-from patchclamp.describe.candidates import candidates_of
+from patchclamp.describe.search.candidates import candidates_of
 from patchclamp.measure import WordNet
+from patchclamp.nouns.recording.sparse import SparseCodes
 
 
 def resident() -> float:

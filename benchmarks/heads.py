@@ -18,9 +18,9 @@ import torch
 import patchclamp
 from benchmarks.common import save, show
 from patchclamp.connect import correlation, head_connectome
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.record import record
 from patchclamp.record.texts import documents
-from patchclamp.recording import Recording
 
 
 def head_norms(n_texts: int, tokens: int, every: int) -> Recording:

@@ -117,7 +117,7 @@ def main() -> None:
 
 def _untrained(seed: int) -> dict[str, float]:
     """Best value of an untrained network on each region."""
-    from patchclamp.compare._activity import untrained_twin
+    from patchclamp.compare.layers.activity import untrained_twin
 
     twin = untrained_twin(network(), seed)
     held = layers(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import save, show
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import (
     Graph,
     against,
@@ -24,7 +25,6 @@ from patchclamp.connect import (
     lagged_correlation,
     partial_correlation,
 )
-from patchclamp.errors import PatchclampError
 
 SUBJECTS = "data/datasets/hcp/subjects"
 

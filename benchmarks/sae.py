@@ -23,7 +23,7 @@ from benchmarks.common import save, show
 from patchclamp.decompose.sae.core import Pass
 from patchclamp.decompose.sae.topk import TopK
 from patchclamp.decompose.sae.training import Run, Sides
-from patchclamp.units import Site
+from patchclamp.nouns.units import Site
 
 UNITS, FEATURES, K, BATCH = 576, 2304, 32, 2048
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.common import save, show
 from patchclamp.decompose import SNMF
-from patchclamp.recording import Recording, Samples
+from patchclamp.nouns.recording.recording import Recording, Samples
 
 SAMPLES, UNITS, K, SPARSITY = 20_000, 1_536, 100, 0.01
 State = tuple[Tensor, Tensor]

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.common import save, show
 from patchclamp.connect import Graph, glm_coupling
-from patchclamp.connect._nulls import circular_shift
-from patchclamp.connect._series import series
+from patchclamp.connect.nulls import circular_shift
+from patchclamp.connect.series import series
 from patchclamp.truth.populations_wired import FireSettings, integrate_and_fire
 
 DRAWS, SEEDS = 5, (0, 1, 2)

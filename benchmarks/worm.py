@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import save, show
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import Graph, against, correlation, partial_correlation
-from patchclamp.errors import PatchclampError
 
 
 def folder() -> Path:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from patchclamp.scores import Scores
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.units import Site
 
 DELTA = 0.01
 GATES = {

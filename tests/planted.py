@@ -13,8 +13,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
 from patchclamp.subjects import LanguageModel, open_subject
-from patchclamp.task import Item, Task
 
 LAYER, HEAD = 1, 2
 WORDS = [f"w{i}" for i in range(60)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from patchclamp.tasks import (
+from patchclamp.nouns.tasks.builtin import (
     _countries,
     _words,
     agreement,

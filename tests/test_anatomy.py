@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
 import tiny
-from patchclamp.errors import PatchclampError
-from patchclamp.intervention import Intervention
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import Batch, Edit, LanguageModel, TensorTask, VisionModel
-from patchclamp.subjects.anatomy import POINTS, TABLE, families, module_at, row_for, weight_in_out
-from patchclamp.subjects.reference import Reference
-from patchclamp.subjects.trial import run_trial
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects.clamp.trial import run_trial
+from patchclamp.subjects.families.anatomy import POINTS, TABLE, families, module_at, row_for, weight_in_out
 
 torch.set_num_threads(1)
 LENGTHS = (9, 4, 7)

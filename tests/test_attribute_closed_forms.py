@@ -13,9 +13,9 @@ from patchclamp.attribute import (
     integrated_gradients,
     relevance_patching,
 )
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.units import Site
 
 GRADIENTS = {
     "attribution_patching": attribution_patching,

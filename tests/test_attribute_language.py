@@ -13,10 +13,10 @@ from patchclamp.attribute import (
     integrated_gradients,
     relevance_patching,
 )
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import LanguageModel
-from patchclamp.subjects.batch import Edit, Pair, right_pad
-from patchclamp.units import Site, Units
+from patchclamp.subjects.clamp.batch import Edit, Pair, right_pad
 from tiny import tiny_model
 
 ESTIMATES = (attribution_patching, integrated_gradients, relevance_patching)

@@ -7,10 +7,10 @@ from torch import nn
 
 from patchclamp.attribute import activation_patching, attribution_patching, partial_gradients
 from patchclamp.attribute.partial_gradients import cell_weight
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import LanguageModel, TensorTask, TorchModule
-from patchclamp.subjects.batch import Pair, right_pad
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Pair, right_pad
 from tiny import tiny_model
 
 A = Site("0", io="out")

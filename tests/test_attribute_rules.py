@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from patchclamp.attribute import relevance_patching, relevance_rules
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import LanguageModel, TensorTask, TorchModule
-from patchclamp.subjects.batch import Edit, right_pad
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Edit, right_pad
 from tiny import tiny_model
 
 FOUR = ("LN", "Identity", "Half", "AH")

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import decode_behaviour, spike_triggered_average, tuning
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record import open_recording
-from patchclamp.recording import Recording, SpikeTrains
 
 DATA = Path(os.environ.get("PATCHCLAMP_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import tiny
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import LanguageModel, TorchModule, VisionModel
-from patchclamp.subjects.anatomy import Tap
-from patchclamp.subjects.check import CheckCard, Proof, check_subject
-from patchclamp.subjects.proofs import PROOFS
-from patchclamp.units import Site
+from patchclamp.subjects.families.anatomy import Tap
+from patchclamp.subjects.proof.check import CheckCard, Proof, check_subject
+from patchclamp.subjects.proof.proofs import PROOFS
 
 torch.set_num_threads(1)
 

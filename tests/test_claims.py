@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from jsonschema import Draft202012Validator
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.study.claims import SCHEMA, Claim, read_claims, schema, write_claims
 
 CONTROL = {"mean": 0.05, "low": -0.02, "high": 0.12, "n_sets": 20, "matched_by": "site and activity"}

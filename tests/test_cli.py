@@ -10,8 +10,8 @@ import time
 import pytest
 
 import planted
-from patchclamp import cli
-from patchclamp._cli import COMMANDS
+from patchclamp.app import cli
+from patchclamp.app.commands import COMMANDS
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -36,7 +36,7 @@ def task_file(tmp_path_factory) -> str:
 
 def test_help_answers_within_half_a_second_and_without_torch():
     code = (
-        "import sys, time; t = time.perf_counter(); from patchclamp import cli\n"
+        "import sys, time; t = time.perf_counter(); from patchclamp.app import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print('torch' in sys.modules, 'pandas' in sys.modules, time.process_time(), file=sys.stderr)"
@@ -99,7 +99,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken(*a: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("patchclamp._cli.common.open_model", broken)
+    monkeypatch.setattr("patchclamp.app.commands.common.open_model", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         cli.run(["sites"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare import (
     METHODS,
     bures,
@@ -24,8 +25,7 @@ from patchclamp.compare import (
 from patchclamp.compare.dissimilarity import square
 from patchclamp.compare.rsa import rho_a, whitened_cosine
 from patchclamp.compare.topological_rsa import geodesic, geotopological
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
+from patchclamp.nouns.recording.recording import Recording
 
 
 def rng(seed: int = 0) -> np.random.Generator:

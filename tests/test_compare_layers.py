@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare import LayerProfile, cka, layers, rsa
-from patchclamp.compare._activity import _Sketch, activities, default_sites, in_order, untrained_twin
-from patchclamp.compare._layer_scores import _leave_one_out
 from patchclamp.compare.encoding import Blocked
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples
+from patchclamp.compare.layers.activity import _Sketch, activities, default_sites, in_order, untrained_twin
+from patchclamp.compare.layers.scores import _leave_one_out
+from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.subjects import TorchModule
 
 N = 60

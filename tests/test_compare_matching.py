@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare import match_clusters, match_units, rsa, sparse_match, stochastic_procrustes
-from patchclamp.compare._boot import draw_counts, resampled
 from patchclamp.compare.dissimilarity import square
+from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.rsa import _COMPARATORS
-from patchclamp.errors import PatchclampError
 
 
 def rng(seed: int = 0) -> np.random.Generator:

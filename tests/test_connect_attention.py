@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import Graph, attention_connectivity
-from patchclamp.connect._series import series
-from patchclamp.connect.attention_connectivity import attention_map, renamed
-from patchclamp.connect.spike_transformer import SpikeTransformer, Tokens, rollout, tokens_of, train
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
+from patchclamp.connect.coupling.attention_connectivity import attention_map, renamed
+from patchclamp.connect.coupling.spike_transformer import (
+    SpikeTransformer,
+    Tokens,
+    rollout,
+    tokens_of,
+    train,
+)
+from patchclamp.connect.series import series
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.truth.populations_wired import coupled
 
 SYSTEM = coupled(1, trials=14, busy=11)

@@ -7,9 +7,9 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import biclustering
-from patchclamp.connect.biclustering import _fit_states
-from patchclamp.errors import PatchclampError
+from patchclamp.connect.groups.biclustering import _fit_states
 
 GROUPS = np.repeat([0, 1, 2], 10)
 

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import cd_nod
-from patchclamp.connect.cd_nod import _kinds, _weights
-from patchclamp.errors import PatchclampError
+from patchclamp.connect.coupling.cd_nod import _kinds, _weights
 
 CHAIN = {("unit[0]", "unit[1]"), ("unit[1]", "unit[2]"), ("unit[2]", "unit[3]")}
 CHANGES = {("context", "unit[1]"), ("context", "unit[3]")}

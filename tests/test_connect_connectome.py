@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
 from patchclamp.connect import dynamic_connectome
-from patchclamp.connect.connectome import DynamicConnectome
+from patchclamp.connect.groups.connectome import DynamicConnectome
 from patchclamp.truth.populations_coded import MOTIFS, motifs
 
 PLANTED = motifs(0)
@@ -54,8 +54,7 @@ def test_graphs_of_components_have_null_baseline_and_limits(found):
 
 def test_pictures_are_drawn(found, tmp_path):
     pytest.importorskip("matplotlib")
-    from patchclamp.connect import plot_graph
 
     found.plot().savefig(tmp_path / "connectome.png")
-    plot_graph(found.graphs[1], significant=0.05).savefig(tmp_path / "graph.png")
+    found.graphs[1].plot(significant=0.05).savefig(tmp_path / "graph.png")
     assert (tmp_path / "connectome.png").stat().st_size > 5000

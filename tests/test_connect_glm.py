@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import folds
 from patchclamp.connect import glm_coupling, stimulus_filter
-from patchclamp.connect._folds import folds
-from patchclamp.connect._glm_fit import family_of, fit_group_lasso, fit_ridge, log_likelihood, mean, strongest
-from patchclamp.connect._series import series
-from patchclamp.connect._shared_scale import bands
-from patchclamp.connect.glm_basis import design, history_basis
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
+from patchclamp.connect.coupling.glm_basis import design, history_basis
+from patchclamp.connect.coupling.glm_fit import (
+    family_of,
+    fit_group_lasso,
+    fit_ridge,
+    log_likelihood,
+    mean,
+    strongest,
+)
+from patchclamp.connect.nulls import bands
+from patchclamp.connect.series import series
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.truth import load_truth
 from patchclamp.truth.populations_wired import FireSettings, coupled, integrate_and_fire
 

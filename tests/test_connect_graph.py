@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.against import against
-from patchclamp.connect.graph import Graph
-from patchclamp.errors import PatchclampError
+from patchclamp.nouns.graph import Graph
 
 nx = pytest.importorskip("networkx")
 CHAIN = np.array([[0, 0, 0, 0], [3, 0, 0, 0], [0, -2, 0, 0], [0, 0, 1, 0.0]])

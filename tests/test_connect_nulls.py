@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from patchclamp.connect import affinities, dynamic_connectome
-from patchclamp.connect.heads import head_connectome, head_traces
-from patchclamp.recording import Recording, Samples
+from patchclamp.connect.circuits.heads import head_connectome, head_traces
+from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.truth.populations_coded import motifs
 
 PLANTED = motifs(0)
@@ -19,7 +19,7 @@ def test_shuffled_motifs_give_none():
 
 
 def test_rank_is_where_the_error_stops_falling_more_than_on_the_null():
-    from patchclamp.connect.functional_connectome import _ranks
+    from patchclamp.connect.groups.functional_connectome import _ranks
 
     tensor = affinities(PLANTED.recording)
     fit = {"tolerance": 1e-4, "seed": 0}

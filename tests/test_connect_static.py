@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import (
     METHODS,
     compositional_partial_correlation,
@@ -14,11 +15,10 @@ from patchclamp.connect import (
     partial_correlation,
     transfer_entropy,
 )
-from patchclamp.connect._nulls import circular_shift, phase_randomised
-from patchclamp.connect._series import series
-from patchclamp.connect.partial import _closed, _compositional
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples
+from patchclamp.connect.coupling.partial import _closed, _compositional
+from patchclamp.connect.nulls import circular_shift, phase_randomised
+from patchclamp.connect.series import series
+from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.truth.populations_wired import EDGES, coupled
 
 CIRCUIT = coupled(0)

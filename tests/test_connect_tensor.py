@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import affinities, dynamic_connectome, tensor_factorisation, weighted_blocks
-from patchclamp.connect.tensor_factorisation import match_components
-from patchclamp.errors import PatchclampError
+from patchclamp.connect.groups.tensor_factorisation import match_components
 from patchclamp.truth.populations_coded import motifs
 
 PLANTED = motifs(0)

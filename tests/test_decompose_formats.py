@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import linear, relu
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import SparseDictionary, load_dictionary
-from patchclamp.errors import PatchclampError
 
 UNITS, FEATURES, OUT = 12, 40, 9
 RANDOM = torch.Generator().manual_seed(0)
@@ -405,7 +405,7 @@ def test_what_saelens_has_no_architecture_for_is_written_under_a_name_it_refuses
 
 
 def test_sparse_codes_never_hold_more_than_a_piece_of_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    from patchclamp.decompose import sparse_dictionary
+    from patchclamp.decompose.dictionaries import sparse_dictionary
 
     seen: list[int] = []
     original = SparseDictionary.pre_activations

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import ICA, NMF, PCA, SNMF, load_dictionary, match
-from patchclamp.decompose.stored import StoredDictionary
-from patchclamp.errors import PatchclampError
+from patchclamp.nouns.dictionary import StoredDictionary
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from patchclamp import Recording
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import SparseDictionary, quality, splice
 from patchclamp.decompose.sae.splice import target_mean
-from patchclamp.errors import PatchclampError
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import Edit
-from patchclamp.units import Site
 from record_subject import tiny_subject
 
 SITE = "resid_post.0"

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from patchclamp import Recording
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import (
     METHODS,
     JumpReLU,
@@ -25,12 +26,10 @@ from patchclamp.decompose import (
 )
 from patchclamp.decompose.sae import ARCHITECTURES, MatchingPursuitDictionary, architecture, support
 from patchclamp.decompose.sae.auxiliary import auxiliary_loss, restart
-from patchclamp.decompose.sae.base import Moment
-from patchclamp.decompose.sae.core import Geometry, Pass
+from patchclamp.decompose.sae.core import Geometry, Moment, Pass
 from patchclamp.decompose.sae.feed import PIECE, Feed
 from patchclamp.decompose.sae.training import Run, Sides, centre
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.nouns.units import Site
 
 SITE = "mlp_act.0"
 
@@ -342,7 +341,7 @@ def test_an_epoch_is_every_row_once_and_needs_the_buffer_only() -> None:
 
 
 def test_only_content_is_learnt_from() -> None:
-    from patchclamp._samples import Samples
+    from patchclamp.nouns.recording.samples import Samples
 
     x, _ = planted(600)
     loud = x.clone()

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import NMF, SNMF, hierarchy, match, refine, stability, unexplained_variance
-from patchclamp.decompose import snmf_updates as step
 from patchclamp.decompose.base import Activity
-from patchclamp.decompose.nnls import encode_non_negative, non_negative_codes
-from patchclamp.decompose.non_negative import SNMFDictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples
+from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
+from patchclamp.decompose.factor import snmf_updates as step
+from patchclamp.decompose.factor.nnls import encode_non_negative, non_negative_codes
+from patchclamp.nouns.recording.recording import Recording, Samples
 
 
 def planted(seed: int = 0, samples: int = 1500, signed: bool = True) -> tuple[Tensor, Tensor]:

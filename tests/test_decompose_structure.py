@@ -12,18 +12,23 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 
 import planted
-from patchclamp.decompose._flow import batches_of, counted
-from patchclamp.decompose._leiden import leiden, modularity
-from patchclamp.decompose.bricks import Partition, balanced_kmeans, partition_weights
-from patchclamp.decompose.dark_matter import dark_matter
-from patchclamp.decompose.discrete import codes_of, discrete_codes
-from patchclamp.decompose.interaction import InteractionBasis, degeneracy, modules
-from patchclamp.decompose.lib import LinearBasis, LocalInteractionBasis, effects, interaction_edges
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.structure.bricks import Partition, balanced_kmeans, partition_weights
+from patchclamp.decompose.structure.dark_matter import dark_matter
+from patchclamp.decompose.structure.discrete import codes_of, discrete_codes
+from patchclamp.decompose.structure.flow import batches_of, counted
+from patchclamp.decompose.structure.interaction import InteractionBasis, degeneracy, modules
+from patchclamp.decompose.structure.leiden import leiden, modularity
+from patchclamp.decompose.structure.lib import (
+    LinearBasis,
+    LocalInteractionBasis,
+    effects,
+    interaction_edges,
+)
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.recording import Recording, Samples
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.units import Site
 from test_attribute_language import TokenModel, items
 from tiny import tiny_model
 

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from patchclamp import Recording
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import (
     AttentionSAE,
     Crosscoder,
@@ -19,11 +20,10 @@ from patchclamp.decompose import (
     load_dictionary,
     quality,
 )
-from patchclamp.decompose.attention_sae import by_head, by_source, head_shares
-from patchclamp.decompose.crosscoder import CrosscoderDictionary
-from patchclamp.decompose.transcoder import parts_along
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.decompose.sae.attention_sae import by_head, by_source, head_shares
+from patchclamp.decompose.sae.crosscoder import CrosscoderDictionary
+from patchclamp.decompose.sae.transcoder import parts_along
+from patchclamp.nouns.units import Site
 from record_subject import tiny_subject
 
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import METHODS, decode_directions, lm_head
-from patchclamp.errors import PatchclampError
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import exemplars_as_html, exemplars_as_text, expertise, render_exemplars
 from patchclamp.describe.expertise import prevalence_free_precision
-from patchclamp.errors import PatchclampError
 from patchclamp.measure import Exemplars, Selectivity
-from patchclamp.recording import Samples
+from patchclamp.nouns.recording.recording import Samples
 
 
 def measured(n_permutations=99, units=40, n=400, seed=0):

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import FUNCTIONS, ChatClient, LLMDescriber, executable_describer, score_describer
 from patchclamp.describe.functions import Answer, Query, sentences
 from patchclamp.describe.numeric import FORMS, Formula, fit_formula, formula_from_json
 from patchclamp.describe.predicates import Pattern
-from patchclamp.errors import PatchclampError
 from rule_server import serving
 
 

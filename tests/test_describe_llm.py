@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Split, Tokens, windows_of
 from patchclamp.describe.llm import ChatClient, LLMJudge, explain
 from patchclamp.describe.llm.prompts import explain_messages, marked, read_explanation, read_list
 from patchclamp.describe.scoring import detection, fuzzing, simulation
-from patchclamp.errors import PatchclampError
 from rule_server import serving
 
 HELLO = [{"role": "system", "content": "Explanation:"}, {"role": "user", "content": "a <<b>>"}]

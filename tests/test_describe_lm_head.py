@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import SparseDictionary
-from patchclamp.describe import _extremes, decode_directions, lm_head
-from patchclamp.describe._extremes import Rows, extremes
-from patchclamp.errors import PatchclampError
+from patchclamp.describe import decode_directions, lm_head
+from patchclamp.describe.search import extremes as _extremes
+from patchclamp.describe.search.extremes import Rows, extremes
 from patchclamp.subjects import open_subject
 from tiny import tiny_model
 

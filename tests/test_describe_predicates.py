@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Tokens
 from patchclamp.describe.predicates import (
     PATTERNS,
@@ -27,7 +28,6 @@ from patchclamp.describe.predicates import (
     WordSet,
     predicate_from_json,
 )
-from patchclamp.errors import PatchclampError
 from patchclamp.measure import WordNet
 
 TEXT = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Description, Split, Tokens, windows_of
 from patchclamp.describe.predicates import Near, Not, Or, Position, TokenSet
 from patchclamp.describe.scoring import (
@@ -18,7 +19,6 @@ from patchclamp.describe.scoring import (
     simulation,
 )
 from patchclamp.describe.scoring.base import weighted_auc
-from patchclamp.errors import PatchclampError
 
 WIDTH = 8
 TRUE = ("cat", "dog")

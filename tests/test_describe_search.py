@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from patchclamp._sparse import SparseCodes
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Description, Split, Tokens, search_description
-from patchclamp.describe.candidates import candidates_of
 from patchclamp.describe.predicates import (
     Affix,
     After,
@@ -24,8 +23,9 @@ from patchclamp.describe.predicates import (
     TokenSet,
     predicate_from_json,
 )
-from patchclamp.errors import PatchclampError
+from patchclamp.describe.search.candidates import candidates_of
 from patchclamp.measure import WordNet
+from patchclamp.nouns.recording.sparse import SparseCodes
 
 ANIMAL = "noun:00015388"
 

@@ -98,7 +98,7 @@ def test_code_runs_and_prints_what_the_page_says(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_on_the_page_exist(page: Path) -> None:
-    from patchclamp._cli import COMMANDS
+    from patchclamp.app.commands import COMMANDS
 
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in blocks(page):
@@ -121,7 +121,7 @@ def test_the_page_of_a_verb_names_every_method(verb: str) -> None:
 
 
 def test_the_tasks_page_names_every_task() -> None:
-    from patchclamp.tasks import TASKS
+    from patchclamp.nouns.tasks.builtin import TASKS
 
     text = (ROOT / "docs" / "tasks.md").read_text()
     assert not [name for name in TASKS if f"`{name}`" not in text]
@@ -129,7 +129,7 @@ def test_the_tasks_page_names_every_task() -> None:
 
 def test_peers_page_and_aliases_agree() -> None:
     """Each TransformerLens name on the page parses to the address that the page gives for it."""
-    from patchclamp.units import parse_site
+    from patchclamp.nouns.units import parse_site
 
     rows = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)`", (ROOT / "docs" / "peers.md").read_text(), re.MULTILINE)
     assert len(rows) >= 10
@@ -141,7 +141,7 @@ def test_the_measure_in_add_a_method_is_right() -> None:
     """Its block defines `Span`; here it is cut, merged, saved and restored."""
     import torch
 
-    from patchclamp.recording import Samples
+    from patchclamp.nouns.recording.recording import Samples
 
     namespace: dict[str, Any] = {"__name__": "page"}
     for block in blocks(ROOT / "docs" / "add-a-method.md"):

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.linear_model import Ridge as Reference
 from sklearn.model_selection import KFold
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding import (
     BandedRidge,
     Blocked,
@@ -21,7 +22,6 @@ from patchclamp.compare.encoding import (
     spearman_brown,
     split_half,
 )
-from patchclamp.errors import PatchclampError
 
 
 def test_ridge_is_that_of_scikit_learn() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding import (
     AttentionReadout,
     BandedRidge,
@@ -16,7 +17,6 @@ from patchclamp.compare.encoding import (
     Ridge,
     retrieval,
 )
-from patchclamp.errors import PatchclampError
 
 
 def planted_maps(seed: int, units: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import Edit, LanguageModel, TensorTask, TorchModule, open_subject
-from patchclamp.subjects.batch import right_pad
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import right_pad
 
 
 class Net(nn.Module):

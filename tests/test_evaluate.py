@@ -11,12 +11,12 @@ from scipy import stats
 from torch import nn
 
 import planted
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import agreement, compare, faithfulness, row_space
-from patchclamp.evaluate.faithfulness import default_sizes
-from patchclamp.scores import Scores
+from patchclamp.evaluate.circuits.faithfulness import default_sizes
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.units import Site
 
 
 class Toy(nn.Module):

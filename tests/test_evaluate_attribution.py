@@ -12,17 +12,11 @@ from scipy import stats
 import planted
 from evaluate_toys import UNITS, linear, scores, toy, untouched
 from patchclamp.attribute import activation_patching, attribution_patching
-from patchclamp.errors import PatchclampError
-from patchclamp.evaluate import (
-    calibration,
-    compare,
-    comprehensiveness,
-    insertion_deletion,
-    rank_agreement,
-)
-from patchclamp.evaluate._weighted import MEASURES, weighted_compare
-from patchclamp.scores import Scores
-from patchclamp.units import Site, Units
+from patchclamp.base.errors import PatchclampError
+from patchclamp.evaluate import calibration, compare, comprehensiveness, insertion_deletion, rank_agreement
+from patchclamp.evaluate.scores.weighted import MEASURES, weighted_compare
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site, Units
 
 ALL = "units.out"
 

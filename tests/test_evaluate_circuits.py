@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from evaluate_toys import DELTA, UNITS, gate, linear, scores, toy, untouched
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import areas, check_held_out, completeness, minimality, redundancy
-from patchclamp.evaluate._sets import halves
-from patchclamp.evaluate.faithfulness import faithfulness
+from patchclamp.evaluate.circuits.faithfulness import faithfulness
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
 from patchclamp.subjects import TensorTask
-from patchclamp.task import Item, Task
+from patchclamp.subjects.clamp.bench import halves
 from patchclamp.truth import load_truth
 
 ALL = "units.out"

@@ -12,7 +12,7 @@ from torch import nn
 import planted
 from evaluate_toys import UNITS, scores, toy, untouched
 from patchclamp.attribute import activation_patching, attribution_patching
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import (
     METHODS,
     benjamini_yekutieli,
@@ -25,9 +25,9 @@ from patchclamp.evaluate import (
     stability,
     stability_of_sets,
 )
-from patchclamp.scores import Scores
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.units import Site
 
 READOUT = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
 

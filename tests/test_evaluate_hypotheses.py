@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from evaluate_toys import UNITS, gate, linear, scores, toy, untouched
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import (
     auroc,
     equivalence,
@@ -21,7 +21,7 @@ from patchclamp.evaluate import (
     sign_equivalence,
     sufficiency,
 )
-from patchclamp.units import Site, Units
+from patchclamp.nouns.units import Site, Units
 
 ALL = "units.out"
 
@@ -170,7 +170,7 @@ def test_paths_are_drawn_uniformly():
     """Three paths of unequal length, one through a node that is an output too."""
     edges = [("in", "out"), ("in", "a"), ("a", "b"), ("b", "out")]
     rng = np.random.default_rng(0)
-    from patchclamp.evaluate.paths import Paths
+    from patchclamp.evaluate.circuits.paths import Paths
 
     ways = Paths(edges, outputs=["out", "a"])
     assert ways.total == 3

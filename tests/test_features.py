@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 import planted
 from patchclamp.attribute import METHODS, attribution_patching, direct_logit_attribution
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import SparseDictionary
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
 from patchclamp.intervene import Reference, effect
-from patchclamp.intervention import Intervention
 from patchclamp.measure import Exemplars, FiringRate
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.recording.recording import Layout, Recording, Samples, StoreWriter
+from patchclamp.nouns.units import Site
 from patchclamp.record import record
-from patchclamp.recording import Layout, Recording, Samples, StoreWriter
 from patchclamp.subjects import Edit, TensorTask, TorchModule, VisionModel
-from patchclamp.subjects.dictionaries import fingerprint
-from patchclamp.subjects.edits import compile_interventions
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.edits import compile_interventions
+from patchclamp.subjects.clamp.features import fingerprint
 from record_subject import texts, tiny_subject
 from test_attribute_language import TokenModel, items
 from test_engine import no_hooks

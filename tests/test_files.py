@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record import file_contents, open_recording
-from patchclamp.recording import Recording, SpikeTrains
 
 RNG = np.random.default_rng(0)
 ACTIVITY = RNG.normal(size=(60, 4))
@@ -268,7 +269,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     from typer.testing import CliRunner
 
-    from patchclamp.cli import app
+    from patchclamp.app.cli import app
 
     np.savez(tmp_path / "a.npz", **FIELDS)
     found = CliRunner().invoke(app, ["open", str(tmp_path / "a.npz"), "--json", "--what", "activity"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import (
     PSTH,
     Measure,
@@ -24,7 +24,8 @@ from patchclamp.measure import (
     split_half,
     tuning,
 )
-from patchclamp.recording import Recording, Samples, SpikeTrains
+from patchclamp.nouns.recording.recording import Recording, Samples
+from patchclamp.nouns.recording.spikes import SpikeTrains
 
 
 def trials(values: np.ndarray, label: np.ndarray) -> Recording:

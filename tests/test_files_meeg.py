@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.record import file_contents, open_recording
 
 mne = pytest.importorskip("mne")

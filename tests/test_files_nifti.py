@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.record import file_contents, open_recording
 
 nibabel = pytest.importorskip("nibabel")

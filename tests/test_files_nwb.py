@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record import file_contents, open_recording
-from patchclamp.recording import Recording, SpikeTrains
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 pynwb = pytest.importorskip("pynwb")

@@ -11,8 +11,8 @@ import pytest
 import torch
 import transformers
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.gguf import LAYOUTS, load_gguf
+from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.files.gguf import LAYOUTS, load_gguf
 
 QUANTISED = gguf.GGMLQuantizationType.Q8_0
 SIZES: dict[str, Any] = {

@@ -9,8 +9,8 @@ import gguf
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.gguf_tokenizer import SPLITS, load_gguf_tokenizer
+from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.files.gguf_tokenizer import SPLITS, load_gguf_tokenizer
 
 SPECIAL = ["<bos>", "<eos>"]
 TOKENS = [*SPECIAL, *sorted(ByteLevel.alphabet()), "ĠĠ", "11", "Ġ1", "hi", "é", "Ã©", "<tool>"]

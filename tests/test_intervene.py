@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 import planted
-from patchclamp._statistics import holm
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import holm
 from patchclamp.intervene import Reference, control_changes, effect, joint_effect, matched_sets
-from patchclamp.intervention import Intervention
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.subjects.matching import matched_order, members
-from patchclamp.subjects.trial import run_trial
-from patchclamp.units import Site, Units
+from patchclamp.subjects.clamp.matching import matched_order, members
+from patchclamp.subjects.clamp.trial import run_trial
 
 HEAD = f"head.{planted.LAYER}[{planted.HEAD}]"
 

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 import planted
-from patchclamp.errors import PatchclampError
-from patchclamp.intervention import KINDS, Intervention
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.intervention import KINDS, Intervention
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.subjects.batch import Batch, Pair
-from patchclamp.subjects.edits import compile_interventions
-from patchclamp.subjects.reference import Reference
-from patchclamp.task import Item, Task
-from patchclamp.units import Site, Units
+from patchclamp.subjects.clamp.batch import Batch, Pair
+from patchclamp.subjects.clamp.edits import compile_interventions
+from patchclamp.subjects.clamp.reference import Reference
 
 SPECIAL = {
     "clamp": {"value": 2.0},

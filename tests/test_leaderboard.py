@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from patchclamp import cli
+from patchclamp.app import cli
 from patchclamp.attribute import activation_patching
-from patchclamp.errors import PatchclampError
+from patchclamp.base.areas import area, area_over_items, chance_of_largest, rounded
+from patchclamp.base.errors import PatchclampError
 from patchclamp.study.leaderboard import ADAPTORS, Board, Truth, compare, leaderboard, register, render
 from patchclamp.study.leaderboard import docs as pages
-from patchclamp.study.leaderboard.areas import area, area_over_items, chance_of_largest, rounded
 from patchclamp.study.leaderboard.base import VERDICTS, Outcome
 from patchclamp.study.leaderboard.dictionaries import judge_dictionary, matched_cosines
 from patchclamp.study.leaderboard.memory import peak

@@ -12,8 +12,8 @@ import torch
 import transformers
 from torch import nn
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.loading import fingerprint, load_model
+from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.files.loading import fingerprint, load_model
 
 
 def tiny_llama(**changes: Any) -> Any:

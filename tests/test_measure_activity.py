@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import (
     Coactivation,
     DeadUnits,
@@ -20,8 +20,8 @@ from patchclamp.measure import (
     Quantiles,
     Sparsity,
 )
-from patchclamp.measure.histogram import Buckets
-from patchclamp.recording import Samples
+from patchclamp.measure.activity.histogram import Buckets
+from patchclamp.nouns.recording.recording import Samples
 
 
 def fed(measure: Measure, x: torch.Tensor, batch: int = 50) -> Measure:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import (
     ActivationCodes,
     AdaptiveInformation,
@@ -25,9 +25,9 @@ from patchclamp.measure import (
     kde_bounds,
     lempel_ziv,
 )
-from patchclamp.measure.distances import squared
-from patchclamp.measure.information import code_entropy, code_information, joint_codes
-from patchclamp.recording import Samples
+from patchclamp.measure.activity.distances import squared
+from patchclamp.measure.activity.information import code_entropy, code_information, joint_codes
+from patchclamp.nouns.recording.recording import Samples
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

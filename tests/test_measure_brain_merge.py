@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import METHODS, Measure, PatternCheck
-from patchclamp.measure.kept import hashed
-from patchclamp.recording import Samples
+from patchclamp.measure.activity.kept import hashed
+from patchclamp.nouns.recording.recording import Samples
 from test_measure_merge import assert_same, measured
 
 UNITS = 11  # more than a byte of bits

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import (
     ActivationPatterns,
     PatternCheck,
@@ -20,7 +20,7 @@ from patchclamp.measure import (
     union_density,
     union_false_match,
 )
-from patchclamp.recording import Samples
+from patchclamp.nouns.recording.recording import Samples
 
 
 def rows(n: int, label: torch.Tensor | None = None) -> Samples:

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import CETT, cett, cett_threshold, ppl_sparsity, threshold_runner
-from patchclamp.recording import Samples
+from patchclamp.nouns.recording.recording import Samples
 from patchclamp.subjects import LanguageModel
 
 

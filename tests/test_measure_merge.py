@@ -11,9 +11,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import METHODS, Measure, Moments
-from patchclamp.recording import Samples
+from patchclamp.nouns.recording.recording import Samples
 
 UNITS = 5
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import AttentionSinks, Exemplars, MassiveActivations, contexts
-from patchclamp.recording import Samples
+from patchclamp.nouns.recording.recording import Samples
 from patchclamp.subjects import LanguageModel
 
 

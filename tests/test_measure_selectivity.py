@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, mutual_info_score, roc_auc_score
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.shuffles import Shuffle
 from patchclamp.measure import SUPERSENSES, Selectivity, WordNet
-from patchclamp.measure.permute import Shuffle
-from patchclamp.recording import Samples
+from patchclamp.nouns.recording.recording import Samples
 
 
 def rows(

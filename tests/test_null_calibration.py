@@ -10,8 +10,10 @@ import torch
 from benchmarks.common import RESULTS
 
 from patchclamp.attribute import activation_patching
-from patchclamp.study import ability, findings
-from patchclamp.study.null import bystander_task, bystanders, clopper_pearson, null_claims, null_rate
+from patchclamp.study import ability
+from patchclamp.study.null import clopper_pearson, null_claims, null_rate
+from patchclamp.study.report import findings
+from patchclamp.truth.bystanders import bystander_task, bystanders
 
 RUNS = 8
 
@@ -34,7 +36,7 @@ def test_clopper_pearson_by_hand():
 def test_bystanders_move_items_and_not_the_mean():
     """Heads' effects are as large as a third of the metric on an item, and zero on average over many."""
     subject, task = bystanders(3), bystander_task(1600, 3)
-    values = ability._evaluate(subject, task, "clean", 400)[0]
+    values = item_values(subject, task, "clean", 400)[0]
     scores = activation_patching(subject, task.take(400), "head.*", direction="noising", batch_size=800)
     site = scores.sites[0]
     per_item = scores.values[site] / float(values.mean())

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from patchclamp._optional import new_figure, optional
-from patchclamp.connect import correlation, plot_graph
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.optional import new_figure, optional
+from patchclamp.connect import correlation
 
 
 def test_a_module_that_is_there_is_that_module() -> None:
@@ -20,7 +20,7 @@ def test_a_module_that_is_there_is_that_module() -> None:
     ("module", "use"),
     [
         ("matplotlib.figure", lambda graph: new_figure(2, 2)),
-        ("matplotlib.figure", plot_graph),
+        ("matplotlib.figure", lambda graph: graph.plot()),
         ("networkx", lambda graph: graph.to_networkx()),
     ],
 )

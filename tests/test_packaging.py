@@ -102,6 +102,6 @@ def test_licence_text_is_whole() -> None:
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    script = "import sys, patchclamp, patchclamp.cli; print([m for m in ('torch', 'transformers', 'zarr') if m in sys.modules])"
+    script = "import sys, patchclamp, patchclamp.app.cli; print([m for m in ('torch', 'transformers', 'zarr') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

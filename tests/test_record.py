@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.record import documents, plan, record
 from patchclamp.record.corpus import read_corpus, tokenise
 from patchclamp.record.schedule import cut_batches
-from patchclamp.recording import Recording, Samples
 from patchclamp.subjects import LanguageModel
 from record_subject import Letters, damaged, texts, tiny_subject
 from tiny import tiny_model

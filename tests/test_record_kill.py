@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.record import record
-from patchclamp.recording import Recording
 from record_subject import texts, tiny_subject
 from test_record import same_tree
 

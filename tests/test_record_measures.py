@@ -10,11 +10,11 @@ import xarray as xr
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import CETT, Coactivation, Exemplars, Importance, Moments
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.record import api, measure_recording, record
 from patchclamp.record.plan import _TOKENIZERS, tokenizer_fingerprint
-from patchclamp.recording import Recording
 from record_subject import damaged, texts, tiny_subject
 
 SUBJECT = tiny_subject()

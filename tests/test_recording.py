@@ -14,9 +14,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples, SparseCodes
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording, Samples, SparseCodes
+from patchclamp.nouns.units import Site
 
 N = 300
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchclamp.study.figures import Series, curves, forest, heat_map, scatter
-from patchclamp.study.report import render
-from patchclamp.study.svg import element, linear, log_scale, ticks
-from patchclamp.study.text import number, percent
+from patchclamp.draw.svg import element, linear, log_scale, ticks
+from patchclamp.study.report.figures import Series, curves, forest, heat_map, scatter
+from patchclamp.study.report.report import render
+from patchclamp.study.report.text import number, percent
 from report_data import invented, invented_claim
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(1)>'

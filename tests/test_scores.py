@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Control, Effect, Scores, metric_name
-from patchclamp.units import Site, Units
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Control, Effect, Scores, metric_name
+from patchclamp.nouns.units import Site, Units
 
 HEAD, MLP = Site("head", 1), Site("mlp_out", 0)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from patchclamp._statistics import (
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import (
     benjamini_hochberg,
     bootstrap_interval,
     bootstrap_statistic,
@@ -15,7 +16,6 @@ from patchclamp._statistics import (
     resamples,
     sign_flip_max_null,
 )
-from patchclamp.errors import PatchclampError
 
 
 def test_bootstrap_agrees_with_scipy():

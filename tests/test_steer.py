@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import planted
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Description, predicates
-from patchclamp.errors import PatchclampError
 from patchclamp.intervene import match_kl, steer
-from patchclamp.intervention import Intervention
+from patchclamp.nouns.intervention import Intervention
 from patchclamp.study.steering import steered_texts
 
 PROMPTS = ["w1 w2", "w3 w4 w5 w6", "w7"]

@@ -10,11 +10,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import planted
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import read_json
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
-from patchclamp.study.jsonfile import read_json
-from patchclamp.task import Task
-from patchclamp.units import Units
 
 SMALL = StudyOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1, 2, 3), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=4,

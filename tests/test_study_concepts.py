@@ -10,14 +10,15 @@ import torch
 from sklearn.metrics import average_precision_score
 
 import planted
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.texts import TextTask
+from patchclamp.nouns.units import Site, Unit
 from patchclamp.study.claims import read_claims
 from patchclamp.study.concepts import ConceptOptions, load_labelled, run_concept_study
 from patchclamp.study.concepts.activity import pooled_activity
 from patchclamp.study.concepts.selective import find_experts
 from patchclamp.study.verify import verify_claims
-from patchclamp.subjects.texts import TextTask, mean_log_probability
-from patchclamp.units import Site, Unit
+from patchclamp.subjects.texts import mean_log_probability
 
 FAST = ConceptOptions(per_label=30, n_units=2, n_permutations=30, sizes=(1, 2), n_described=1, max_tokens=16)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import planted
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
 from patchclamp.study.features import _verdict, attach_saved
-from patchclamp.units import Units
 
 OPTIONS = StudyOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1,), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=2,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site, Units
+from patchclamp.study.report.tables import score_interval, strongest_role
 from patchclamp.study.select import choose_size, ranked, select_units
 from patchclamp.study.share import ratio_interval
-from patchclamp.study.tables import score_interval, strongest_role
-from patchclamp.units import Site, Units
 
 A, B = Site("head", 0), Site("head", 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import planted
 from patchclamp.attribute import METHODS
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.study import StudyOptions
 from patchclamp.study.sidebyside import compare_methods
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import ByT5Tokenizer
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import METRICS, Metric, Task, require_ability, split_groups
 from patchclamp.subjects import LanguageModel
-from patchclamp.task import METRICS, Item, Metric, Task, require_ability, split_groups
 from task_tokenizer import build
 from tiny import tiny_model
 

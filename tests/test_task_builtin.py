@@ -5,12 +5,13 @@ from collections import Counter
 
 import pytest
 
-from patchclamp.errors import PatchclampError
-from patchclamp.task import Item, Task
-from patchclamp.tasks import CORRUPTIONS, TASKS, _build, load_task
-from patchclamp.tasks._countries import CAPITALS
-from patchclamp.tasks._words import BAD, GOOD, MEN, WOMEN
-from patchclamp.tasks.pronouns import TEMPLATES
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.builtin import CORRUPTIONS, TASKS, _build, load_task
+from patchclamp.nouns.tasks.builtin._countries import CAPITALS
+from patchclamp.nouns.tasks.builtin._words import BAD, GOOD, MEN, WOMEN
+from patchclamp.nouns.tasks.builtin.pronouns import TEMPLATES
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
 from task_tokenizer import build, for_tasks
 
 EVERY = [(name, corruption) for name, known in CORRUPTIONS.items() for corruption in known]

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
-from patchclamp.task import Item, Task
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
 
 TEXT = st.text(min_size=1, max_size=20).filter(lambda t: t.strip())
 

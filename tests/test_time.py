@@ -11,9 +11,10 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchclamp._time_split import autocorrelation
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples, SpikeTrains
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import autocorrelation
+from patchclamp.nouns.recording.recording import Recording, Samples
+from patchclamp.nouns.recording.spikes import SpikeTrains
 
 STEP = 0.1
 

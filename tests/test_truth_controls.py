@@ -9,10 +9,10 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
-from patchclamp._statistics import bootstrap_interval
 from patchclamp.attribute import METHODS
-from patchclamp.errors import PatchclampError
-from patchclamp.evaluate.row_space import row_space
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.evaluate.subspaces.row_space import row_space
 from patchclamp.subjects import TorchModule, open_subject
 from patchclamp.truth import TRUTHS, Circuit, Population, load_truth, twin
 from patchclamp.truth.controls_grid import difull
@@ -239,7 +239,7 @@ def test_what_cannot_be_opened_is_said(source: str, options: dict[str, str], mes
 
 
 def test_the_command_line_opens_them(capsys: pytest.CaptureFixture[str]) -> None:
-    from patchclamp.cli import run
+    from patchclamp.app.cli import run
 
     assert run(["sites", "truth:and", "--json"]) == 0
     assert '"site": "units.out"' in capsys.readouterr().out

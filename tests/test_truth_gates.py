@@ -11,9 +11,9 @@ import torch
 
 from patchclamp.attribute import METHODS
 from patchclamp.attribute.activation_patching import activation_patching
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.intervene import joint_effect
-from patchclamp.intervention import Intervention
+from patchclamp.nouns.intervention import Intervention
 from patchclamp.truth import TRUTHS, Circuit, Truth, load_truth, register
 from patchclamp.truth.gates import GATES
 

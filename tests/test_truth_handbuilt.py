@@ -10,9 +10,9 @@ import torch
 from scipy.stats import rankdata
 
 from patchclamp.attribute import METHODS
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.intervene import effect
-from patchclamp.intervention import Intervention
+from patchclamp.nouns.intervention import Intervention
 from patchclamp.truth import Circuit, load_truth
 from patchclamp.truth.induction import Induction, induction
 from patchclamp.truth.rasp import (

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from patchclamp.attribute import activation_patching, attribution_patching, integrated_gradients
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.truth import planted as planted_module
 from patchclamp.truth.base import TRUTHS, Circuit, Planted, load_truth
 from patchclamp.truth.planted import RECIPES, PlantSettings, plant, planted_circuit

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.truth import populations
 from patchclamp.truth.base import TRUTHS, Population, load_truth
 from patchclamp.truth.populations_coded import motifs

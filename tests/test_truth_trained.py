@@ -9,17 +9,10 @@ import pytest
 import torch
 
 from patchclamp.attribute import activation_patching
-from patchclamp.errors import PatchclampError
-from patchclamp.intervention import Intervention
-from patchclamp.subjects.edits import compile_interventions
-from patchclamp.truth import (
-    _weights,
-    modular,
-    strict,
-    strict_entries,
-    strict_facts,
-    training,
-)
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.subjects.clamp.edits import compile_interventions
+from patchclamp.truth import _weights, modular, strict, strict_entries, strict_facts, training
 from patchclamp.truth._weights import FOLDER, load_weights, read_index, rounded, save_weights
 from patchclamp.truth.base import TRUTHS, Circuit, Planted, load_truth
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchclamp.errors import PatchclampError
-from patchclamp.units import FIXED_POINTS, LAYER_POINTS, Site, Unit, Units, parse_site, parse_unit
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import FIXED_POINTS, LAYER_POINTS, Site, Unit, Units, parse_site, parse_unit
 
 SITES = st.one_of(
     st.builds(Site, st.sampled_from(sorted(LAYER_POINTS)), st.integers(0, 99)),

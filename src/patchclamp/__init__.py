@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from patchclamp.base.version import __version__ as __version__
 
 _WHERE = {
     "open_subject": "patchclamp.subjects",
@@ -17,24 +17,24 @@ _WHERE = {
     "TorchModule": "patchclamp.subjects",
     "TensorTask": "patchclamp.subjects",
     "Edit": "patchclamp.subjects",
-    "Site": "patchclamp.units",
-    "Unit": "patchclamp.units",
-    "Units": "patchclamp.units",
-    "Task": "patchclamp.task",
-    "Item": "patchclamp.task",
-    "load_task": "patchclamp.tasks",
-    "Intervention": "patchclamp.intervention",
-    "Scores": "patchclamp.scores",
-    "Effect": "patchclamp.scores",
-    "Recording": "patchclamp.recording",
-    "Samples": "patchclamp.recording",
-    "SpikeTrains": "patchclamp.recording",
+    "Site": "patchclamp.nouns.units",
+    "Unit": "patchclamp.nouns.units",
+    "Units": "patchclamp.nouns.units",
+    "Task": "patchclamp.nouns.tasks.task",
+    "Item": "patchclamp.nouns.tasks.task",
+    "load_task": "patchclamp.nouns.tasks.builtin",
+    "Intervention": "patchclamp.nouns.intervention",
+    "Scores": "patchclamp.nouns.scores",
+    "Effect": "patchclamp.nouns.scores",
+    "Recording": "patchclamp.nouns.recording.recording",
+    "Samples": "patchclamp.nouns.recording.recording",
+    "SpikeTrains": "patchclamp.nouns.recording.spikes",
     "open_recording": "patchclamp.record",
     "effect": "patchclamp.intervene",
     "faithfulness": "patchclamp.evaluate",
     "agreement": "patchclamp.evaluate",
     "run_study": "patchclamp.study",
-    "PatchclampError": "patchclamp.errors",
+    "PatchclampError": "patchclamp.base.errors",
 }
 
 __all__ = list(_WHERE)

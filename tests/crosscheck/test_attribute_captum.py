@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from patchclamp.attribute import attribution_patching, integrated_gradients
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
-from patchclamp.units import Site
 
 captum = pytest.importorskip("captum.attr")
 pytestmark = pytest.mark.crosscheck

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patchclamp.connect import tensor_factorisation
-from patchclamp.connect.tensor_factorisation import match_components
+from patchclamp.connect.groups.tensor_factorisation import match_components
 
 pytestmark = pytest.mark.crosscheck
 tensorly = pytest.importorskip("tensorly")

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from patchclamp.nouns.units import parse_site
 from patchclamp.subjects import LanguageModel
-from patchclamp.units import parse_site
 
 pytestmark = pytest.mark.crosscheck
 

@@ -14,9 +14,9 @@ from patchclamp.attribute import (
     relevance_patching,
     relevance_rules,
 )
+from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.units import Site
 from patchclamp.subjects import open_subject
-from patchclamp.tasks import load_task
-from patchclamp.units import Site
 
 pytestmark = pytest.mark.smollm2
 

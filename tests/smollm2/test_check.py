@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from patchclamp.subjects import open_subject
-from patchclamp.subjects.check import check_subject
+from patchclamp.subjects.proof.check import check_subject
 
 
 @pytest.mark.smollm2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from patchclamp import open_subject
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Split, Tokens, lm_head, search_description
-from patchclamp.errors import PatchclampError
 from patchclamp.measure import WordNet
 from patchclamp.record import documents, record
 

@@ -20,7 +20,7 @@ import pytest
 
 from patchclamp.describe import ChatClient, LLMJudge, Split, Tokens, explain, windows_of
 from patchclamp.describe.scoring import detection
-from patchclamp.subjects.embedded import EMBEDDED, converted
+from patchclamp.subjects.files.embedded import EMBEDDED, converted
 
 NEEDED = ("fastapi", "uvicorn", "openai", "pydantic")
 missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]

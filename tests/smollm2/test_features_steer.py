@@ -14,7 +14,7 @@ from patchclamp import open_subject
 from patchclamp.decompose import SNMF, TopK
 from patchclamp.describe import Split, Tokens, search_description
 from patchclamp.record import documents, record
-from patchclamp.subjects.batch import Edit
+from patchclamp.subjects.clamp.batch import Edit
 
 pytestmark = pytest.mark.smollm2
 SITE = "mlp_act.8"

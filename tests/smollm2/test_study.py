@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from patchclamp import open_subject
+from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, load_for_study, run_study, verify_claims
 from patchclamp.study.experiments import Bench
-from patchclamp.units import Units
 
 pytestmark = pytest.mark.smollm2
 
@@ -33,7 +33,7 @@ def study(subject, task, tmp_path_factory):
 
 
 def test_the_five_heads_ranked_first_carry_it_and_random_ones_do_not(subject, task, study):
-    from patchclamp.subjects.reference import Reference
+    from patchclamp.subjects.clamp.reference import Reference
 
     order = study.data["selection"][0]["order"][:5]
     change = {"kind": "mean", "by": "template", "source": "corrupted"}

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.builtin import TASKS
+from patchclamp.nouns.tasks.task import METRICS, require_ability
 from patchclamp.subjects import open_subject
-from patchclamp.task import METRICS, require_ability
-from patchclamp.tasks import TASKS
 
 pytestmark = pytest.mark.smollm2
 

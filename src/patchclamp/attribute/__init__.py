@@ -6,7 +6,7 @@ from patchclamp.attribute.direct_logit_attribution import direct_logit_attributi
 from patchclamp.attribute.integrated_gradients import integrated_gradients
 from patchclamp.attribute.partial_gradients import partial_gradients
 from patchclamp.attribute.relevance_patching import relevance_patching
-from patchclamp.attribute.relevance_rules import RULES, relevance_rules
+from patchclamp.subjects.clamp.relevance_rules import RULES, relevance_rules
 
 METHODS = {
     "activation_patching": activation_patching,

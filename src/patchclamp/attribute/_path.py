@@ -11,9 +11,9 @@ from torch import Tensor
 
 from patchclamp.attribute._shared import Collector, runs_of
 from patchclamp.attribute.attribution_patching import backward
-from patchclamp.attribute.relevance_rules import RulePlan
-from patchclamp.subjects.batch import Batch, Edit, Pair
-from patchclamp.units import Site
+from patchclamp.nouns.units import Site
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.relevance_rules import RulePlan
 
 Gather = Callable[[Site, Float[Tensor, "batch pos *unit"]], None]
 

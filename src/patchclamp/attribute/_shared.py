@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Batch, Pair
-from patchclamp.units import Site, Units
+from patchclamp.subjects.clamp.batch import Batch, Pair
 
 Direction = Literal["denoising", "noising"]
 Positions = Literal["sum", "roles", "each"]

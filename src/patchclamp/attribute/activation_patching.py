@@ -20,11 +20,11 @@ from patchclamp.attribute._shared import (
     runs_of,
     units_of,
 )
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Batch, Edit, Pair
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
 
 EXACT_POINTS = ("head", "attn_out", "mlp_out", "resid_post")
 

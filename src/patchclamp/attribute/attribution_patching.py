@@ -19,11 +19,11 @@ from patchclamp.attribute._shared import (
     choose_sites,
     runs_of,
 )
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Pair
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Pair
 
 COST = "one forward pass, and one forward and backward pass"
 

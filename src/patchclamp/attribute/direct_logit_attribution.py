@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.attribute._formulas import recognise_norm
 from patchclamp.attribute._shared import Collector, Positions, Sites, check_options, choose_sites
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Pair, Run
+from patchclamp.subjects.clamp.batch import Pair, Run
+from patchclamp.subjects.clamp.relevance_formulas import recognise_norm
 from patchclamp.subjects.transformer import Transformer
-from patchclamp.units import Site
 
 _INSIDE = {
     "head": "attn_out",
@@ -75,7 +75,7 @@ def direct_logit_attribution(
     Examples
     --------
     >>> from patchclamp import open_subject
-    >>> from patchclamp.tasks import load_task
+    >>> from patchclamp.nouns.tasks.builtin import load_task
     >>> lm = open_subject("smollm2")                                            # doctest: +SKIP
     >>> direct_logit_attribution(lm, load_task("ioi", lm.tokenizer)).top(5)     # doctest: +SKIP
     """

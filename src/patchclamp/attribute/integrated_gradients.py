@@ -18,12 +18,12 @@ from patchclamp.attribute._shared import (
     check_options,
     choose_sites,
 )
-from patchclamp.attribute.relevance_rules import RulePlan
-from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Pair
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Pair
+from patchclamp.subjects.clamp.relevance_rules import RulePlan
 
 Quadrature = Literal["midpoint", "gauss-legendre"]
 

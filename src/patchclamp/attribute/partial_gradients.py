@@ -20,12 +20,12 @@ from patchclamp.attribute._shared import (
     choose_sites,
     level_of,
 )
-from patchclamp.attribute.relevance_rules import RulePlan
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Pair
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Pair
+from patchclamp.subjects.clamp.relevance_rules import RulePlan
 
 # Points that are the whole stream at a place, or lie outside of the blocks: measured against themselves.
 _WHOLE = frozenset({"resid_pre", "resid_mid", "resid_post"})

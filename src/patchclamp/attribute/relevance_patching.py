@@ -14,9 +14,9 @@ from patchclamp.attribute._shared import (
     choose_sites,
 )
 from patchclamp.attribute.attribution_patching import COST, gradient_times_difference
-from patchclamp.attribute.relevance_rules import DEFAULT_RULES, RulePlan
-from patchclamp.scores import Scores
+from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.relevance_rules import DEFAULT_RULES, RulePlan
 
 
 def relevance_patching(

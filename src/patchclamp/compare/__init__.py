@@ -3,10 +3,10 @@
 from patchclamp.compare.cca import cca, fit_cca, fit_stochastic_cca
 from patchclamp.compare.cka import cka, cka_matrix
 from patchclamp.compare.dissimilarity import dissimilarities, noise_covariance
-from patchclamp.compare.layers import layers
+from patchclamp.compare.layers.layers import layers
+from patchclamp.compare.layers.profile import LayerProfile
 from patchclamp.compare.match_clusters import match_clusters
 from patchclamp.compare.matching import match_units
-from patchclamp.compare.profile import LayerProfile
 from patchclamp.compare.result import Result
 from patchclamp.compare.rsa import ceilings, rsa
 from patchclamp.compare.shape import bures, procrustes

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
-from patchclamp.errors import PatchclampError
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
-from patchclamp.units import Site
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.units import Site
 
 
 def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -> Result:

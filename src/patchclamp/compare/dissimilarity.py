@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from patchclamp.compare._inputs import Matrix, matrix
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, matrix
 
 Kind = Literal["correlation", "euclidean2", "crossnobis", "poisson_kl"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.compare.inputs import Matrix, pair
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp.compare._boot import draw_counts, resampled
-from patchclamp.compare._inputs import Matrix
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.dissimilarity import average_ranks, dissimilarities, square
+from patchclamp.compare.inputs import Matrix
+from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.result import Result
-from patchclamp.errors import PatchclampError
 
 Comparator = Literal["cosine", "pearson", "spearman", "rho_a", "whitened_cosine"]
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
-from patchclamp.errors import PatchclampError
 
 
 def procrustes(

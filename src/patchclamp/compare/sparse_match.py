@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp.compare._inputs import Matrix, pair
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
-from patchclamp.errors import PatchclampError
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.compare._inputs import Matrix
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.compare.shape import _power
-from patchclamp.errors import PatchclampError
 
 
 def stochastic_procrustes(

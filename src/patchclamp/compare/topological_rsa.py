@@ -8,11 +8,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 
-from patchclamp.compare._inputs import Matrix
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.dissimilarity import average_ranks
+from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.compare.rsa import Comparator, _vector, _vectors, conditions_of, rsa
-from patchclamp.errors import PatchclampError
 
 
 def geotopological(vector: Any, low: float = 0.0, high: float = 1.0) -> Matrix:

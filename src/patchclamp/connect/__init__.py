@@ -1,24 +1,23 @@
 """Connect: how do units act on each other?"""
 
-from patchclamp.connect.affinity import Affinities, affinities
 from patchclamp.connect.against import Against, against
-from patchclamp.connect.attention_connectivity import attention_connectivity
-from patchclamp.connect.biclustering import BiClusters, biclustering
-from patchclamp.connect.blocks import Blocks, weighted_blocks
-from patchclamp.connect.cd_nod import cd_nod
-from patchclamp.connect.connectome import DynamicConnectome
-from patchclamp.connect.correlation import correlation
-from patchclamp.connect.functional_connectome import dynamic_connectome
-from patchclamp.connect.glm import glm_coupling
-from patchclamp.connect.graph import Graph
-from patchclamp.connect.heads import head_connectome
-from patchclamp.connect.lagged import lagged_correlation
-from patchclamp.connect.partial import compositional_partial_correlation, partial_correlation
-from patchclamp.connect.pictures import plot_graph
-from patchclamp.connect.stimulus_filter import stimulus_filter
-from patchclamp.connect.switching_glm import state_graphs, switching_glm
-from patchclamp.connect.tensor_factorisation import Factors, tensor_factorisation
-from patchclamp.connect.transfer_entropy import transfer_entropy
+from patchclamp.connect.circuits.heads import head_connectome
+from patchclamp.connect.coupling.attention_connectivity import attention_connectivity
+from patchclamp.connect.coupling.cd_nod import cd_nod
+from patchclamp.connect.coupling.correlation import correlation
+from patchclamp.connect.coupling.glm import glm_coupling
+from patchclamp.connect.coupling.lagged import lagged_correlation
+from patchclamp.connect.coupling.partial import compositional_partial_correlation, partial_correlation
+from patchclamp.connect.coupling.stimulus_filter import stimulus_filter
+from patchclamp.connect.coupling.switching_glm import state_graphs, switching_glm
+from patchclamp.connect.coupling.transfer_entropy import transfer_entropy
+from patchclamp.connect.groups.affinity import Affinities, affinities
+from patchclamp.connect.groups.biclustering import BiClusters, biclustering
+from patchclamp.connect.groups.blocks import Blocks, weighted_blocks
+from patchclamp.connect.groups.connectome import DynamicConnectome
+from patchclamp.connect.groups.functional_connectome import dynamic_connectome
+from patchclamp.connect.groups.tensor_factorisation import Factors, tensor_factorisation
+from patchclamp.nouns.graph import Graph
 
 METHODS = {
     "correlation": correlation,
@@ -56,7 +55,6 @@ __all__ = [
     "head_connectome",
     "lagged_correlation",
     "partial_correlation",
-    "plot_graph",
     "state_graphs",
     "stimulus_filter",
     "switching_glm",

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from patchclamp.connect.graph import Graph
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.graph import Graph
 
 Array = NDArray[np.float64]
 

@@ -9,35 +9,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from patchclamp.decompose.attention_sae import AttentionSAE
 from patchclamp.decompose.base import unexplained_variance
-from patchclamp.decompose.bricks import Bricks, Partition, partition_weights
-from patchclamp.decompose.crosscoder import Crosscoder
-from patchclamp.decompose.dark_matter import DarkMatter, dark_matter
-from patchclamp.decompose.discrete import HeadCodes, discrete_codes
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
+from patchclamp.decompose.factor.hierarchy import Hierarchy, hierarchy, refine
+from patchclamp.decompose.factor.ica import ICA
+from patchclamp.decompose.factor.nmf import NMF
+from patchclamp.decompose.factor.pca import PCA
+from patchclamp.decompose.factor.snmf import SNMF
 from patchclamp.decompose.formats import load_dictionary
-from patchclamp.decompose.hierarchy import Hierarchy, hierarchy, refine
-from patchclamp.decompose.ica import ICA
-from patchclamp.decompose.interaction import InteractionBasis, degeneracy, modules
-from patchclamp.decompose.lib import LinearBasis, LocalInteractionBasis, interaction_edges
-from patchclamp.decompose.nmf import NMF
-from patchclamp.decompose.pca import PCA
-from patchclamp.decompose.sae import (
-    BatchTopK,
-    Gated,
-    JumpReLU,
-    MatchingPursuit,
-    Matryoshka,
-    ReluL1,
-    TopK,
-)
+from patchclamp.decompose.sae import BatchTopK, Gated, JumpReLU, MatchingPursuit, Matryoshka, ReluL1, TopK
+from patchclamp.decompose.sae.attention_sae import AttentionSAE
+from patchclamp.decompose.sae.crosscoder import Crosscoder
 from patchclamp.decompose.sae.metrics import quality
 from patchclamp.decompose.sae.splice import splice
+from patchclamp.decompose.sae.transcoder import Transcoder
 from patchclamp.decompose.scores import Matching, Stability, match, stability
-from patchclamp.decompose.snmf import SNMF
-from patchclamp.decompose.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.stored import StoredDictionary
-from patchclamp.decompose.transcoder import Transcoder
+from patchclamp.decompose.structure.bricks import Bricks, Partition, partition_weights
+from patchclamp.decompose.structure.dark_matter import DarkMatter, dark_matter
+from patchclamp.decompose.structure.discrete import HeadCodes, discrete_codes
+from patchclamp.decompose.structure.interaction import InteractionBasis, degeneracy, modules
+from patchclamp.decompose.structure.lib import LinearBasis, LocalInteractionBasis, interaction_edges
+from patchclamp.nouns.dictionary import StoredDictionary
 
 METHODS: dict[str, Any] = {
     "snmf": SNMF,

@@ -16,11 +16,10 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from patchclamp._inmemory import named
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.recording import Recording, named
+from patchclamp.nouns.units import Site
 
 BLOCK = 2048  # rows of activity held at a time
 STRETCH = 4096  # rows of the source read at a time

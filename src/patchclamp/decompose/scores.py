@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Decomposer
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def stability(
 
     Examples
     --------
-    >>> from patchclamp.decompose.snmf import SNMF
+    >>> from patchclamp.decompose.factor.snmf import SNMF
     >>> random = torch.Generator().manual_seed(0)
     >>> groups = torch.eye(3).repeat_interleave(4, 1)
     >>> codes = torch.rand(300, 3, generator=random) * (torch.rand(300, 3, generator=random) > 0.7)

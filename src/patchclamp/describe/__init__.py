@@ -16,8 +16,8 @@ from patchclamp.describe.llm import ChatClient, LLMDescriber, LLMJudge, explain
 from patchclamp.describe.lm_head import decode_directions, decode_in, lm_head, output_directions
 from patchclamp.describe.rendering import exemplars_as_html, exemplars_as_text, render_exemplars
 from patchclamp.describe.scoring import SCORES, DescriptionScore, PredicateJudge
-from patchclamp.describe.search import Described, search_description
-from patchclamp.describe.splitting import Split
+from patchclamp.describe.search.search import Described, search_description
+from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.tokens import Tokens
 from patchclamp.describe.windows import Examples, windows_of
 

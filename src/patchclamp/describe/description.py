@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.predicates import Predicate, predicate_from_json
-from patchclamp.errors import PatchclampError
 
 __all__ = ["SCHEMA", "Description"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from patchclamp._statistics import benjamini_hochberg
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import benjamini_hochberg
 
 __all__ = ["Expertise", "expertise", "prevalence_free_precision"]
 

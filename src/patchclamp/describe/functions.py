@@ -15,22 +15,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.numeric import Formula, fit_formula
-from patchclamp.describe.predicates import (
-    Affix,
-    After,
-    And,
-    Not,
-    Or,
-    Pattern,
-    Predicate,
-    Regex,
-    TokenSet,
-)
-from patchclamp.describe.search import search_description
-from patchclamp.describe.splitting import Split
+from patchclamp.describe.predicates import Affix, After, And, Not, Or, Pattern, Predicate, Regex, TokenSet
+from patchclamp.describe.search.search import search_description
+from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.tokens import Tokens
-from patchclamp.errors import PatchclampError
 
 __all__ = ["FUNCTIONS", "Answer", "Function", "Query", "executable_describer", "score_describer", "sentences"]
 

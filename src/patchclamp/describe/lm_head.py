@@ -31,10 +31,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchclamp.describe._extremes import Best, Rows, extremes
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.dictionaries import output_rows
-from patchclamp.units import Units
+from patchclamp.base.errors import PatchclampError
+from patchclamp.describe.search.extremes import Best, Rows, extremes
+from patchclamp.nouns.units import Units
+from patchclamp.subjects.clamp.features import output_rows
 
 __all__ = ["decode_directions", "decode_in", "lm_head", "output_directions"]
 

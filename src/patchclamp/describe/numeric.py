@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
 
 __all__ = ["FORMS", "Formula", "fit_formula", "formula_from_json"]
 

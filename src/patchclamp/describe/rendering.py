@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.llm.prompts import marked
-from patchclamp.errors import PatchclampError
 
 __all__ = ["Exemplar", "exemplars_as_html", "exemplars_as_text", "render_exemplars"]
 

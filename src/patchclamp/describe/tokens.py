@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from patchclamp._wordnet import WordNet
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.wordnet import WordNet
 
 __all__ = ["Embed", "Ints", "Mask", "Tokens", "token_pieces"]
 

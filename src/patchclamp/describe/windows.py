@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.describe.splitting import Split
-from patchclamp.describe.targets import Activity
+from patchclamp.base.errors import PatchclampError
+from patchclamp.describe.search.splitting import Split
+from patchclamp.describe.search.targets import Activity
 from patchclamp.describe.tokens import Tokens
-from patchclamp.errors import PatchclampError
 
 __all__ = ["Examples", "Window", "windows_of"]
 

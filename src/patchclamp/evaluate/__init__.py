@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from patchclamp.evaluate.agreement import agreement, compare
-from patchclamp.evaluate.areas import Areas, areas, check_held_out
-from patchclamp.evaluate.auroc import Auroc, auroc
-from patchclamp.evaluate.calibration import Calibration, calibration
-from patchclamp.evaluate.completeness import Completeness, completeness
-from patchclamp.evaluate.comprehensiveness import Comprehensiveness, comprehensiveness
-from patchclamp.evaluate.equivalence import Equivalence, equivalence, sign_equivalence
-from patchclamp.evaluate.explained import Explained, explained_variance
-from patchclamp.evaluate.faithfulness import Faithfulness, faithfulness
-from patchclamp.evaluate.illusion import Illusion, illusion
-from patchclamp.evaluate.insertion_deletion import InsertionDeletion, insertion_deletion
-from patchclamp.evaluate.matched_null import MatchedNull, matched_null
-from patchclamp.evaluate.minimality import Minimality, minimality
-from patchclamp.evaluate.multiplicity import benjamini_yekutieli, false_discovery, max_statistic
-from patchclamp.evaluate.paths import path_connected
-from patchclamp.evaluate.randomisation import Randomisation, randomisation, restored
-from patchclamp.evaluate.rank_agreement import rank_agreement
-from patchclamp.evaluate.redundancy import Redundancy, redundancy
-from patchclamp.evaluate.row_space import RowSpace, row_space
-from patchclamp.evaluate.stability import Stability, stability, stability_of_sets
-from patchclamp.evaluate.sufficiency import Sufficiency, path_sufficiency, sufficiency
+from patchclamp.evaluate.circuits.areas import Areas, areas, check_held_out
+from patchclamp.evaluate.circuits.completeness import Completeness, completeness
+from patchclamp.evaluate.circuits.equivalence import Equivalence, equivalence, sign_equivalence
+from patchclamp.evaluate.circuits.faithfulness import Faithfulness, faithfulness
+from patchclamp.evaluate.circuits.minimality import Minimality, minimality
+from patchclamp.evaluate.circuits.paths import path_connected
+from patchclamp.evaluate.circuits.redundancy import Redundancy, redundancy
+from patchclamp.evaluate.circuits.sufficiency import Sufficiency, path_sufficiency, sufficiency
+from patchclamp.evaluate.scores.agreement import agreement, compare
+from patchclamp.evaluate.scores.auroc import Auroc, auroc
+from patchclamp.evaluate.scores.calibration import Calibration, calibration
+from patchclamp.evaluate.scores.comprehensiveness import Comprehensiveness, comprehensiveness
+from patchclamp.evaluate.scores.explained import Explained, explained_variance
+from patchclamp.evaluate.scores.insertion_deletion import InsertionDeletion, insertion_deletion
+from patchclamp.evaluate.scores.matched_null import MatchedNull, matched_null
+from patchclamp.evaluate.scores.multiplicity import benjamini_yekutieli, false_discovery, max_statistic
+from patchclamp.evaluate.scores.randomisation import Randomisation, randomisation, restored
+from patchclamp.evaluate.scores.rank_agreement import rank_agreement
+from patchclamp.evaluate.scores.stability import Stability, stability, stability_of_sets
+from patchclamp.evaluate.subspaces.illusion import Illusion, illusion
+from patchclamp.evaluate.subspaces.row_space import RowSpace, row_space
 
 METHODS = {
     "faithfulness": faithfulness,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from patchclamp.intervene.controls import control_changes, matched_sets
 from patchclamp.intervene.effect import effect
 from patchclamp.intervene.joint import JointEffect, joint_effect
 from patchclamp.intervene.steer import Steering, match_kl, steer
-from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.clamp.controls import control_changes, matched_sets
+from patchclamp.subjects.clamp.reference import Reference
 
 METHODS = {"effect": effect, "joint_effect": joint_effect, "steer": steer}
 

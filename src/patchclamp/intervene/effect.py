@@ -9,15 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp._statistics import bootstrap_interval, holm, permutation_p
-from patchclamp.errors import PatchclampError
-from patchclamp.intervene.controls import Change, control_changes
-from patchclamp.intervention import Intervention
-from patchclamp.scores import Control, Effect, metric_name
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_interval, holm, permutation_p
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.scores import Control, Effect, metric_name
+from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.reference import Reference
-from patchclamp.subjects.trial import Trial, run_trial
-from patchclamp.units import Units
+from patchclamp.subjects.clamp.controls import Change, control_changes
+from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects.clamp.trial import Trial, run_trial
 
 FEWEST = 20
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp._statistics import bootstrap_interval
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.intervene.effect import FEWEST, effect
-from patchclamp.intervention import Intervention
-from patchclamp.scores import Effect
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.scores import Effect
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.clamp.reference import Reference
 
 SMALL = 0.2
 RULE = (

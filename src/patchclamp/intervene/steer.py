@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError
-from patchclamp.intervention import Intervention
-from patchclamp.subjects.batch import Batch, Edit, Pair
-from patchclamp.subjects.edits import compile_interventions
-from patchclamp.subjects.reference import Reference
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.edits import compile_interventions
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Steering", "match_kl", "steer"]
 

@@ -6,33 +6,19 @@ each one pass over the data, in constant memory where not said otherwise.
 
 from __future__ import annotations
 
-from patchclamp._wordnet import SUPERSENSES, LabelledText, WordNet
-from patchclamp.measure.base import Measure
-from patchclamp.measure.cett import CETT, cett, cett_threshold
-from patchclamp.measure.coactivation import Coactivation
-from patchclamp.measure.codes import ActivationCodes, code_accuracy
-from patchclamp.measure.complexity import LempelZiv, lempel_ziv
-from patchclamp.measure.decoding import Decoded, decode_behaviour
-from patchclamp.measure.diffusion import (
-    DiffusionEntropy,
-    diffusion_entropy,
-    diffusion_information,
-    diffusion_spectrum,
-)
-from patchclamp.measure.discrimination import Discrimination, discrimination
-from patchclamp.measure.exemplars import Exemplars, Window, contexts
-from patchclamp.measure.firing import DeadUnits, FiringRate
-from patchclamp.measure.importance import Importance
-from patchclamp.measure.information import AdaptiveInformation, adaptive_edges, kde_bounds
-from patchclamp.measure.massive import MassiveActivations
-from patchclamp.measure.moments import Moments
-from patchclamp.measure.participation import TuningSpectrum, inverse_participation
-from patchclamp.measure.patterns import ActivationPatterns, PatternCheck
-from patchclamp.measure.ppl import PPLSparsity, ppl_sparsity, threshold_runner
-from patchclamp.measure.psth import PSTH, plot_psth, psth, raster
-from patchclamp.measure.quantiles import Quantiles
-from patchclamp.measure.reliability import Reliability, plot_reliability, split_half
-from patchclamp.measure.sdr import (
+from patchclamp.measure.activity.coactivation import Coactivation
+from patchclamp.measure.activity.codes import ActivationCodes, code_accuracy
+from patchclamp.measure.activity.complexity import LempelZiv, lempel_ziv
+from patchclamp.measure.activity.exemplars import Exemplars, Window, contexts
+from patchclamp.measure.activity.firing import DeadUnits, FiringRate
+from patchclamp.measure.activity.importance import Importance
+from patchclamp.measure.activity.information import AdaptiveInformation, adaptive_edges, kde_bounds
+from patchclamp.measure.activity.massive import MassiveActivations
+from patchclamp.measure.activity.moments import Moments
+from patchclamp.measure.activity.participation import TuningSpectrum, inverse_participation
+from patchclamp.measure.activity.patterns import ActivationPatterns, PatternCheck
+from patchclamp.measure.activity.quantiles import Quantiles
+from patchclamp.measure.activity.sdr import (
     SparseOverlap,
     best_threshold,
     miss_chance,
@@ -40,11 +26,25 @@ from patchclamp.measure.sdr import (
     union_density,
     union_false_match,
 )
-from patchclamp.measure.selectivity import Selectivity
-from patchclamp.measure.sinks import AttentionSinks
-from patchclamp.measure.sparsity import Sparsity
-from patchclamp.measure.spike_triggered import SpikeTriggered, spike_triggered_average
-from patchclamp.measure.tuning import Tuning, tuning
+from patchclamp.measure.activity.sparsity import Sparsity
+from patchclamp.measure.brain.decoding import Decoded, decode_behaviour
+from patchclamp.measure.brain.diffusion import (
+    DiffusionEntropy,
+    diffusion_entropy,
+    diffusion_information,
+    diffusion_spectrum,
+)
+from patchclamp.measure.brain.psth import PSTH, plot_psth, psth, raster
+from patchclamp.measure.brain.reliability import Reliability, plot_reliability, split_half
+from patchclamp.measure.brain.spike_triggered import SpikeTriggered, spike_triggered_average
+from patchclamp.measure.brain.tuning import Tuning, tuning
+from patchclamp.measure.labels.discrimination import Discrimination, discrimination
+from patchclamp.measure.labels.selectivity import Selectivity
+from patchclamp.measure.language.cett import CETT, cett, cett_threshold
+from patchclamp.measure.language.ppl import PPLSparsity, ppl_sparsity, threshold_runner
+from patchclamp.measure.language.sinks import AttentionSinks
+from patchclamp.nouns.measure import Measure
+from patchclamp.nouns.tasks.wordnet import SUPERSENSES, LabelledText, WordNet
 
 _MEASURES: tuple[type[Measure], ...] = (
     Moments,

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording, StoreWriter
+from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Long, read_corpus
 from patchclamp.record.measuring import (
     Measure,
@@ -24,8 +26,6 @@ from patchclamp.record.progress import Report, reporting
 from patchclamp.record.sinks import CheckpointSink, MemorySink, Sink, StoreSink
 from patchclamp.record.stream import Stream
 from patchclamp.record.texts import documents
-from patchclamp.recording import Recording, StoreWriter
-from patchclamp.units import Site
 
 CHECKPOINT_SECONDS = 30.0
 MEMORY_LIMIT = 8 << 30

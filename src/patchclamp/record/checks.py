@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Samples
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Samples
+from patchclamp.nouns.units import Site
 
 
 def check_activity(site: Site, values: Tensor, samples: Samples, dtype: torch.dtype | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.record.texts import Document, Names
 
 Long = Literal["refuse", "split", "truncate"]

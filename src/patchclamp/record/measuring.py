@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from patchclamp._store import write_atomically
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording, Samples
+from patchclamp.nouns.recording.store import write_atomically
+from patchclamp.nouns.units import Site
 
 
 class Measure(Protocol):

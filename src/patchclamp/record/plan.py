@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from patchclamp._lazy import storage_dtype
-from patchclamp._store import Layout
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.lazy import storage_dtype
+from patchclamp.nouns.recording.store import Layout
+from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Corpus, tokenise
 from patchclamp.record.prefix import LEAST, check_sharing
 from patchclamp.record.schedule import Schedule, Window, computed_tokens
-from patchclamp.subjects.dictionaries import provenance
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.features import provenance
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 OVERHEAD = {"cpu": 24, "cuda": 4096}
@@ -182,7 +182,7 @@ def _plan(
 
 
 def _manifest(subject: Any, corpus: Corpus, dtype: str, schedule: Schedule) -> dict[str, Any]:
-    from patchclamp import __version__
+    from patchclamp.base.version import __version__
 
     return {
         "model": subject.name,

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
 
 LEAST = 16
 AGREEMENT = 1e-3

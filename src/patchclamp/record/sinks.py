@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from patchclamp._lazy import SiteArray, storage_dtype
-from patchclamp._sparse import SparseArray, SparseCodes
-from patchclamp._store import Layout, write_atomically
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording, Samples, StoreWriter
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.lazy import SiteArray, storage_dtype
+from patchclamp.nouns.recording.recording import Recording, Samples, StoreWriter
+from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
+from patchclamp.nouns.recording.store import Layout, write_atomically
+from patchclamp.nouns.units import Site
 
 
 class Sink(Protocol):

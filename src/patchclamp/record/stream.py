@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchclamp._lazy import storage_dtype
+from patchclamp.nouns.recording.lazy import storage_dtype
+from patchclamp.nouns.recording.recording import Samples
+from patchclamp.nouns.units import Site
 from patchclamp.record.checks import check_activity
 from patchclamp.record.measuring import Measure, scalars
 from patchclamp.record.plan import Work
 from patchclamp.record.prefix import Beginning
 from patchclamp.record.schedule import Window
-from patchclamp.recording import Samples
-from patchclamp.units import Site
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ import hashlib
 import json
 from typing import Any
 
-import torch
-
-from patchclamp._statistics import bootstrap_interval
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task, require_ability
 from patchclamp.study.options import StudyOptions
-from patchclamp.subjects import Batch
-from patchclamp.task import METRICS, Item, Task, require_ability
+from patchclamp.subjects.clamp.bench import item_values
 
 __all__ = ["examples", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
 
@@ -31,7 +30,7 @@ def measure_ability(subject: Any, task: Task, options: StudyOptions) -> dict[str
             f"task {task.name}: the metric {task.score} is better when lower, and a study counts what share of the "
             "metric is lost; use logit_diff, prob_diff or prob"
         )
-    clean, accuracy = _evaluate(subject, task, "clean", options.batch_size)
+    clean, accuracy = item_values(subject, task, "clean", options.batch_size)
     require_ability(task, float(accuracy.mean()), float(clean.mean()))
     if float(clean.mean()) <= 0:
         raise PatchclampError(
@@ -40,7 +39,7 @@ def measure_ability(subject: Any, task: Task, options: StudyOptions) -> dict[str
     low, high = bootstrap_interval(clean.numpy(), [item.group for item in task.items], seed=options.seed)
     corrupted = None
     if task.has_contrast:
-        corrupted = float(_evaluate(subject, task, "corrupted", options.batch_size)[0].mean())
+        corrupted = float(item_values(subject, task, "corrupted", options.batch_size)[0].mean())
     return {
         "accuracy": float(accuracy.mean()),
         "metric": float(clean.mean()),
@@ -50,17 +49,6 @@ def measure_ability(subject: Any, task: Task, options: StudyOptions) -> dict[str
         "required": task.min_accuracy,
         "n_items": len(task),
     }
-
-
-def _evaluate(subject: Any, task: Task, which: str, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return metric and accuracy per item, in the items' order."""
-    values, right = torch.zeros(len(task)), torch.zeros(len(task))
-    encoded = task.encode(subject.tokenizer, bos=subject.bos, max_length=subject.max_length)
-    for part in encoded.batches(batch_size):
-        logits = subject.run(Batch(getattr(part, which), part.mask, part.rows), logits="last").logits.cpu()
-        values[part.rows] = task.score(logits, part, logits if task.score.needs_reference else None)
-        right[part.rows] = METRICS["accuracy"](logits, part)
-    return values, right
 
 
 def splits_of(task: Task, options: StudyOptions) -> dict[str, Task]:

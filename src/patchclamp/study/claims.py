@@ -14,8 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from patchclamp.errors import PatchclampError
-from patchclamp.study.jsonfile import plain, read_json, write_json
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import plain, read_json, write_json
 
 __all__ = ["SCHEMA", "Claim", "read_claims", "schema", "validate", "write_claims"]
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.describe import decode_in, lm_head
-from patchclamp.units import Site, Unit, Units
+from patchclamp.nouns.units import Site, Unit, Units
 
 __all__ = ["Description", "describe_heads", "describe_neurons"]
 

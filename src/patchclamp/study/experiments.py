@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp._statistics import bootstrap_interval
+from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.intervene import effect
-from patchclamp.intervention import Intervention
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.units import Site, Units
 from patchclamp.study.share import Share, ratio_interval, share_lost
-from patchclamp.subjects.reference import Reference
-from patchclamp.task import Task
-from patchclamp.units import Site, Units
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["ABLATIONS", "Bench", "complement"]
 

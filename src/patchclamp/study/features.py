@@ -13,27 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp._statistics import bootstrap_interval
 from patchclamp.attribute import METHODS
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
 from patchclamp.describe import Split, Tokens, decode_in, search_description
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.record import documents, record
-from patchclamp.recording import Recording
-from patchclamp.scores import Scores
 from patchclamp.study.claims import Claim
 from patchclamp.study.experiments import Bench
-from patchclamp.study.findings import Context, necessity
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report.findings import Context, necessity
+from patchclamp.study.report.tables import score_interval, strongest_role
+from patchclamp.study.report.text import percent
 from patchclamp.study.select import Selection, ranked, select_units
 from patchclamp.study.share import Share, corrected
-from patchclamp.study.tables import score_interval, strongest_role
-from patchclamp.study.text import percent
-from patchclamp.subjects.dictionaries import provenance
-from patchclamp.task import Task
-from patchclamp.units import Site, Unit, Units
+from patchclamp.subjects.clamp.features import provenance
 
 __all__ = ["FITTED", "Features", "attach_saved", "find_features", "refuse_decomposition"]
 

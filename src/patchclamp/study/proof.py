@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from patchclamp.study import findings
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.units import Unit, Units
 from patchclamp.study.ability import items_fingerprint, metric_text
 from patchclamp.study.claims import Claim
 from patchclamp.study.describing import describe_heads, describe_neurons
 from patchclamp.study.experiments import Bench
-from patchclamp.study.findings import Context
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report import findings
+from patchclamp.study.report.findings import Context
+from patchclamp.study.report.tables import score_interval, strongest_role
 from patchclamp.study.select import Selection, select_units
 from patchclamp.study.share import Share, corrected
-from patchclamp.study.tables import score_interval, strongest_role
-from patchclamp.task import Task
-from patchclamp.units import Unit, Units
 
 __all__ = ["KINDS", "Proved", "context_of", "prove", "select_all", "unit_rows"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
-from patchclamp.units import Unit, Units
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import Unit, Units
 
 __all__ = ["Selection", "choose_size", "ranked", "select_units"]
 

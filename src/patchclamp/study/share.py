@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp._statistics import bootstrap_statistic, holm
-from patchclamp.scores import Effect
+from patchclamp.base.statistics import bootstrap_statistic, holm
+from patchclamp.nouns.scores import Effect
 
 __all__ = ["Share", "corrected", "ratio_interval", "share_lost"]
 

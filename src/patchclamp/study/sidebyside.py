@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.attribute import METHODS
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import agreement
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.units import Site
 from patchclamp.study.options import StudyOptions
-from patchclamp.task import Task
-from patchclamp.units import Site
 
 __all__ = ["LABELS", "compare_methods"]
 

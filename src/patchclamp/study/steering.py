@@ -8,7 +8,7 @@ from typing import Any
 from patchclamp.describe.scoring.intervention import Steered
 from patchclamp.describe.tokens import token_pieces
 from patchclamp.intervene import match_kl, steer
-from patchclamp.intervention import Intervention
+from patchclamp.nouns.intervention import Intervention
 
 __all__ = ["steered_texts"]
 

@@ -17,24 +17,25 @@ from typing import Any
 
 import pandas as pd
 
-from patchclamp import __version__
 from patchclamp.attribute import METHODS
-from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.scores import Scores
-from patchclamp.study import ability, proof, summary, tables
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.files import plain, write_json, write_text
+from patchclamp.base.version import __version__
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.tasks.task import Task
+from patchclamp.study import ability, proof
 from patchclamp.study.claims import Claim, write_claims
 from patchclamp.study.curves import draw_curves
 from patchclamp.study.experiments import Bench
 from patchclamp.study.features import Features, find_features, refuse_decomposition
-from patchclamp.study.findings import LIMITS
-from patchclamp.study.jsonfile import plain, write_json, write_text
 from patchclamp.study.options import StudyOptions
-from patchclamp.study.report import render
+from patchclamp.study.report import summary, tables
+from patchclamp.study.report.findings import LIMITS
+from patchclamp.study.report.report import render
 from patchclamp.study.sidebyside import LABELS, compare_methods
 from patchclamp.study.tensors import check_tensors
-from patchclamp.subjects.reference import Reference
-from patchclamp.task import Task
-from patchclamp.tasks import load_task
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Study", "load_for_study", "run_study"]
 
@@ -142,7 +143,7 @@ def run_study(
 
     Examples
     --------
-    >>> from patchclamp import open_subject, run_study              # doctest: +SKIP
+    >>> from patchclamp import open_subject, run_study  # doctest: +SKIP
     >>> study = run_study(open_subject("smollm2"), "ioi")           # doctest: +SKIP
     >>> print(study)                                                # doctest: +SKIP
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.check import check_subject
+from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.proof.check import check_subject
 
 __all__ = ["check_tensors"]
 

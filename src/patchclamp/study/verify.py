@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
 from patchclamp.study.claims import Claim
 from patchclamp.study.experiments import Bench
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report.text import percent
 from patchclamp.study.share import Share
-from patchclamp.study.text import percent
 from patchclamp.subjects import open_subject
-from patchclamp.subjects.dictionaries import provenance
-from patchclamp.subjects.reference import Reference
-from patchclamp.tasks import load_task
-from patchclamp.units import Units
+from patchclamp.subjects.clamp.features import provenance
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Verdict", "verify_claims"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.base import SiteInfo, Subject
-from patchclamp.subjects.batch import Batch, Edit, Pair, Run
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.language import LanguageModel
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.subjects.vision import VisionModel
@@ -61,7 +61,7 @@ def open_subject(
         opened = _by_scheme(source, device, dtype)
         if opened is not None:
             return opened
-    from patchclamp.subjects.loading import load_model
+    from patchclamp.subjects.files.loading import load_model
 
     loaded = load_model(
         source, device=device, dtype=dtype, trust_remote_code=trust_remote_code, tokenizer=tokenizer

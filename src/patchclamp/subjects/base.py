@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.subjects.batch import Batch, Edit, Pair, Run
-from patchclamp.subjects.dictionaries import Attachment, Shelf, Taps
-from patchclamp.subjects.hooks import Place, Session, frozen, keep
-from patchclamp.units import Site, Unit, Units, parse_pattern, split_addresses
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.units import Site, Unit, Units, parse_pattern, split_addresses
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
+from patchclamp.subjects.clamp.features import Attachment, Shelf, Taps
+from patchclamp.subjects.clamp.hooks import Place, Session, frozen, keep
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
 
@@ -57,7 +57,7 @@ class Subject(ABC):
     def fingerprint(self) -> str:
         """Hash of the weights, computed when it is first asked for."""
         if not self._fingerprint:
-            from patchclamp.subjects.loading import fingerprint
+            from patchclamp.subjects.files.loading import fingerprint
 
             self._fingerprint = fingerprint(self.model)
         return self._fingerprint
@@ -222,7 +222,7 @@ class Subject(ABC):
 
     def sites(self) -> list[SiteInfo]:
         """The table of sites of this model."""
-        from patchclamp.units import POINTS
+        from patchclamp.nouns.units import POINTS
 
         names = {id(module): name for name, module in self.model.named_modules()}
         table = []

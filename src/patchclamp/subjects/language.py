@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.batch import Batch, Pair, one_each, right_pad
-from patchclamp.subjects.texts import TextTask, text_pairs
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.texts import TextTask
+from patchclamp.subjects.clamp.batch import Batch, Pair, one_each, right_pad
+from patchclamp.subjects.texts import text_pairs
 from patchclamp.subjects.transformer import Transformer
 
 if TYPE_CHECKING:
-    from patchclamp.task import EncodedTask, Task
+    from patchclamp.nouns.tasks.task import EncodedTask, Task
 
 
 class LanguageModel(Transformer):

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject, refuse_site
-from patchclamp.subjects.batch import Batch, Pair, one_each
-from patchclamp.subjects.dictionaries import output_rows
-from patchclamp.subjects.hooks import Place
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
+from patchclamp.subjects.clamp.features import output_rows
+from patchclamp.subjects.clamp.hooks import Place
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.anatomy import Row, Tap, row_for
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import FIXED_POINTS, LAYER_POINTS, Site
 from patchclamp.subjects.base import Subject, refuse_site
-from patchclamp.subjects.batch import Batch, Edit
-from patchclamp.subjects.dictionaries import output_rows
-from patchclamp.subjects.hooks import Place
-from patchclamp.units import FIXED_POINTS, LAYER_POINTS, Site
+from patchclamp.subjects.clamp.batch import Batch, Edit
+from patchclamp.subjects.clamp.features import output_rows
+from patchclamp.subjects.clamp.hooks import Place
+from patchclamp.subjects.families.anatomy import Row, Tap, row_for
 
 
 class Transformer(Subject):

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.batch import Batch, Pair
-from patchclamp.subjects.hooks import Place
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site
+from patchclamp.subjects.clamp.batch import Batch, Pair
+from patchclamp.subjects.clamp.hooks import Place
 from patchclamp.subjects.module import TensorTask, tensor_pairs
 from patchclamp.subjects.transformer import Transformer
-from patchclamp.units import Site
 
 
 class VisionModel(Transformer):

@@ -1,5 +1,19 @@
 """Truth: systems whose answer is known, to practise on and to hold every method against."""
 
+# Each of these files registers its systems; the order is that of tables.
+from patchclamp.truth import (
+    controls,
+    controls_grid,
+    controls_inversion,
+    gates,
+    induction,
+    modular_entries,
+    planted,
+    populations,
+    rasp_truths,
+    strict_entries,
+    superposition,
+)
 from patchclamp.truth.base import (
     TRUTHS,
     BlackBox,
@@ -12,9 +26,6 @@ from patchclamp.truth.base import (
     register,
 )
 
-# Each of these files registers its systems; the order is that of tables.
-from patchclamp.truth import gates, induction, rasp_truths, controls, controls_grid, controls_inversion  # isort: skip
-from patchclamp.truth import planted, populations, strict_entries, modular_entries, superposition  # isort: skip
 from patchclamp.truth import functions  # isort: skip
 
 from patchclamp.truth.controls import twin  # isort: skip

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.recording import Recording
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.base import Subject
 
 Kind = Literal["circuit", "dictionary", "population", "function"]

@@ -9,19 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import (
-    SUFFIXES,
-    TRUTHS,
-    Circuit,
-    Population,
-    System,
-    Truth,
-    load_truth,
-    register,
-)
+from patchclamp.truth.base import SUFFIXES, TRUTHS, Circuit, Population, System, Truth, load_truth, register
 
 REINITIALISED = "-reinitialised"
 NOISE_UNITS = 32

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.base import Subject
 from patchclamp.truth.base import TRUTHS, Circuit, load_truth
 

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchclamp._samples import Samples
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.samples import Samples
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, Planted, Truth, register
 

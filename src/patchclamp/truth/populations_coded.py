@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from patchclamp._samples import Samples
-from patchclamp.recording import Recording
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.samples import Samples
+from patchclamp.nouns.units import Site
 from patchclamp.truth.base import Population
 from patchclamp.truth.populations_wired import roll_trials
-from patchclamp.units import Site
 
 Array = NDArray[np.float64]
 

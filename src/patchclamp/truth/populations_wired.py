@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.units import Site
 from patchclamp.truth.base import Population
-from patchclamp.units import Site
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 
 Value = Any
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.truth.rasp import Aggregate, Expr, Indices, Map, Map2, Program, Tokens, Value, Width
 from patchclamp.truth.wiring import Head, Stream, Wiring, heads_and_mlps, linear
 

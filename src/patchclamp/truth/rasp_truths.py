@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.subjects.batch import Batch, Edit
+from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, Truth, register
 from patchclamp.truth.rasp import Program, fraction_of_previous, histogram, reverse

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from patchclamp.recording import Recording
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth._weights import load_weights, seeded_normal, stored_seed
 from patchclamp.truth.base import Circuit, Planted, Truth, register

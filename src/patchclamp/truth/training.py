@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.truth import modular, strict, strict_facts, superposition
 from patchclamp.truth._weights import FOLDER, rounded, save_weights
 

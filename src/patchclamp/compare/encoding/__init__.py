@@ -1,5 +1,6 @@
 """Encoding and decoding models: linear maps from features to responses, with folds that do not leak."""
 
+from patchclamp.base.folds import Blocked, autocorrelation_width
 from patchclamp.compare.encoding.attention import AttentionReadout
 from patchclamp.compare.encoding.ceiling import (
     feve,
@@ -14,7 +15,6 @@ from patchclamp.compare.encoding.factorised import FactorisedReadout
 from patchclamp.compare.encoding.partition import partition
 from patchclamp.compare.encoding.retrieval import retrieval
 from patchclamp.compare.encoding.ridge import BandedRidge, Ridge, delayed, r2
-from patchclamp.compare.encoding.splits import Blocked, autocorrelation_width
 
 __all__ = [
     "AttentionReadout",

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp._optional import optional
-from patchclamp.compare._inputs import Matrix
+from patchclamp.base.optional import optional
+from patchclamp.compare.inputs import Matrix
 
 
 class _Folds:

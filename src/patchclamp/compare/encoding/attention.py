@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchclamp.compare._inputs import Matrix, matrix
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import r2
-from patchclamp.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, matrix
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.compare._inputs import Matrix
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix
 
 
 def noise_ceiling(responses: Any) -> Matrix:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from patchclamp.compare._inputs import Matrix, matrix
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.retrieval import retrieval
 from patchclamp.compare.encoding.ridge import ALPHAS, Ridge, _both
-from patchclamp.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, matrix
 
 
 @dataclass

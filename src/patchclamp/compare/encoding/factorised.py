@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.compare._inputs import Matrix, matrix
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import r2
-from patchclamp.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, matrix
 
 
 @dataclass

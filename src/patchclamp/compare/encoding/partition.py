@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from patchclamp.compare._inputs import matrix
+from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import Ridge
-from patchclamp.errors import PatchclampError
+from patchclamp.compare.inputs import matrix
 
 
 def partition(

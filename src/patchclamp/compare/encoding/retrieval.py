@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom
 
-from patchclamp._statistics import bootstrap_interval
-from patchclamp.compare._inputs import Matrix, pair
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.compare.inputs import Matrix, pair
 
 
 def retrieval(

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp.compare._inputs import Matrix, matrix
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import Blocked
 from patchclamp.compare.encoding._himalaya import search_himalaya
-from patchclamp.compare.encoding.splits import Blocked
-from patchclamp.errors import PatchclampError
+from patchclamp.compare.inputs import Matrix, matrix
 
 ALPHAS = tuple(float(a) for a in np.logspace(-3, 7, 21))
 

@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from patchclamp.decompose.formats import (
-    circuit_tracer,
-    dictionary_learning,
-    gemma_scope,
-    saelens,
-    sparsify,
-)
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.formats import circuit_tracer, dictionary_learning, gemma_scope, saelens, sparsify
 from patchclamp.decompose.formats.common import Where
-from patchclamp.decompose.stored import StoredDictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.nouns.units import Site
 
 _READERS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, Where], StoredDictionary]]] = {
     "saelens": (saelens.matches, saelens.read),
@@ -81,9 +75,4 @@ def load_dictionary(
     )
 
 
-def save_dictionary(dictionary: StoredDictionary, folder: str | Path) -> Path:
-    """Write a dictionary into a folder (see `StoredDictionary.save`)."""
-    return saelens.write(dictionary, Path(folder))
-
-
-__all__ = ["LAYOUTS", "load_dictionary", "save_dictionary"]
+__all__ = ["LAYOUTS", "load_dictionary"]

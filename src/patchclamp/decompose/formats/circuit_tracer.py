@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import Where, need, read_tensors
-from patchclamp.decompose.sparse_dictionary import SparseDictionary
-from patchclamp.errors import PatchclampError
 
 CONFIG = "config.yaml"
 

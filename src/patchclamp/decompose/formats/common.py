@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from patchclamp._inmemory import named
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site, parse_site
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import named
+from patchclamp.nouns.units import Site, parse_site
 
 
 @dataclass(frozen=True)

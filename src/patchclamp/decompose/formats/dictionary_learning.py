@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import Where, need, read_json, wide
-from patchclamp.decompose.sparse_dictionary import SparseDictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.nouns.units import Site
 
 WEIGHTS = "ae.pt"
 

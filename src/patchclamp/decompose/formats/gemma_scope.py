@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import Where, need, wide
-from patchclamp.decompose.sparse_dictionary import SparseDictionary
 
 WEIGHTS = "params.npz"
 

@@ -1,4 +1,4 @@
-"""SAELens' layout: ``cfg.json`` + ``sae_weights.safetensors``. Read, and written.
+"""SAELens' layout: ``cfg.json`` + ``sae_weights.safetensors``. Read here; `StoredDictionary.save` writes it.
 
 Its arithmetic (versions 3 to 6): x is normalised if the config says so, then b_dec subtracted if
 ``apply_b_dec_to_input``; W_enc is (units, features), W_dec (features, units). ``expected_average_only_in`` does
@@ -7,21 +7,18 @@ nothing at run time there (the factor is folded into the weights before they are
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import CFG, WEIGHTS
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import Where, need, read_json, read_tensors
-from patchclamp.decompose.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.stored import StoredDictionary, kind
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.nouns.dictionary import OURS, StoredDictionary, kind
+from patchclamp.nouns.units import Site
 
-CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-OURS = "patchclamp"
 _KINDS = {
     "standard": "relu",
     "gated": "gated",
@@ -31,21 +28,6 @@ _KINDS = {
     "skip_transcoder": "relu",
     "jumprelu_transcoder": "jumprelu",
     "jumprelu_skip_transcoder": "jumprelu",
-}
-_SAES = {
-    "relu": "standard",
-    "gated": "gated",
-    "topk": "topk",
-    "jumprelu": "jumprelu",
-    "batchtopk": "jumprelu",
-}
-_TRANSCODERS = {"relu": "transcoder", "jumprelu": "jumprelu_transcoder", "batchtopk": "jumprelu_transcoder"}
-_HOOKS = {
-    "resid_pre": "hook_resid_pre",
-    "resid_mid": "hook_resid_mid",
-    "resid_post": "hook_resid_post",
-    "mlp_act": "mlp.hook_post",
-    "z": "attn.hook_z",
 }
 
 
@@ -133,88 +115,3 @@ def _read_ours(cfg: dict[str, Any], tensors: dict[str, Tensor], where: Where) ->
         if "W_skip" in tensors:
             tensors["W_skip"] = tensors["W_skip"].T
     return kind(ours["kind"]).from_state(site, target, ours["meta"], tensors, ours["settings"])
-
-
-def write(dictionary: StoredDictionary, folder: Path) -> Path:
-    """Write `dictionary`; the config has a block of ours with what SAELens' has no place for."""
-    if (folder / CFG).exists() or (folder / WEIGHTS).exists():
-        raise PatchclampError(
-            f"{folder}: holds a dictionary already; choose another folder, or delete it first"
-        )
-    tensors = dictionary.state()
-    ours: dict[str, Any] = {
-        "kind": dictionary.kind,
-        "site": _plain(dictionary.site),
-        "target": _plain(dictionary.target),
-        "settings": dictionary.settings(),
-        "meta": dictionary.meta,
-    }
-    cfg: dict[str, Any] = {
-        "architecture": f"{OURS}.{dictionary.kind}",
-        "d_in": dictionary.input_width,
-        "d_sae": dictionary.n_features,
-        "dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
-        "device": "cpu",
-        "reshape_activations": "none",
-        "normalize_activations": "none",
-        "metadata": {"hook_name": _hook(dictionary.site)},
-    }
-    if isinstance(dictionary, SparseDictionary):
-        threshold = dictionary.threshold
-        ours["scalar_threshold"] = threshold is not None and threshold.ndim == 0
-        cfg.update(_architecture(dictionary))
-        if threshold is not None:
-            tensors["threshold"] = threshold.expand(dictionary.n_features)
-        if dictionary.W_skip is not None:
-            tensors["W_skip"] = dictionary.W_skip.T
-        if dictionary.activation == "gated":
-            tensors.pop("b_enc")  # SAELens' gated autoencoder has none, and loads strictly
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, folder / WEIGHTS)
-    (folder / CFG).write_text(
-        json.dumps({**cfg, OURS: ours}, indent=1, default=_json) + "\n", encoding="utf-8"
-    )
-    return folder
-
-
-def _architecture(dictionary: SparseDictionary) -> dict[str, Any]:
-    """SAELens' name for it and the keys that go with it; where it has none, a name that it refuses."""
-    transcoder = dictionary.target != dictionary.site
-    name = (_TRANSCODERS if transcoder else _SAES).get(dictionary.activation)
-    if dictionary.W_skip is not None:
-        name = {"transcoder": "skip_transcoder"}.get(name or "")
-    if transcoder and dictionary.normalize != "none":
-        name = None
-    out: dict[str, Any] = {
-        "apply_b_dec_to_input": dictionary.apply_b_dec_to_input,
-        "normalize_activations": dictionary.normalize,
-    }
-    if name is not None:
-        out["architecture"] = name
-    if dictionary.activation == "topk":
-        out["k"] = dictionary.k
-    if transcoder:
-        out["d_out"] = int(dictionary.W_dec.shape[1])
-        out["metadata"] = {
-            "hook_name": _hook(dictionary.site),
-            "hook_name_out": _hook(dictionary.target),
-        }
-    return out
-
-
-def _hook(site: Site) -> str:
-    """TransformerLens' name of a site, where the two mean the same; else the address."""
-    hook = _HOOKS.get(site.point)
-    return str(site) if hook is None or site.layer is None else f"blocks.{site.layer}.{hook}"
-
-
-def _plain(site: Site) -> dict[str, Any]:
-    return {"point": site.point, "layer": site.layer, "dictionary": site.dictionary, "io": site.io}
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if hasattr(value, "item"):
-        return value.item()
-    return str(value)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import Where, need, read_json, read_tensors
-from patchclamp.decompose.sparse_dictionary import SparseDictionary
-from patchclamp.errors import PatchclampError
 
 WEIGHTS = "sae.safetensors"
 _OTHER = ("embed_skip", "gram_lookup", "signed")

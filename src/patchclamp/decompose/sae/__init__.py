@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.decompose.sae.base import SparseAutoencoder
 from patchclamp.decompose.sae.batch_topk import BatchTopK
 from patchclamp.decompose.sae.gated import Gated
@@ -15,7 +16,6 @@ from patchclamp.decompose.sae.matching_pursuit import MatchingPursuit, MatchingP
 from patchclamp.decompose.sae.matryoshka import Matryoshka
 from patchclamp.decompose.sae.relu_l1 import ReluL1
 from patchclamp.decompose.sae.topk import TopK
-from patchclamp.errors import PatchclampError, did_you_mean
 
 ARCHITECTURES: dict[str, type[SparseAutoencoder]] = {
     one.name: one for one in (ReluL1, Gated, TopK, BatchTopK, JumpReLU, Matryoshka, MatchingPursuit)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.decompose.sae.base import folded
+from patchclamp.decompose.sae.architecture import folded
 from patchclamp.decompose.sae.core import Geometry, Pass, Tensors
 from patchclamp.decompose.sae.support import Support, of_largest
 from patchclamp.decompose.sae.topk import TopK, smallest_kept

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.decompose.sae.support import Support
@@ -142,3 +142,19 @@ def init_weights(
 def unit_rows(weight: Float[Tensor, "feature unit"]) -> Float[Tensor, "feature unit"]:
     """Rows scaled to length 1; rows of zeros stay."""
     return weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the run a step is.
+
+    Parameters
+    ----------
+    warm
+        From 0 to 1 while the sparsity penalty is warmed up.
+    dead
+        (feature,) features that have not been active for `dead_after` rows.
+    """
+
+    warm: float = 1.0
+    dead: Bool[Tensor, " feature"] | None = None

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 
 PIECE = 4096
 

@@ -9,13 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.decompose.sae.base import Moment, SparseAutoencoder
-from patchclamp.decompose.sae.core import Geometry, Pass, Step, Tensors, unit_rows
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.sae.base import SparseAutoencoder
+from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, unit_rows
 from patchclamp.decompose.sae.support import Support, of_mask
-from patchclamp.decompose.stored import StoredDictionary
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.units import Site
+from patchclamp.nouns.dictionary import Dictionary, StoredDictionary
+from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from patchclamp.decompose.sae.base import Moment
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.sae.batch_topk import BatchTopK
-from patchclamp.decompose.sae.core import Pass, Step, active_rows
+from patchclamp.decompose.sae.core import Moment, Pass, Step, active_rows
 from patchclamp.decompose.sae.support import Support
-from patchclamp.errors import PatchclampError
 
 
 @dataclass(frozen=True)

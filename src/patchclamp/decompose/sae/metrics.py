@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.sae.feed import finite
 from patchclamp.decompose.sae.training import find
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
-from patchclamp.units import Site
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.units import Site
 
 ENTRIES = 1 << 24  # of dense code at a time
 

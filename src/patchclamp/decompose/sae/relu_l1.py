@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.decompose.sae.base import Moment, SparseAutoencoder, folded
-from patchclamp.decompose.sae.core import Geometry, Pass, Step, Tensors, active_rows, init_weights
+from patchclamp.decompose.sae.architecture import folded
+from patchclamp.decompose.sae.base import SparseAutoencoder
+from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, active_rows, init_weights
 from patchclamp.decompose.sae.support import Support, of_mask
 
 
@@ -49,7 +50,7 @@ class ReluL1(SparseAutoencoder):
         """See `SparseAutoencoder.check`."""
         super().check(n_features)
         if self.decoder not in ("unit", "free"):
-            from patchclamp.errors import PatchclampError
+            from patchclamp.base.errors import PatchclampError
 
             raise PatchclampError(f"relu_l1: decoder={self.decoder!r} is neither 'unit' nor 'free'")
 

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchclamp._statistics import bootstrap_statistic
-from patchclamp.decompose._flow import batches_of, counted
-from patchclamp.dictionary import Dictionary
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_statistic
+from patchclamp.decompose.structure.flow import batches_of, counted
+from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.batch import Batch, Edit
-from patchclamp.units import Site
+from patchclamp.subjects.clamp.batch import Batch, Edit
 
 # What is read (..., units) -> what is written (..., units of the target).
 Change = Callable[[Tensor], Tensor]

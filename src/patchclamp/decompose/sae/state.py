@@ -13,8 +13,8 @@ from jaxtyping import Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.sae.core import Tensors
-from patchclamp.errors import PatchclampError
 
 _FILE = "run.json"
 

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.decompose.sae.architecture import folded
 from patchclamp.decompose.sae.auxiliary import auxiliary_loss
-from patchclamp.decompose.sae.base import Moment, SparseAutoencoder, folded
-from patchclamp.decompose.sae.core import Geometry, Pass, Step, Tensors, active_rows
+from patchclamp.decompose.sae.base import SparseAutoencoder
+from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, active_rows
 from patchclamp.decompose.sae.support import Support, of_topk
 
 

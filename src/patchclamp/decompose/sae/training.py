@@ -11,16 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp._inmemory import named
+from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Progress
+from patchclamp.decompose.sae.architecture import Architecture
 from patchclamp.decompose.sae.auxiliary import restart
-from patchclamp.decompose.sae.base import Moment, SparseAutoencoder
-from patchclamp.decompose.sae.core import Geometry, Pass, Step, Tensors
+from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors
 from patchclamp.decompose.sae.feed import Feed
 from patchclamp.decompose.sae.state import RunState, load_run
-from patchclamp.errors import PatchclampError
-from patchclamp.recording import Recording
-from patchclamp.units import Site
+from patchclamp.nouns.recording.recording import Recording, named
+from patchclamp.nouns.units import Site
 
 RECORDS = 50  # rows of history
 RESTARTS = 7
@@ -47,7 +46,7 @@ class Sides:
     output_sites: list[Site] = field(default_factory=list)
     skip: bool = False
 
-    def feed(self, auto: SparseAutoencoder) -> Feed:
+    def feed(self, auto: Architecture) -> Feed:
         """Batches of all of them, paired."""
         names = [str(site) for site in (*self.input_sites, *self.output_sites)]
         sources = [*self.inputs, *self.outputs]
@@ -102,9 +101,9 @@ def find(source: Recording | Tensor, site: Site | str | None) -> tuple[Any, Site
 
 
 def train(
-    auto: SparseAutoencoder, sides: Sides, progress: Progress | None = None, resume: str | Path | None = None
+    auto: Architecture, sides: Sides, progress: Progress | None = None, resume: str | Path | None = None
 ) -> Trained:
-    """Train `auto` on `sides`; see `SparseAutoencoder.fit`."""
+    """Train `auto` on `sides`; see `Architecture.fit`."""
     feed = sides.feed(auto)
     geometry = sides.geometry(feed.widths)
     n_features = 4 * geometry.inputs if auto.n_features is None else auto.n_features
@@ -129,7 +128,7 @@ class Run:
     """The fixed part of a run, and one step of it."""
 
     def __init__(
-        self, auto: SparseAutoencoder, sides: Sides, feed: Feed, geometry: Geometry, n_features: int
+        self, auto: Architecture, sides: Sides, feed: Feed, geometry: Geometry, n_features: int
     ) -> None:
         self.auto, self.sides, self.feed = auto, sides, feed
         self.geometry, self.n_features = geometry, n_features

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 
 __all__ = ["ChatClient", "Cost", "Reply"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.llm.client import ChatClient, Cost
 from patchclamp.describe.llm.prompts import (
@@ -20,7 +21,6 @@ from patchclamp.describe.llm.prompts import (
     simulate_messages,
 )
 from patchclamp.describe.windows import Examples
-from patchclamp.errors import PatchclampError
 
 __all__ = ["LLMJudge", "explain"]
 

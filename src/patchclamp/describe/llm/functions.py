@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.functions import Answer, Query, sentences
 from patchclamp.describe.llm.client import ChatClient
 from patchclamp.describe.llm.prompts import marked
 from patchclamp.describe.numeric import FORMS, formula_from_json
 from patchclamp.describe.predicates import PATTERNS, predicate_from_json
-from patchclamp.errors import PatchclampError
 
 __all__ = ["LLMDescriber"]
 

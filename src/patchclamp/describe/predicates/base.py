@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.describe.tokens import Mask, Tokens
-from patchclamp.errors import PatchclampError, did_you_mean
 
 __all__ = ["Predicate", "predicate_from_json", "quoted"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.predicates.base import Predicate
 from patchclamp.describe.predicates.sets import shifted
 from patchclamp.describe.tokens import Mask, Tokens
-from patchclamp.errors import PatchclampError
 
 __all__ = ["After", "And", "Near", "Not", "Or"]
 

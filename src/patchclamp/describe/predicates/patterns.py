@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.describe.predicates.base import Predicate
 from patchclamp.describe.predicates.sets import per_word
 from patchclamp.describe.tokens import Mask, Tokens
-from patchclamp.errors import PatchclampError, did_you_mean
 
 __all__ = ["CLOSED", "PATTERNS", "Pattern", "Position"]
 

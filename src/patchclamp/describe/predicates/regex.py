@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.predicates.base import Predicate, quoted
 from patchclamp.describe.predicates.sets import per_word
 from patchclamp.describe.tokens import Mask, Tokens
-from patchclamp.errors import PatchclampError
 
 __all__ = ["Affix", "Regex"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.predicates.base import Predicate, quoted
 from patchclamp.describe.tokens import Ints, Mask, Tokens, fold
-from patchclamp.errors import PatchclampError
 
 __all__ = ["NGram", "TokenSet", "WordSet"]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchclamp._wordnet import POS, SUPERSENSES
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.describe.predicates.base import Predicate
 from patchclamp.describe.predicates.patterns import CLOSED
 from patchclamp.describe.predicates.sets import per_word
 from patchclamp.describe.tokens import Mask, Tokens
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.tasks.wordnet import POS, SUPERSENSES
 
 __all__ = ["Hypernym", "Supersense", "senses_of"]
 

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp._statistics import resamples
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import resamples
 from patchclamp.describe.description import Description
-from patchclamp.describe.splitting import refuse_overlap
+from patchclamp.describe.search.splitting import refuse_overlap
 from patchclamp.describe.tokens import Tokens
 from patchclamp.describe.windows import Window
-from patchclamp.errors import PatchclampError
 
 __all__ = ["DescriptionScore", "Judge", "PredicateJudge", "scored"]
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import Array, DescriptionScore, check_examples, scored, weighted_auc
 from patchclamp.describe.tokens import Embed
 from patchclamp.describe.windows import Examples
-from patchclamp.errors import PatchclampError
 
 __all__ = ["embedding"]
 

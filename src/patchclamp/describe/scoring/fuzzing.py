@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import (
     DescriptionScore,
@@ -18,7 +19,6 @@ from patchclamp.describe.scoring.base import (
     weighted_balance,
 )
 from patchclamp.describe.windows import Examples, Window
-from patchclamp.errors import PatchclampError
 
 __all__ = ["fuzzing"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import Array, DescriptionScore, PredicateJudge, scored
 from patchclamp.describe.tokens import Tokens
-from patchclamp.errors import PatchclampError
 
 __all__ = ["Steered", "intervention"]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files import arrays, mat, meeg, nifti, nwb, tables
 from patchclamp.record.files.base import Contents, Item, existing
-from patchclamp.recording import Recording, SpikeTrains
 
 FORMATS: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "nwb": (nwb, (".nwb",)),

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, unreadable
 from patchclamp.record.files.fields import assembled, listed, renamed, wanted_names
-from patchclamp.recording import Recording, SpikeTrains
 
 
 def contents(path: Path) -> Contents:

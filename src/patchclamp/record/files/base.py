@@ -12,15 +12,15 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from patchclamp._events_times import Trace, trace_columns
-from patchclamp._lazy import SiteArray
-from patchclamp._optional import optional
-from patchclamp._samples import COLUMNS
-from patchclamp._time_events import coded, events_table, plain_table
-from patchclamp._time_sources import Constant, Ramp, take_column
-from patchclamp.errors import PatchclampError, did_you_mean
-from patchclamp.recording import Recording
-from patchclamp.units import Site
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.optional import optional
+from patchclamp.nouns.recording.events import coded, events_table, plain_table
+from patchclamp.nouns.recording.lazy import SiteArray
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.samples import COLUMNS
+from patchclamp.nouns.recording.sources import Constant, Ramp, take_column
+from patchclamp.nouns.recording.times import Trace, trace_columns
+from patchclamp.nouns.units import Site
 
 CHUNK_BYTES = 64 << 20
 _PACKAGES = {"pynwb": "NWB", "h5py": "HDF5", "mne": "M/EEG", "nibabel": "NIfTI", "nilearn": "NIfTI"}

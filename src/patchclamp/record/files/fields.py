@@ -22,11 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchclamp._events_times import Ragged, trace_names
-from patchclamp._time_sources import Read
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.sources import Read
+from patchclamp.nouns.recording.spikes import SpikeTrains
+from patchclamp.nouns.recording.times import Ragged, trace_names
 from patchclamp.record.files.base import Contents, Item, build, checked, even_step, increasing
-from patchclamp.recording import Recording, SpikeTrains
 
 KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", "time", "step", "run", "group",
          "label", "trial", "repeat")  # fmt: skip

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, need, unreadable
 from patchclamp.record.files.fields import assembled, listed, renamed, wanted_names
-from patchclamp.recording import Recording, SpikeTrains
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 

@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from patchclamp._time_sources import Computed, Ramp, Read
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.sources import Computed, Ramp, Read
 from patchclamp.record.files.base import Contents, Item, build, checked, need, unreadable
-from patchclamp.recording import Recording
 
 _TROUBLE = ("outside", "does not match", "truncat", "incomplete", "corrupt", "unexpected")
 

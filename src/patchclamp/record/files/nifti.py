@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from patchclamp._lazy import Rows
-from patchclamp._time_sources import Read, Stacked
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.lazy import Rows
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.sources import Read, Stacked
 from patchclamp.record.files.base import Contents, Item, build, checked, existing, need, sized, unreadable
-from patchclamp.recording import Recording
 
 _LOOK = 48  # volumes that the default mask looks at
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}

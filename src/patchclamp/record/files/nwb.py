@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp._events_times import Ragged, Trace
-from patchclamp._time_events import events_table
-from patchclamp._time_sources import Computed, Ramp, Read
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.events import events_table
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.sources import Computed, Ramp, Read
+from patchclamp.nouns.recording.spikes import SpikeTrains
+from patchclamp.nouns.recording.times import Ragged, Trace
 from patchclamp.record.files.base import (
     Contents,
     Item,
@@ -26,7 +28,6 @@ from patchclamp.record.files.base import (
     need,
     unreadable,
 )
-from patchclamp.recording import Recording, SpikeTrains
 
 _ACTIVITY = ("RoiResponseSeries", "ElectricalSeries")
 _BEHAVIOUR = ("TimeSeries", "SpatialSeries", "IntervalSeries")

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.errors import PatchclampError
-from patchclamp.subjects.texts import TextTask
-from patchclamp.units import Site, Unit
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.texts import TextTask
+from patchclamp.nouns.units import Site, Unit
 
 __all__ = ["pooled_activity"]
 

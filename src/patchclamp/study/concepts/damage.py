@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp._statistics import permutation_p
+from patchclamp.base.statistics import permutation_p
 from patchclamp.intervene import effect
-from patchclamp.intervention import Intervention
-from patchclamp.scores import Effect
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.scores import Effect
+from patchclamp.nouns.tasks.texts import TextTask
+from patchclamp.nouns.units import Units
 from patchclamp.study.share import Share
-from patchclamp.subjects.reference import Reference
-from patchclamp.subjects.texts import TextTask
-from patchclamp.units import Units
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Damage", "ablation", "cumulative", "damage", "selective"]
 

@@ -14,12 +14,12 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from patchclamp import __version__
+from patchclamp.base.files import plain, write_json, write_text
+from patchclamp.base.version import __version__
 from patchclamp.study.claims import write_claims
 from patchclamp.study.concepts.words import LIMITS
-from patchclamp.study.figures import forest, heat_map
-from patchclamp.study.jsonfile import plain, write_json, write_text
-from patchclamp.study.text import number, percent, signed, visible
+from patchclamp.study.report.figures import forest, heat_map
+from patchclamp.study.report.text import number, percent, signed, visible
 
 __all__ = ["render_concepts", "write_concepts"]
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.units import Unit, Units
+from patchclamp.nouns.units import Unit, Units
 
 __all__ = ["Experts", "find_experts"]
 

@@ -15,18 +15,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp import __version__
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.version import __version__
+from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.activity import pooled_activity
 from patchclamp.study.concepts.damage import Damage, ablation, cumulative, damage, selective
 from patchclamp.study.concepts.selective import Experts, find_experts
 from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
+from patchclamp.study.report.text import signed
 from patchclamp.study.share import Share, corrected
 from patchclamp.study.tensors import check_tensors
-from patchclamp.study.text import signed
-from patchclamp.subjects.reference import Reference
-from patchclamp.units import Units
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["ConceptOptions", "ConceptStudy", "run_concept_study"]
 
@@ -125,7 +125,7 @@ def run_concept_study(
 
     Examples
     --------
-    >>> from patchclamp import open_subject                                     # doctest: +SKIP
+    >>> from patchclamp import open_subject  # doctest: +SKIP
     >>> print(run_concept_study(open_subject("smollm2"), "labelled.jsonl"))     # doctest: +SKIP
     """
     options = options or ConceptOptions()
@@ -225,8 +225,8 @@ def _describe(
     options: ConceptOptions,
 ) -> dict[str, dict[str, Any]]:
     """Tokens that the first units write, and the train texts' tokens at which they are most active."""
+    from patchclamp.nouns.units import Unit
     from patchclamp.study.describing import describe_neurons
-    from patchclamp.units import Unit
 
     neurons: list[Unit] = []
     for expert in experts:

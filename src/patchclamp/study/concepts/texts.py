@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp._wordnet import WordNet
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.texts import TextTask
+from patchclamp.nouns.tasks.wordnet import WordNet
 from patchclamp.record import documents
-from patchclamp.subjects.texts import TextTask
 
 __all__ = ["LabelledTexts", "load_labelled"]
 

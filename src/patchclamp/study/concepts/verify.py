@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from patchclamp.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import damage, selective
 from patchclamp.study.concepts.texts import load_labelled
 from patchclamp.study.share import Share
-from patchclamp.subjects.reference import Reference
+from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["measure_again"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patchclamp import __version__
-from patchclamp.intervention import Intervention
+from patchclamp.base.version import __version__
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import Damage
 from patchclamp.study.concepts.selective import Experts
 from patchclamp.study.concepts.texts import LabelledTexts
+from patchclamp.study.report.text import signed
 from patchclamp.study.share import Share
-from patchclamp.study.text import signed
-from patchclamp.units import Units
 
 __all__ = ["LIMITS", "claims_of", "findings", "headline"]
 

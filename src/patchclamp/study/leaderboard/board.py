@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from patchclamp.errors import PatchclampError
-from patchclamp.study.jsonfile import plain, read_json, write_json
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import plain, read_json, write_json
 from patchclamp.study.leaderboard.base import Outcome, Row
 
 SCHEMA = "patchclamp/leaderboard/1"

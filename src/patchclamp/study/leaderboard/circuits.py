@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.errors import PatchclampError
-from patchclamp.scores import Scores
-from patchclamp.study.leaderboard.areas import (
+from patchclamp.base.areas import (
     area,
     area_over_items,
     area_over_pairs,
@@ -20,9 +18,11 @@ from patchclamp.study.leaderboard.areas import (
     permuted_area,
     rounded,
 )
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import parse_site, parse_unit
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant, Verdict
 from patchclamp.truth.base import TRUTHS, Circuit, Truth
-from patchclamp.units import parse_site, parse_unit
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.study.leaderboard.base import Row
 from patchclamp.study.leaderboard.board import Board
 from patchclamp.study.leaderboard.page import figure, of_so_many

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from patchclamp import __version__
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.version import __version__
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Row, Variant
 from patchclamp.study.leaderboard.board import Board
 from patchclamp.study.leaderboard.memory import COVERS, peak

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from patchclamp.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.study.leaderboard.base import Adaptor
 from patchclamp.study.leaderboard.circuits import ATTRIBUTE
 from patchclamp.study.leaderboard.dictionaries import DECOMPOSE

@@ -1,0 +1,1 @@
+"""app: the command line, a thin layer over the library, and what a person sees of it."""

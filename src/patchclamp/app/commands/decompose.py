@@ -1,0 +1,82 @@
+"""``patchclamp decompose SITE``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchclamp.app.commands import common
+from patchclamp.app.commands.record import FieldOption, TextOption
+
+
+def decompose(
+    site: Annotated[str, typer.Argument(help="Address of one site, such as mlp_act.15.")],
+    method: Annotated[str, typer.Option(help="snmf, nmf, pca, ica, topk, batch_topk, jumprelu ...")] = "snmf",
+    features: Annotated[int, typer.Option("--features", "-k", min=1, help="Number of features.")] = 100,
+    text: TextOption = "sample",
+    most: Annotated[int, typer.Option("--most", min=2, help="At most so many texts.")] = 300,
+    model: common.ModelOption = "smollm2",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the dictionary.")] = None,
+    field: FieldOption = "text",
+    seed: common.SeedOption = 0,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "auto",
+    as_json: common.JsonOption = False,
+) -> None:
+    """Find features of a site: directions that explain its activity with few of them active at a time."""
+    from patchclamp.decompose import METHODS
+    from patchclamp.record import record
+    from patchclamp.study.features import refuse_decomposition
+
+    refuse_decomposition(method)
+    if out is not None and out.exists() and any(out.iterdir()):
+        from patchclamp.base.errors import PatchclampError
+
+        raise PatchclampError(f"{out}: is not empty; choose another folder")
+    subject = common.open_model(model, device, dtype)
+    base = subject.resolve(site)[0]
+    recording = record(subject, first_texts(text, field, most), [base], progress=not as_json, long="split")
+    size = "k" if method in ("snmf", "nmf", "pca", "ica") else "n_features"
+    with common.console(stderr=True).status(
+        f"{method}, {features} features of {recording.n_samples:,} samples"
+    ):
+        found = METHODS[method](**{size: features, "seed": seed}).fit(recording, site=base)
+    facts = _facts(found, recording, base)
+    if out is not None:
+        found.save(out)
+        facts["folder"] = str(out)
+    if as_json:
+        common.emit_json(facts)
+        return
+    rows = [
+        (name.replace("_", " "), f"{v:,.4g}" if isinstance(v, float) else str(v)) for name, v in facts.items()
+    ]
+    common.console().print(common.table(("", ""), rows, f"{method} of {base}"))
+
+
+def first_texts(source: str, field: str, most: int) -> list[str]:
+    """The first texts of a source."""
+    from itertools import islice
+
+    from patchclamp.record import documents
+
+    return [d.text for d in islice(documents(source, text=field), most) if d.text.strip()]
+
+
+def _facts(found: Any, recording: Any, base: Any) -> dict[str, Any]:
+    """What a person asks first of a dictionary, on the samples that it was fitted on unless said otherwise."""
+    activity = recording.to_torch()[base].float()
+    codes = found.encode(activity).detach()
+    rest = float(((activity - found.decode(codes)) ** 2).sum() / ((activity - activity.mean(0)) ** 2).sum())
+    used = (codes != 0).float()
+    return {
+        "site": str(base),
+        "features": int(codes.shape[1]),
+        "samples": recording.n_samples,
+        "active_at_a_time": float(used.sum(1).mean()),
+        "never_active": int((used.sum(0) == 0).sum()),
+        "unexplained_variance": rest,
+        "unexplained_on_held_out_texts": found.meta.get("unexplained"),
+    }

@@ -1,0 +1,115 @@
+"""``patchclamp measure SITES``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchclamp.app.commands import common
+from patchclamp.app.commands.record import (
+    BatchOption,
+    BosOption,
+    ContextOption,
+    EmptyOption,
+    FieldOption,
+    LabelOption,
+    LongOption,
+    TextOption,
+)
+
+
+def measure(
+    sites: Annotated[str, typer.Argument(help="Addresses, or the folder of a recording.")],
+    measures: Annotated[
+        str, typer.Option("--measures", help="Names, comma-separated; a wrong one lists them.")
+    ] = ("moments"),
+    text: TextOption = "sample",
+    model: common.ModelOption = "smollm2",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Parquet file for the table.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Units to print.")] = 10,
+    sort: Annotated[str, typer.Option(help="Column to sort by; default: the first.")] = "",
+    long: LongOption = "split",
+    context: ContextOption = None,
+    field: FieldOption = "text",
+    label: LabelOption = "label",
+    keep_sinks: BosOption = False,
+    skip_empty: EmptyOption = False,
+    batch_tokens: BatchOption = None,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "auto",
+    as_json: common.JsonOption = False,
+) -> None:
+    """Reduce activity to statistics in one pass over text, or over a recording."""
+    from patchclamp.base.errors import PatchclampError
+    from patchclamp.measure import METHODS
+    from patchclamp.nouns.recording.recording import Recording
+    from patchclamp.record import measure_recording, record
+
+    chosen = {name: _method(METHODS, name) for name in (part.strip() for part in measures.split(",")) if name}
+    if not chosen:
+        raise PatchclampError(f"--measures {measures!r}: none is named; there are {', '.join(METHODS)}")
+    if Path(sites).is_dir():
+        recording = Recording.open(sites)
+        weights = any(method.needs for method in chosen.values())
+        found = measure_recording(
+            recording, chosen, common.open_model(model, device, dtype) if weights else None
+        )
+    else:
+        subject = common.open_model(model, device, dtype)
+        options: dict[str, Any] = {"long": long, "context": context, "batch_tokens": batch_tokens}
+        options |= {"content_only": not keep_sinks, "empty": "skip" if skip_empty else "refuse"}
+        options |= {"text": field, "label": label}
+        found = record(subject, text, sites, measures=chosen, progress=not as_json, **options)
+    table = _table(found, list(chosen))
+    if out is not None:
+        table.to_parquet(out)
+    shown = _sorted(table, sort).head(top)
+    if as_json:
+        common.emit_json({"units": len(table), "table": shown.reset_index().to_dict("records")})
+        return
+    columns = ["unit", *shown.columns]
+    rows = [
+        (unit, *(f"{value:.4g}" for value in row))
+        for unit, row in zip(shown.index, shown.to_numpy(), strict=True)
+    ]
+    title = f"{len(table):,} units, {', '.join(chosen)}"
+    common.console().print(common.table(columns, rows, title, right=tuple(range(1, len(columns)))))
+
+
+def _method(methods: Any, name: str) -> Any:
+    from patchclamp.base.errors import PatchclampError, did_you_mean
+
+    if name not in methods:
+        hint = did_you_mean(name, methods) or "; there are " + ", ".join(methods)
+        raise PatchclampError(f"measure {name!r}: there is none of this name{hint}")
+    return methods[name]
+
+
+def _table(recorded: Any, names: list[str]) -> Any:
+    """Join the one-dimensional numeric results of all measures, a row a unit."""
+    import numpy as np
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    index: Any = None
+    for name in names:
+        data = recorded.table(name)
+        index = data["unit"].to_numpy()
+        for variable, values in data.data_vars.items():
+            if values.dims == ("unit",) and np.issubdtype(values.dtype, np.number):
+                columns[variable if variable not in columns else f"{name}.{variable}"] = values.to_numpy()
+    return pd.DataFrame(columns, index=pd.Index(index, name="unit"))
+
+
+def _sorted(table: Any, column: str) -> Any:
+    from patchclamp.base.errors import PatchclampError, did_you_mean
+
+    if table.empty or not len(table.columns):
+        raise PatchclampError("these measures give no number per unit to print; use them from Python")
+    column = column or str(table.columns[0])
+    if column not in table:
+        hint = did_you_mean(column, table.columns) or "; there are " + ", ".join(table.columns)
+        raise PatchclampError(f"--sort {column}: no such column{hint}")
+    return table.reindex(table[column].sort_values(ascending=False, kind="stable").index)

@@ -1,0 +1,134 @@
+"""``patchclamp study TASK``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from patchclamp.app.commands import common
+
+
+def study(
+    task: Annotated[
+        str, typer.Argument(help="Built-in task or JSONL file; see `patchclamp tasks`. Or give --texts.")
+    ] = "",
+    model: common.ModelOption = "smollm2",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default: studies/TASK-MODEL-seedN.")
+    ] = None,
+    items: Annotated[
+        int | None, typer.Option("--items", "-n", min=8, help="Test items (48 if left out).")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Attribution method that ranks the units.")
+    ] = "partial_gradients",
+    ablation: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
+    decompose: Annotated[
+        str, typer.Option(help="Also find features, such as snmf or topk, and hold them against neurons.")
+    ] = "",
+    n_control: Annotated[int, typer.Option(help="Random sets beside every joint effect, at least 20.")] = 20,
+    texts: Annotated[
+        str,
+        typer.Option(
+            help="Labelled texts in place of a task: which units are selective for a label, and do they matter? "
+            "A .jsonl or .parquet file, or wordnet:noun.animal,noun.food"
+        ),
+    ] = "",
+    sites: Annotated[str, typer.Option(help="With --texts: the candidates.")] = "mlp_act.*",
+    seed: common.SeedOption = 0,
+    corruption: common.CorruptionOption = None,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "auto",
+    as_json: common.JsonOption = False,
+) -> None:
+    """Find the units that carry a behaviour, prove it on held-out items, and write claims and a report."""
+    from patchclamp.base.errors import PatchclampError
+    from patchclamp.study import StudyOptions, load_for_study, run_study
+
+    if bool(task) == bool(texts):
+        raise PatchclampError(
+            "give a task (see `patchclamp tasks`), or --texts with labelled texts, and not both"
+        )
+    if texts:
+        study_concepts(
+            common.open_model(model, device, dtype), texts, sites, out, items, n_control, seed, as_json
+        )
+        return
+    options = StudyOptions(seed=seed, method=method, kind=ablation, n_control=n_control, decompose=decompose)
+    if items is not None:
+        few = max(2, items // 2)
+        options = options.change(n_train=items, n_validation=few, n_test=items, curve_items=few)
+    subject = common.open_model(model, device, dtype)
+    loaded = load_for_study(subject, task, options, corruption)
+    with common.progress(quiet=as_json) as step:
+        found = run_study(subject, loaded, out, options=options, source=task, progress=step)
+    if as_json:
+        common.emit_json(
+            {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}
+        )
+        return
+    print_study(found)
+
+
+def study_concepts(
+    subject: Any,
+    texts: str,
+    sites: str,
+    out: Path | None,
+    per_label: int | None,
+    n_control: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Run a concept study and print it."""
+    from rich.text import Text
+
+    from patchclamp.study.concepts import ConceptOptions, run_concept_study
+
+    options = ConceptOptions(seed=seed, sites=sites, n_control=n_control, per_label=per_label or 60)
+    with common.progress(quiet=as_json) as step:
+        found = run_concept_study(subject, texts, out, options=options, progress=step)
+    if as_json:
+        common.emit_json(
+            {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}
+        )
+        return
+    screen = common.console()
+    screen.print()
+    screen.print(Text(found.data["headline"], style="bold"))
+    for finding in found.data["findings"]:
+        screen.print(Text.assemble(("- ", "dim"), finding))
+    screen.print(Text(f"\n{len(found.claims)} claims, written to {found.folder}/", style="dim"))
+    screen.print(Text.assemble(("report  ", "dim"), str((found.folder or Path()) / "report.html")))
+
+
+def print_study(found: Any) -> None:
+    """Print what a study found, short: the headline, the proof as a table, the claims' number, the files."""
+    from rich.text import Text
+
+    from patchclamp.study.report.text import percent
+
+    screen, data = common.console(), found.data
+    screen.print()
+    screen.print(Text(data["headline"], style="bold"))
+    rows = [
+        (
+            row["name"],
+            Text(percent(row["estimate"]), style="bold cyan"),
+            f"{percent(row['low'])} to {percent(row['high'])}",
+            "" if row.get("control") is None else percent(row["control"]),
+        )
+        for row in data["forest"]
+    ]
+    title = f"Share of the {data['task']['metric_unit']} lost when ablated, {data['task']['splits']['test']} test items"
+    screen.print(
+        common.table(("units", "lost", "95% interval", "random units"), rows, f"\n{title}", right=(1, 2, 3))
+    )
+    for finding in data["findings"]:
+        screen.print(Text.assemble(("- ", "dim"), finding))
+    took = data["seconds"]["total"]
+    screen.print(Text(f"\n{len(found.claims)} claims, {took:.0f} s, written to {found.folder}/", style="dim"))
+    screen.print(Text.assemble(("report  ", "dim"), str(found.folder / "report.html")))
+    screen.print(Text.assemble(("again   ", "dim"), f"patchclamp verify {found.folder / 'claims.json'}"))

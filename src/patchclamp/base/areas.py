@@ -1,0 +1,218 @@
+"""Statistics of many units against many labels at once: AUC, average precision, d', mutual information.
+
+Everywhere: `values` (examples x units), `member` (labels x examples, 1 where the example carries the label).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
+
+from patchclamp.base.statistics import permutation_p, resamples, sign_flip_max_null
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Activity ranked once, for as many label vectors as are wanted.
+
+    Parameters
+    ----------
+    values
+        (examples, units), each unit centred.
+    rank
+        Rank from 1, rising; equal values share the mean of theirs.
+    at_least, at_most
+        (units, examples): number of examples whose value is at least (at most) this one's.
+    """
+
+    values: Float[Tensor, "examples units"]
+    rank: Float[Tensor, "examples units"]
+    at_least: Int[Tensor, "units examples"]
+    at_most: Int[Tensor, "units examples"]
+
+    @classmethod
+    def of(cls, values: Float[Tensor, "examples units"]) -> Ranked:
+        """Rank every unit."""
+        values = values.double()
+        n = len(values)
+        rising = values.T.contiguous()
+        ordered = rising.sort(1).values
+        at_most = torch.searchsorted(ordered, rising, right=True, out_int32=True)
+        at_least = n - torch.searchsorted(ordered, rising, right=False, out_int32=True)
+        rank = (n + 1 + at_most - at_least).T.double() / 2
+        return cls(values - values.mean(0), rank.contiguous(), at_least, at_most)
+
+
+def auc(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tensor, "labels units"]:
+    """Area under the ROC curve: P(a positive's value > a negative's) + P(equal) / 2. NaN without both kinds.
+
+    The Mann-Whitney form, (R - P (P + 1) / 2) / (P N), R the positives' summed ranks.
+    """
+    positives = member.sum(1, keepdim=True)
+    negatives = member.shape[1] - positives
+    return (member @ ranked.rank - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def d_prime(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tensor, "labels units"]:
+    """Difference of means over the root of the mean of the two variances (n - 1). Infinite if both are zero.
+
+    NaN for a unit that is constant, and with fewer than two positives or negatives.
+    """
+    values = ranked.values  # centred: sums of squares lose nothing to a large mean
+    positives = member.sum(1, keepdim=True)
+    negatives = member.shape[1] - positives
+    squares = values.square()
+    s1, q1 = member @ values, member @ squares
+    s0, q0 = values.sum(0) - s1, squares.sum(0) - q1
+    mean1, mean0 = s1 / positives, s0 / negatives
+    var1 = (q1 - positives * mean1**2) / (positives - 1)
+    var0 = (q0 - negatives * mean0**2) / (negatives - 1)
+    pooled = (var1 + var0) / 2
+    # What rounding leaves of a zero variance is zero.
+    pooled = torch.where(pooled > 1e-14 * squares.mean(0), pooled, 0)
+    constant = ranked.at_most.amin(1) == ranked.at_most.shape[1]
+    difference = (mean1 - mean0).masked_fill(constant, 0)
+    enough = (positives > 1) & (negatives > 1)
+    return torch.where(enough, difference / pooled.sqrt(), torch.nan)
+
+
+def average_precision(
+    ranked: Ranked, member: Float[Tensor, "labels examples"], negated: bool = False
+) -> Float[Tensor, "labels units"]:
+    """Average precision: sum over thresholds of (step of recall) x precision; equal values are one threshold.
+
+    A constant unit has the prevalence, a perfect one has 1. `negated` ranks by -value, for units that fall.
+    Computed as the mean over positives of #{positives at least as high} / #{examples at least as high}.
+    """
+    taken = ranked.at_most if negated else ranked.at_least
+    rows = []
+    for one in member:
+        counts = taken[:, one.nonzero()[:, 0]].sort(1).values
+        if bool((counts[:, 1:] == counts[:, :-1]).any()):
+            hits = torch.searchsorted(counts, counts, right=True)
+        else:
+            hits = torch.arange(1, counts.shape[1] + 1).expand_as(counts)
+        rows.append((hits / counts.double()).mean(1))
+    return torch.stack(rows)
+
+
+def two_sided_ap(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tensor, "labels units"]:
+    """The larger of the average precisions of a and -a, as (AP - prevalence) / (1 - prevalence)."""
+    both = torch.maximum(average_precision(ranked, member), average_precision(ranked, member, negated=True))
+    return normalised(both, member.mean(1, keepdim=True))
+
+
+def normalised(ap: Tensor, prevalence: Tensor) -> Tensor:
+    """Average precision on a scale where chance is 0 and perfect is 1."""
+    return (ap - prevalence) / (1 - prevalence)
+
+
+def mutual_information(
+    ranked: Ranked, member: Float[Tensor, "labels examples"], bins: int = 8
+) -> Float[Tensor, "labels units"]:
+    """Mutual information in bits between the label (yes or no) and activity in `bins` bins of equal counts.
+
+    The plug-in estimate; it is biased upwards by about (bins - 1) / (2 n ln 2), which a null by permutation
+    shares. Equal values share a bin, so that a constant unit has none.
+    """
+    n, units = ranked.rank.shape
+    binned = ((ranked.rank - 0.5) * (bins / n)).int().clamp_max_(bins - 1)
+    binned += torch.arange(units, dtype=torch.int32) * bins
+    inside = torch.bincount(binned.flatten(), minlength=units * bins).double() / n
+    joint = (
+        torch.stack([torch.bincount(binned[one > 0].flatten(), minlength=units * bins) for one in member])
+        .double()
+        .div_(n)
+    )
+    p_label = member.mean(1, keepdim=True)
+    total = _term(joint, p_label * inside) + _term(inside - joint, (1 - p_label) * inside)
+    return (total.view(len(member), units, bins).sum(2) / torch.log(torch.tensor(2.0).double())).clamp_min(0)
+
+
+def _term(joint: Tensor, product: Tensor) -> Tensor:
+    return torch.where(joint > 0, joint * (joint / product).log(), 0)
+
+
+Array = NDArray[np.float64]
+DIGITS = 6
+"""Scores nearer to each other than 1e-6 of the largest count as equal: rounding is no order."""
+
+
+def area(size: Array, real: NDArray[np.bool_]) -> Array:
+    """AUROC of each row of (draw, candidate) scores: U / (n1 n0), ties at one half."""
+    ranks = rankdata(size, axis=-1)
+    n, others = int(real.sum()), int((~real).sum())
+    return np.asarray((ranks[..., real].sum(-1) - n * (n + 1) / 2) / (n * others))
+
+
+def rounded(scores: Array) -> Array:
+    """Sizes of scores relative to the largest of their row, to `DIGITS` digits."""
+    size = np.abs(scores)
+    top = size.max(-1, keepdims=True)
+    return np.round(np.divide(size, top, out=np.zeros_like(size), where=top > 0), DIGITS)
+
+
+def area_over_items(
+    values: Array, real: NDArray[np.bool_], groups: Sequence[str] = (), n_boot: int = 400, seed: int = 0
+) -> tuple[float, float, float]:
+    """AUROC of |mean over items| with a percentile interval by resampling items (or groups of them).
+
+    Parameters
+    ----------
+    values
+        (item, candidate) scores.
+    real
+        (candidate,) whether it belongs to the mechanism; both classes occur.
+
+    Examples
+    --------
+    >>> area_over_items(np.array([[3.0, 0.0], [2.0, 0.0]]), np.array([True, False]))
+    (1.0, 1.0, 1.0)
+    """
+    value = float(area(rounded(values.mean(0)[None]), real)[0])
+    weights = resamples(len(values), groups or None, n_boot, seed)
+    draws = area(rounded(weights @ values / weights.sum(1, keepdims=True)), real)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return value, float(low), float(high)
+
+
+def area_over_pairs(
+    scores: Array, real: NDArray[np.bool_], n_boot: int = 400, seed: int = 0
+) -> tuple[float, float, float]:
+    """AUROC of |score| with an interval by resampling candidates within each class."""
+    size = rounded(scores[None])[0]
+    value = float(area(size[None], real)[0])
+    above, below = size[real], size[~real]
+    rng = np.random.default_rng(seed)
+    picked = [part[rng.integers(len(part), size=(n_boot, len(part)))] for part in (above, below)]
+    classes = np.arange(len(size)) < len(above)
+    low, high = np.quantile(area(np.concatenate(picked, axis=1), classes), [0.025, 0.975])
+    return value, float(low), float(high)
+
+
+def permuted_area(values: Array, real: NDArray[np.bool_], seed: int = 0, n_perm: int = 999) -> float:
+    """p of the AUROC of |mean over items| when the candidates that belong to the mechanism are drawn at random."""
+    size = rounded(values.mean(0)[None])
+    rng = np.random.default_rng(seed)
+    ranks = rankdata(size[0])
+    drawn = [ranks[rng.permutation(len(real))[: int(real.sum())]].sum() for _ in range(n_perm)]
+    return permutation_p(float(ranks[real].sum()), drawn)
+
+
+def chance_of_largest(values: Array, seed: int = 0) -> float:
+    """p of the largest |mean over items| against the maximum over candidates with signs of items flipped.
+
+    One item, or items that are all alike, cannot speak about it: 1 where all scores are 0, else 1 / (n_perm + 1)
+    is out of reach and the smallest p that signs allow comes out.
+    """
+    observed = float(np.abs(values.mean(0)).max())
+    if observed == 0.0:
+        return 1.0
+    return permutation_p(observed, sign_flip_max_null(values, n_perm=999, seed=seed))

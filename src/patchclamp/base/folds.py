@@ -1,0 +1,275 @@
+"""Folds of a recording that do not leak: whole groups, or blocks in time with a gap around them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from patchclamp.base.errors import PatchclampError
+
+Ints = NDArray[np.int64]
+SHUFFLE = "leaks"
+WIDTHS = 2.5  # a gap is this many widths of the autocorrelation
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the samples; ``train, test = fold``, so a list of folds is scikit-learn's ``cv``.
+
+    Parameters
+    ----------
+    train, test
+        Indices of samples of the recording, sorted.
+    held_out
+        Groups whose samples are tested (whole-group folds), or the first and last sample of the block.
+    """
+
+    train: Ints
+    test: Ints
+    held_out: tuple[int, ...]
+
+    def __iter__(self) -> Any:
+        return iter((self.train, self.test))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, which: int) -> Ints:
+        return (self.train, self.test)[which]
+
+    def __repr__(self) -> str:
+        return f"Fold({len(self.train)} train, {len(self.test)} test, held out {self.held_out})"
+
+
+def group_folds(
+    groups: Ints, run: Ints, position: Any, n_splits: int | None, gap: float, use: NDArray[np.bool_]
+) -> list[Fold]:
+    """Folds of whole groups; training samples nearer than `gap` to a test sample of their own run are dropped.
+
+    `run` is what time goes on within (the document), `position` the time or index of each sample.
+    """
+    names = np.unique(groups[use])
+    n = len(names) if n_splits is None else n_splits
+    if not 2 <= n <= len(names):
+        raise PatchclampError(
+            f"split: {n} folds of {len(names)} groups; a group is never cut, so 2 to {len(names)} folds are possible"
+            + ("; use by='time' for blocks of one session" if len(names) < 2 else "")
+        )
+    # Samples that no test block comes near to: groups in runs of their own need no gap.
+    shared = gap > 0 and any(len(np.unique(groups[use & (run == r)])) > 1 for r in np.unique(run))
+    folds = []
+    for held in np.array_split(names, n):
+        test = use & np.isin(groups, held)
+        train = use & ~test
+        if shared:
+            train &= ~_near(test, run, position, gap)
+        folds.append(_fold(train, test, tuple(int(g) for g in held), gap))
+    return folds
+
+
+def time_folds(run: Ints, position: Any, n_splits: int, gap: float, use: NDArray[np.bool_]) -> list[Fold]:
+    """Contiguous blocks of equal size; training samples nearer than `gap` to the block are dropped."""
+    samples = np.flatnonzero(use)
+    if len(samples) < 2 * n_splits:
+        raise PatchclampError(f"split: {len(samples)} samples are too few for {n_splits} folds")
+    folds = []
+    for block in np.array_split(samples, n_splits):
+        test = np.zeros(len(run), bool)
+        test[block] = True
+        train = use & ~test
+        if gap > 0:
+            train &= ~_near(test, run, position, gap)
+        folds.append(_fold(train, test, (int(block[0]), int(block[-1])), gap))
+    return folds
+
+
+def shuffled_folds(
+    allowed: bool | str, n_splits: int, use: NDArray[np.bool_], seed: int, leak: tuple[float, int] | None
+) -> list[Fold]:
+    """Folds of samples drawn at random: refused for a time series unless `allowed` is ``"leaks"``, and then warned of.
+
+    `leak` is (autocorrelation at lag 1, width in samples) where the samples are a time series, else None.
+    """
+    if leak is not None:
+        at_one, width = leak
+        figure = f"neighbouring samples correlate at {at_one:.2f} (mean over units, half-width {width}), "
+        alike = at_one >= 0.1
+        figure += (
+            "so a shuffled fold tests on samples like those it trained on"
+            if alike
+            else "and groups would be cut"
+        )
+        if allowed != SHUFFLE:
+            raise PatchclampError(
+                f"split: shuffle={allowed!r} on a time series: {figure}; leave shuffle out for whole groups or blocks "
+                f'with a gap, or say shuffle="{SHUFFLE}" to measure the leak'
+            )
+        warnings.warn(f"split: {figure}; scores from these folds are no evidence", UserWarning, stacklevel=4)
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(use))
+    folds = []
+    for part in np.array_split(order, n_splits):
+        test = np.zeros(len(use), bool)
+        test[part] = True
+        folds.append(_fold(use & ~test, test, (), 0))
+    return folds
+
+
+def _near(test: NDArray[np.bool_], run: Ints, position: Any, gap: float) -> NDArray[np.bool_]:
+    """Samples within `gap` of a test sample of the same run."""
+    near = np.zeros(len(test), bool)
+    where = np.asarray(position, np.float64)
+    slack = 1e-9 * max(1.0, float(np.abs(where).max(initial=0)))
+    for r in np.unique(run[test]):
+        mine = np.flatnonzero(run == r)
+        held = np.sort(where[mine[test[mine]]])
+        after = np.searchsorted(held, where[mine])
+        before = np.clip(after - 1, 0, len(held) - 1)
+        after = np.clip(after, 0, len(held) - 1)
+        distance = np.minimum(np.abs(where[mine] - held[before]), np.abs(where[mine] - held[after]))
+        near[mine] = distance <= gap + slack
+    return near
+
+
+def _fold(train: NDArray[np.bool_], test: NDArray[np.bool_], held: tuple[int, ...], gap: float) -> Fold:
+    if not train.any() or not test.any():
+        raise PatchclampError(
+            f"split: a fold has {train.sum()} training and {test.sum()} test samples with gap={gap:g}; "
+            "take a smaller gap or fewer folds"
+        )
+    return Fold(np.flatnonzero(train), np.flatnonzero(test), held)
+
+
+def autocorrelation(activity: Any, runs: list[tuple[int, int]], at: float = 0.5) -> tuple[float, int]:
+    """Mean autocorrelation of the columns at lag 1, and the first lag at which it falls below `at`.
+
+    Each run is centred by itself and no product crosses a border. Constant columns are left out; the width is the
+    longest run where it never falls.
+    """
+    x = np.array(activity, np.float64)
+    longest = max(stop - start for start, stop in runs)
+    size = 2 ** int(np.ceil(np.log2(max(2 * longest, 2))))
+    total = np.zeros((longest, x.shape[1]))
+    for start, stop in runs:
+        part = x[start:stop] - x[start:stop].mean(0)
+        power = np.abs(np.fft.rfft(part, size, axis=0)) ** 2
+        total[: stop - start] += np.fft.irfft(power, size, axis=0)[: stop - start]
+    some = total[0] > 1e-12
+    if not some.any() or longest < 2:
+        return 0.0, 1
+    mean = (total[:, some] / total[0, some]).mean(1)
+    below = np.flatnonzero(mean < at)
+    return float(mean[1]), int(below[0]) if len(below) else longest
+
+
+def folds(group: Ints, rows: Ints, n: int, gap: int) -> list[tuple[Ints, Ints]]:
+    """Pairs (train, test) of places in `rows`.
+
+    Whole groups, each fold as many as the next, where there are at least `n`. With fewer groups, stretches of time that follow
+    each other, and `gap` samples on both sides of the stretch held out are in neither.
+    """
+    if n < 2:
+        raise PatchclampError(f"folds={n}: at least two are needed to hold anything out")
+    present = pd.unique(group[rows])
+    out = []
+    if len(present) >= n:
+        for part in np.array_split(present, n):
+            test = np.isin(group[rows], part)
+            out.append((np.flatnonzero(~test), np.flatnonzero(test)))
+        return out
+    for block in np.array_split(np.arange(len(rows)), n):
+        far = (rows < rows[block[0]] - gap) | (rows > rows[block[-1]] + gap)
+        out.append((np.flatnonzero(far), block))
+    return out
+
+
+Index = NDArray[np.int64]
+
+
+class Blocked:
+    """Contiguous test blocks with a gap on both sides that belongs to neither part.
+
+    Neighbouring samples of a slow signal are nearly the same sample: on independent smoothed noise (width 8 bins)
+    shuffled folds predict with r = .99, contiguous ones without a gap with .17, with a gap of 20 bins with .01.
+
+    Parameters
+    ----------
+    n_splits
+        Number of folds.
+    gap
+        Samples left out on either side of a test block; at least 2.5 widths of the autocorrelation, or the longest
+        delay. Groups (runs, sessions) end it: nothing leaks over their borders.
+    groups
+        Label of each sample; with it, folds are made of whole groups and `gap` is only used when there are fewer
+        groups than folds.
+
+    Examples
+    --------
+    >>> [test.tolist() for _, test in Blocked(2).split(np.zeros((4, 1)))]
+    [[0, 1], [2, 3]]
+    """
+
+    def __init__(self, n_splits: int = 5, gap: int = 0, groups: Any = None) -> None:
+        if n_splits < 2:
+            raise PatchclampError(f"n_splits={n_splits}: at least 2")
+        if gap < 0:
+            raise PatchclampError(f"gap={gap}: must not be negative")
+        self.n_splits, self.gap = n_splits, gap
+        self.groups = None if groups is None else np.asarray(groups)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """Number of folds, as scikit-learn asks for it."""
+        return self.n_splits
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Index, Index]]:
+        """Indices of training and test samples of each fold."""
+        n = len(X)
+        labels = self.groups if groups is None else np.asarray(groups)
+        if labels is not None:
+            if len(labels) != n:
+                raise PatchclampError(f"{len(labels)} groups for {n} samples")
+            names = list(dict.fromkeys(labels.tolist()))
+            if len(names) >= self.n_splits:
+                yield from self._whole(labels, names)
+                return
+        if n < 2 * self.n_splits:
+            raise PatchclampError(f"{n} samples: too few for {self.n_splits} folds")
+        for block in np.array_split(np.arange(n), self.n_splits):
+            apart = np.ones(n, bool)
+            apart[max(0, block[0] - self.gap) : block[-1] + 1 + self.gap] = False
+            if not apart.any():
+                raise PatchclampError(
+                    f"gap={self.gap}: leaves nothing to train on; take fewer folds or a smaller gap"
+                )
+            yield np.flatnonzero(apart), block
+
+    def _whole(self, labels: Any, names: list[Any]) -> Iterator[tuple[Index, Index]]:
+        for part in np.array_split(np.arange(len(names)), self.n_splits):
+            test = np.isin(labels, [names[i] for i in part])
+            yield np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def autocorrelation_width(signal: Any, at: float = 0.5) -> int:
+    """Smallest lag at which the mean autocorrelation of the columns falls below `at`; a gap is 2.5 of these or more.
+
+    Examples
+    --------
+    >>> autocorrelation_width(np.random.default_rng(0).normal(size=(500, 3)))
+    1
+    """
+    x = np.asarray(signal, np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    x = x - x.mean(0)
+    power = np.abs(np.fft.rfft(x, 2 * len(x), axis=0)) ** 2
+    correlation = np.fft.irfft(power, axis=0)[: len(x)]
+    some = correlation[0] > 0
+    if not some.any():
+        raise PatchclampError("the signal does not vary, so it has no autocorrelation")
+    mean = (correlation[:, some] / correlation[0, some]).mean(1)
+    below = np.flatnonzero(mean < at)
+    return int(below[0]) if len(below) else len(x)

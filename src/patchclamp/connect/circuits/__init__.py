@@ -1,0 +1,1 @@
+"""circuits: how units inside a live network act on each other."""

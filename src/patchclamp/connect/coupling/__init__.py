@@ -1,0 +1,1 @@
+"""coupling: which units act on which, from their activity in time."""

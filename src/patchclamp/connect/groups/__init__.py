@@ -1,0 +1,1 @@
+"""groups: which units belong together: communities, bi-clusters, motifs in time."""

@@ -1,0 +1,1 @@
+"""dictionaries: what a fitted decomposition is: encode, decode, save."""

@@ -1,0 +1,1 @@
+"""factor: matrix factorisations of activity: SNMF, NMF, PCA, ICA."""

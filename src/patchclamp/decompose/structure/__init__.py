@@ -1,0 +1,1 @@
+"""structure: decompositions by what a network does with its activity: interaction bases, partitions, codes."""

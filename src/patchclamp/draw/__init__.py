@@ -1,0 +1,1 @@
+"""draw: pictures from arrays and tables, as SVG, HTML and matplotlib figures; it knows no nouns."""

@@ -1,0 +1,1 @@
+"""circuits: is a set of units what carries the behaviour? Faithfulness, completeness, minimality, sufficiency."""

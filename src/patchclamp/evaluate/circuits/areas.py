@@ -1,0 +1,209 @@
+"""Areas under faithfulness curves: CPR and CMD on both axes of size, clipped and not, with bands, on held-out items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness
+from patchclamp.nouns.scores import Scores
+from patchclamp.subjects.base import Subject
+
+Array = NDArray[np.float64]
+AXES = ("linear", "log")
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Figures of a ranking over all sizes of circuit.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Columns order, measure (``"cpr"``, ``"cmd"``), axis (``"linear"``, ``"log"``), clipped, value, low, high. The
+        interval resamples items, the same for all sizes. A baseline's value is the mean of its orders' areas, its
+        interval that of a single order.
+    beats_model : bool
+        Whether a circuit short of all candidates exceeds the whole model; then a large cpr is no virtue, and the
+        clipped figures or cmd are the ones to read. `beats_model_clear`: whether the interval at some size does.
+    rank_by, ablation : str
+    curves : Faithfulness
+    """
+
+    table: pd.DataFrame
+    beats_model: bool
+    beats_model_clear: bool
+    rank_by: str
+    ablation: str
+    curves: Faithfulness = field(repr=False)
+
+    def value(self, measure: str = "cmd", axis: str = "linear", clipped: bool = False) -> float:
+        """One figure of the ranking."""
+        t = self.table
+        rows = t[
+            (t["order"] == RANKED)
+            & (t["measure"] == measure)
+            & (t["axis"] == axis)
+            & (t["clipped"] == clipped)
+        ]
+        if rows.empty:
+            raise PatchclampError(
+                f"{measure} on the {axis} axis: measures are cpr and cmd, axes {', '.join(AXES)}"
+            )
+        return float(rows["value"].iloc[0])
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        names = ("beats_model", "beats_model_clear", "rank_by", "ablation")
+        return {name: getattr(self, name) for name in names} | {"table": self.table.to_dict("records")}
+
+
+def areas(
+    subject: Subject,
+    task: Any,
+    ranking: Scores,
+    chosen_on: Any,
+    sizes: Sequence[float] | None = None,
+    ablation: str = "mean",
+    *,
+    rank_by: Literal["abs", "signed"] = "abs",
+    n_boot: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Areas:
+    """Measure CPR and CMD of a ranking on items that did not make it.
+
+    With f(C_k) as in `faithfulness` and s_k the share of candidates kept, CPR = mean of f and CMD = mean of |1 - f| over
+    s, by trapezoid from the smallest size to all (the plain integral on the linear axis is this times
+    1 - smallest share). Clipped: f held to 0..1 first, so that sizes which beat the model cannot pay for sizes that
+    fall short. One rule ranks for every figure (`rank_by`); CPR of a signed and CMD of an absolute ranking, as in MIB,
+    are two calls.
+
+    Parameters
+    ----------
+    subject, task, ranking, sizes, ablation, rank_by, seed
+        As for `faithfulness`.
+    chosen_on
+        The items that made the ranking. Those of `task` must be others, and of other groups.
+    options
+        Further arguments of `faithfulness`.
+
+    Raises
+    ------
+    PatchclampError
+        When an item or a group is in both, and as `faithfulness`.
+
+    Notes
+    -----
+    Mueller et al. 2025 (MIB) for CPR and CMD. Verified in closed form on linear networks.
+    """
+    check_held_out(task, chosen_on)
+    found = faithfulness(
+        subject,
+        task,
+        ranking,
+        sizes,
+        ablation,
+        rank_by=rank_by,
+        n_boot=n_boot,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
+    table = area_table(found, n_boot, seed)
+    kept = found.curve("kept")
+    short = kept["size"] < found.candidates
+    clear = bool((kept["low"][short] > 1).any())
+    return Areas(table, found.beats_model, clear, found.rank_by, found.ablation, found)
+
+
+def check_held_out(task: Any, chosen_on: Any) -> None:
+    """Refuse items that chose: an item, or a group, that is in both.
+
+    Raises
+    ------
+    PatchclampError
+        With the item or the group.
+    """
+    if chosen_on is None:
+        raise PatchclampError(
+            "held-out items are needed: give chosen_on=, the task whose items made the ranking"
+        )
+    ours, theirs = _identities(task), _identities(chosen_on)
+    for what, mine, other in zip(("item", "group"), ours, theirs, strict=True):
+        both = [name for name in mine if name in other]
+        if both:
+            shown = str(mine[both[0]])
+            raise PatchclampError(
+                f"{what} {shown if len(shown) < 80 else shown[:77] + '...'} is both among the items that made the "
+                f"ranking and among those that verify it ({len(both)} {what}s of {len(mine)}); give other items"
+            )
+
+
+def _identities(task: Any) -> tuple[dict[Any, Any], dict[str, str]]:
+    """What tells items apart, and groups."""
+    items = getattr(task, "items", None)
+    if items is not None and not callable(items):
+        texts = {(item.clean, item.corrupted): item.clean for item in items}
+        return texts, {item.group: item.group for item in items if item.group}
+    clean = getattr(task, "clean", None)
+    if not isinstance(clean, torch.Tensor):
+        raise PatchclampError(
+            f"{type(task).__name__}: neither texts nor tensors, so its items cannot be told apart"
+        )
+    rows = clean.detach().cpu().reshape(len(clean), -1)
+    names = {row.numpy().tobytes(): place for place, row in enumerate(rows)}
+    return names, {group: group for group in getattr(task, "groups", ()) if group}
+
+
+def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """CPR and CMD of all orders of a `Faithfulness`, with intervals; columns as in `Areas.table`."""
+    weights = resamples(found.n, found.groups or None, n_boot, seed)
+    even = np.ones((1, found.n))
+    rng = np.random.default_rng([seed, 3])
+    rows = []
+    runs = found.runs[found.runs["curve"] == "kept"]
+    for order in dict.fromkeys(runs["order"]):
+        mine = runs[runs["order"] == order]
+        draws = [part.sort_values("size").index.to_numpy() for _, part in mine.groupby("draw")]
+        share = np.sort(mine["size"].unique()) / found.candidates
+        gain = np.stack([found.per_item[places] for places in draws]) - found.empty_per_item
+        point = np.concatenate([_shares(one[None], found, even) for one in gain])
+        pick = rng.integers(len(draws), size=n_boot)
+        boot = np.concatenate([_shares(gain[[draw]], found, weights[[b]]) for b, draw in enumerate(pick)])
+        for measure in ("cpr", "cmd"):
+            for axis in AXES:
+                for clipped in (False, True):
+                    x = share if axis == "linear" else np.log10(share)
+                    one, many = (_area(x, _height(y, measure, clipped)) for y in (point, boot))
+                    low, high = quantiles(many, (0.025, 0.975))
+                    rows.append((order, measure, axis, clipped, float(one.mean()), float(low), float(high)))
+    return pd.DataFrame(rows, columns=["order", "measure", "axis", "clipped", "value", "low", "high"])
+
+
+def _shares(gain: Array, found: Faithfulness, weights: Array) -> Array:
+    """(draw, size) values of the curve, as ratios of weighted means over items."""
+    span = weights @ (found.full_per_item - found.empty_per_item)
+    span = np.where(span != 0, span, np.nan)
+    return np.einsum("dki,di->dk", gain, weights) / span[:, None]
+
+
+def _height(y: Array, measure: str, clipped: bool) -> Array:
+    y = np.clip(y, 0, 1) if clipped else y
+    return y if measure == "cpr" else np.abs(1 - y)
+
+
+def _area(x: Array, y: Array) -> Array:
+    """Mean height of (draw, size) curves over the range of x."""
+    if len(x) < 2:
+        return y[:, 0]
+    return ((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0])

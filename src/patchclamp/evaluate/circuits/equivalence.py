@@ -1,0 +1,165 @@
+"""Is the circuit as good as the model, item by item? A sign test with a margin, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta, binom
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.bench import Ablations, as_units, pool_of
+from patchclamp.subjects.clamp.matching import members
+
+Array = NDArray[np.float64]
+Verdict = Literal["equivalent", "different", "undecided"]
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """A sign test of model against circuit.
+
+    Attributes
+    ----------
+    share : float
+        Share of groups (items, where there are none) on which the model is above the circuit; ties count one half.
+    low, high : float
+        Clopper and Pearson's interval of it.
+    margin : float
+    p_different : float
+        Of the null "the share is within `margin` of one half" (Shi et al.): small says they differ.
+    p_equivalent : float
+        Of the null "the share is at least `margin` away from one half" (two one-sided tests): small says they are
+        equivalent. Not to reject the first null is no evidence of equivalence; this is.
+    verdict : str
+        ``"equivalent"``, ``"different"``, or ``"undecided"``: neither null is rejected at `alpha`.
+    difference : float
+        Mean of model minus circuit, in units of the metric: the sign test is blind to size.
+    ties, n : int
+        Groups without a difference, and all.
+    """
+
+    share: float
+    low: float
+    high: float
+    margin: float
+    p_different: float
+    p_equivalent: float
+    verdict: Verdict
+    difference: float
+    ties: int
+    n: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.verdict}: the model is above the circuit on {self.share:.0%} [{self.low:.0%}, {self.high:.0%}] of "
+            f"{self.n}; p(equivalent) {self.p_equivalent:.3g}, p(different) {self.p_different:.3g}"
+        )
+
+
+def equivalence(
+    subject: Subject,
+    task: Any,
+    circuit: Any,
+    candidates: Any,
+    ablation: str = "mean",
+    *,
+    margin: float = 0.1,
+    alpha: float = 0.05,
+    by: str = "template",
+    source: str = "",
+    reference: Any = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Equivalence:
+    """Test whether a circuit C does as well as the model M: |P(m(M) > m(C)) - 1/2| < `margin`.
+
+    Parameters
+    ----------
+    subject, task, circuit, candidates, ablation, by, source, reference
+        As for `completeness`; items that did not choose the circuit.
+    margin, alpha
+        Of the two tests.
+
+    Notes
+    -----
+    Shi et al. 2024 ("Hypothesis testing the circuit hypothesis in LLMs"), with the test that can find equivalence
+    beside theirs, which can only fail to find a difference. Rates of both verified at their margins (see tests).
+    """
+    units = as_units(subject, circuit)
+    bench = Ablations(
+        subject, task, pool_of(subject, candidates, units), ablation, by=by, source=source,
+        reference=reference, batch_size=batch_size, seed=seed, progress=progress,
+    )  # fmt: skip
+    difference = bench.full - bench.kept([members(units)])[0]
+    size = float(np.abs(bench.full).max())
+    return sign_equivalence(difference, bench.groups, margin, alpha, tie=1e-6 * max(size, 1e-12))
+
+
+def sign_equivalence(
+    difference: ArrayLike,
+    groups: Sequence[str] = (),
+    margin: float = 0.1,
+    alpha: float = 0.05,
+    *,
+    tie: float = 0.0,
+) -> Equivalence:
+    """The tests of `equivalence` on differences per item.
+
+    Parameters
+    ----------
+    difference
+        (item,) model minus circuit.
+    groups
+        The unit of dependence; a group's mean counts as one.
+    tie
+        Differences of at most this size are ties; they are dealt evenly to both sides.
+
+    Examples
+    --------
+    >>> sign_equivalence([1.0, -1.0] * 200).verdict
+    'equivalent'
+    >>> sign_equivalence([1.0] * 20).verdict
+    'different'
+    >>> sign_equivalence([1.0, -1.0, 1.0]).verdict
+    'undecided'
+    """
+    values = _by_group(np.asarray(difference, dtype=np.float64), groups)
+    if not 0 < margin < 0.5:
+        raise PatchclampError(f"margin={margin}: it lies between 0 and 0.5")
+    if not len(values):
+        raise PatchclampError("there is no item to test on; give at least one")
+    n = len(values)
+    ties = int((np.abs(values) <= tie).sum())
+    wins = int((values > tie).sum())
+    share = (wins + ties / 2) / n
+    # An odd tie goes to the side that makes the verdict harder to reach.
+    near, far = wins + ties // 2, wins + (ties + 1) // 2
+    towards = near if share >= 0.5 else far
+    away = abs(2 * towards - n)
+    top = (n + away) // 2
+    p_different = (
+        float(binom.sf(top - 1, n, 0.5 + margin) + binom.cdf(n - top, n, 0.5 + margin)) if away else 1.0
+    )
+    p_equivalent = float(max(binom.cdf(far, n, 0.5 + margin), binom.sf(near - 1, n, 0.5 - margin)))
+    verdict: Verdict = (
+        "equivalent" if p_equivalent <= alpha else "different" if p_different <= alpha else "undecided"
+    )
+    low = float(beta.ppf(0.025, near, n - near + 1)) if near else 0.0
+    high = float(beta.ppf(0.975, far + 1, n - far)) if far < n else 1.0
+    return Equivalence(
+        share, low, high, margin, min(p_different, 1.0), p_equivalent, verdict, float(values.mean()), ties, n
+    )
+
+
+def _by_group(values: Array, groups: Sequence[str]) -> Array:
+    if not groups or len(set(groups)) < 2:
+        return values
+    own = [group or f"\0{i}" for i, group in enumerate(groups)]
+    names, member = np.unique(own, return_inverse=True)
+    return np.bincount(member, values) / np.bincount(member, minlength=len(names))

@@ -1,0 +1,166 @@
+"""How units act together: redundant, in series, additive, opposed. Single effects alone cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.bench import Ablations, as_units
+from patchclamp.subjects.clamp.matching import collect, members
+
+Array = NDArray[np.float64]
+SMALL = 0.2
+NONE = 0.02
+VERDICTS = {
+    "none": f"neither any unit nor all together have an effect of {NONE:.0%} of the baseline",
+    "redundant": f"sizes of the single effects add up to less than {SMALL:.0%} of the joint effect",
+    "series": f"each single effect is within {SMALL:.0%} of the joint effect: one loss is enough",
+    "opposed": "single effects of both signs, which take from each other in the joint effect",
+    "additive": f"the single effects add up to the joint effect within {SMALL:.0%}",
+    "partly redundant": "the single effects add up to less than the joint effect",
+    "partly in series": "the single effects add up to more than the joint effect",
+}
+
+
+@dataclass(frozen=True)
+class Redundancy:
+    """Effects of units alone and together, and what they are called.
+
+    Attributes
+    ----------
+    verdict : str
+        A key of `VERDICTS`, the first that holds of the means; `support` is the share of bootstrap draws over items with
+        the same verdict.
+    table : DataFrame
+        One row a set (``"together"``, then each unit): set, effect = m(full) - m(without it), low, high, and alone = m of
+        the candidates with only it left - m(none of them), what it does by itself (NaN for the joint set's row).
+    interaction : float
+        Joint effect minus the sum of the single ones, with `low` and `high`; above zero units back each other up.
+    joint : float
+    baseline : float
+        m(full).
+    """
+
+    verdict: str
+    support: float
+    table: pd.DataFrame
+    interaction: float
+    low: float
+    high: float
+    joint: float
+    baseline: float
+    n: int
+
+    def __str__(self) -> str:
+        total = float(self.table["effect"].iloc[1:].sum())
+        return (
+            f"{self.verdict} (in {self.support:.0%} of resamples): together {self.joint:+.3g}, sum of "
+            f"{len(self.table) - 1} alone {total:+.3g}, interaction {self.interaction:+.3g} "
+            f"[{self.low:+.3g}, {self.high:+.3g}]"
+        )
+
+
+def redundancy(
+    subject: Subject,
+    task: Any,
+    units: Any,
+    ablation: str = "mean",
+    *,
+    by: str = "template",
+    source: str = "",
+    reference: Any = None,
+    batch_size: int = 64,
+    n_boot: int = 1000,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Redundancy:
+    """Name how units act together: each ablated alone, all together, and each left alone.
+
+    Two units joined by OR have no effect alone and the whole effect together; a method that ablates or patches one unit
+    at a time misses both. Joined by AND, each alone has the whole effect; with opposite signs, the joint effect is less
+    than its parts.
+
+    Parameters
+    ----------
+    subject, task
+        What is measured.
+    units
+        At least two units (or whole sites).
+    ablation, by, source, reference
+        As for `faithfulness`.
+
+    Raises
+    ------
+    PatchclampError
+        For fewer than two units.
+
+    Notes
+    -----
+    Verified on the gates OR, AND, SUM, BACKUP and CANCEL. Redundancy among more than two units, where any two are
+    enough, is named as well; that among subsets of them is not looked for.
+    """
+    chosen = members(as_units(subject, units))
+    if len(chosen) < 2:
+        raise PatchclampError(f"{collect(chosen)}: one unit cannot be redundant; give at least two")
+    bench = Ablations(
+        subject, task, chosen, ablation, by=by, source=source, reference=reference, batch_size=batch_size,
+        seed=seed, progress=progress,
+    )  # fmt: skip
+    effects = bench.full - bench.without([chosen, *([one] for one in chosen)])
+    alone = bench.kept([[one] for one in chosen]) - bench.empty
+    weights = resamples(len(bench.full), bench.groups or None, n_boot, seed)
+    weights = weights / weights.sum(1, keepdims=True)
+    means, draws = effects.mean(1), weights @ effects.T
+    scale, scales = abs(float(bench.full.mean())), np.abs(weights @ bench.full)
+    verdict = _verdict(means, scale)
+    same = [_verdict(draw, float(size)) == verdict for draw, size in zip(draws, scales, strict=True)]
+    low, high = quantiles(draws, (0.025, 0.975))
+    excess = draws[:, 0] - draws[:, 1:].sum(1)
+    ends = np.quantile(excess, [0.025, 0.975])
+    table = pd.DataFrame(
+        {
+            "set": ["together", *(str(collect([one])) for one in chosen)],
+            "effect": means,
+            "low": low,
+            "high": high,
+            "alone": [np.nan, *alone.mean(1)],
+        }
+    )
+    return Redundancy(
+        verdict,
+        float(np.mean(same)),
+        table,
+        float(means[0] - means[1:].sum()),
+        float(ends[0]),
+        float(ends[1]),
+        float(means[0]),
+        float(bench.full.mean()),
+        len(bench.full),
+    )
+
+
+def _verdict(effects: Array, scale: float) -> str:
+    """The first rule of `VERDICTS` that holds; effects are the joint one, then the single ones."""
+    joint, single = float(effects[0]), effects[1:]
+    size, total = abs(joint), float(single.sum())
+    floor = NONE * scale
+    clear = single[np.abs(single) > max(floor, SMALL * np.abs(single).max())]
+    if size <= floor and (np.abs(single) <= floor).all():
+        return "none"
+    if np.abs(single).sum() < SMALL * size:
+        return "redundant"
+    if (np.abs(single - joint) <= SMALL * size).all():
+        return "series"
+    if len(clear) and clear.min() < 0 < clear.max():
+        return "opposed"
+    if abs(total - joint) <= SMALL * size:
+        return "additive"
+    return "partly redundant" if abs(total) < size else "partly in series"

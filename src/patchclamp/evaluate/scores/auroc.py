@@ -1,0 +1,139 @@
+"""Area under the ROC curve of scores against a known truth: all thresholds, ties at one half."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import Scores
+from patchclamp.subjects.clamp.matching import collect
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """How well scores tell the units of a mechanism from the others.
+
+    `value` is the chance that a unit of it scores above one that is not, ties counting one half; `low` and `high` its
+    bootstrap interval over units, drawn within each class. `curve` has a row a threshold: threshold, false and true
+    positive rate. `positives`, `negatives`: units of each class.
+    """
+
+    value: float
+    low: float
+    high: float
+    positives: int
+    negatives: int
+    curve: pd.DataFrame = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"AUROC {self.value:.3f} [{self.low:.3f}, {self.high:.3f}], {self.positives} of {self.positives + self.negatives}"
+
+
+def auroc(
+    scores: Scores | Mapping[Any, float],
+    truth: Mapping[Any, bool],
+    *,
+    by: Literal["abs", "signed"] = "abs",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Auroc:
+    """Measure the AUROC of units (or edges) ranked by score.
+
+    U / (n1 n0), with U = sum over pairs of [positive above negative] + 1/2 [equal], which is the area under the curve of
+    all thresholds with (0, 0) and (1, 1) in it. A constant score gives exactly one half.
+
+    Parameters
+    ----------
+    scores
+        `Scores` (mean over items, summed over positions), or a mapping from a unit's address, an edge or any name.
+    truth
+        Name -> whether it belongs to the mechanism. Every name must have a score: one that is missing would have to
+        be called right or wrong by convention. Scores of units that truth does not name are left out.
+    by
+        Rank by size or as signed.
+
+    Raises
+    ------
+    PatchclampError
+        For a name without a score, a score that is no number, or a truth of one class only.
+
+    Examples
+    --------
+    >>> auroc({"a": 3.0, "b": 1.0, "c": 1.0}, {"a": True, "b": True, "c": False}).value
+    0.75
+    >>> auroc({"a": 0.0, "b": 0.0}, {"a": True, "b": False}).value
+    0.5
+    """
+    if by not in ("abs", "signed"):
+        raise PatchclampError(f"by={by!r}: rank by 'abs' or 'signed'")
+    named = _named(scores) if isinstance(scores, Scores) else dict(scores)
+    lost = [name for name in truth if name not in named]
+    if lost:
+        raise PatchclampError(
+            f"{lost[0]}: is in the truth and has no score ({len(lost)} of {len(truth)}); score every unit, 0 where "
+            "a method leaves it out"
+        )
+    values = np.array([float(named[name]) for name in truth])
+    if not np.isfinite(values).all():
+        raise PatchclampError(
+            f"{list(truth)[int(np.flatnonzero(~np.isfinite(values))[0])]}: its score is no number"
+        )
+    values = np.abs(values) if by == "abs" else values
+    real = np.array([bool(belongs) for belongs in truth.values()])
+    above, below = values[real], values[~real]
+    if not len(above) or not len(below):
+        raise PatchclampError(
+            f"truth has {len(above)} units of the mechanism and {len(below)} others; both are needed"
+        )
+    low, high = _interval(above, below, n_boot, seed)
+    value = float(_area(rankdata(values)[real].sum(), len(above), len(below)))
+    return Auroc(value, low, high, len(above), len(below), _curve(values, real))
+
+
+def _named(scores: Scores) -> dict[str, float]:
+    summed = scores.summed()
+    return {
+        str(collect([(site, index)])): float(value)
+        for site in summed.sites
+        for index, value in zip(summed.index(site), summed.mean(site), strict=True)
+    }
+
+
+def _area(ranks: float, n: int, others: int) -> float:
+    return (ranks - n * (n + 1) / 2) / (n * others)
+
+
+def _interval(above: Array, below: Array, n_boot: int, seed: int) -> tuple[float, float]:
+    """Percentile interval, units of each class drawn anew; U of weighted units without ranking again."""
+    if not n_boot:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    order = np.sort(below)
+    draws = np.empty(n_boot)
+    for b in range(n_boot):
+        ours = above[rng.integers(len(above), size=len(above))]
+        count = np.bincount(rng.integers(len(below), size=len(below)), minlength=len(below))
+        total = np.concatenate([[0], np.cumsum(count)])
+        less, upto = (total[np.searchsorted(order, ours, side=side)] for side in ("left", "right"))
+        draws[b] = (less + upto).mean() / 2 / len(below)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _curve(values: Array, real: NDArray[np.bool_]) -> pd.DataFrame:
+    levels = np.unique(values)[::-1]
+    order = np.argsort(-values, kind="stable")
+    places = np.searchsorted(-values[order], -levels, side="right")
+    true, false = (np.concatenate([[0], np.cumsum(part[order])])[places] for part in (real, ~real))
+    table = pd.DataFrame({"threshold": levels, "false": false / (~real).sum(), "true": true / real.sum()})
+    start = pd.DataFrame({"threshold": [np.inf], "false": [0.0], "true": [0.0]})
+    return pd.concat([start, table], ignore_index=True)

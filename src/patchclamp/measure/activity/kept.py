@@ -1,0 +1,129 @@
+"""Measures that need whole rows: a sample of fixed size, the same whatever the order in which rows arrive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.shuffles import Shuffle
+from patchclamp.nouns.measure import Measure, require
+
+if TYPE_CHECKING:
+    from patchclamp.nouns.recording.recording import Samples
+
+_COLUMNS = ("rows", "doc", "position", "label", "group", "key")
+
+
+class Kept(Measure):
+    """Base of the measures that compare rows with each other: keeps at most `max_samples` rows.
+
+    Every row has a key, a hash of (seed, document, position), and the rows with the smallest keys are kept. That
+    is a uniform sample without replacement which does not depend on batches, shards or order, and merges
+    exactly. Memory: `max_samples` x units values, whatever the length of the data. All sites keep the
+    same rows, so that layers are compared on the same samples.
+
+    A subclass that sets `balanced` keeps at most `max_samples` rows of each label, and none without a label.
+    """
+
+    fields = _COLUMNS
+    balanced: ClassVar[bool] = False
+
+    def __init__(self, *, max_samples: int, seed: int) -> None:
+        require(
+            max_samples >= 2,
+            f"{type(self).__name__}: max_samples={max_samples}; at least 2 rows are compared",
+        )
+        self.max_samples, self.seed = int(max_samples), int(seed)
+        self.rows: Tensor | None = None
+        self.doc, self.position, self.label, self.group, self.key = torch.zeros(
+            5, 0, dtype=torch.int64
+        ).unbind()
+
+    def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
+        doc, position = samples.doc.cpu(), samples.position.cpu()
+        key = hashed(doc, position, self.seed)
+        wanted = torch.ones(len(key), dtype=torch.bool)
+        if self.balanced:
+            wanted = samples.label.cpu() >= 0
+        elif len(self.key) == self.max_samples:
+            wanted = key <= self.key[-1]  # keys rise: all others lose to every row that is kept
+        at = wanted.nonzero()[:, 0]
+        part = {
+            "rows": values[at.to(values.device)].cpu(),
+            "doc": doc[at],
+            "position": position[at],
+            "label": samples.label.cpu()[at],
+            "group": samples.group.cpu()[at],
+            "key": key[at],
+        }
+        self._keep(part)
+
+    def _merge(self, other: Self) -> None:
+        self._keep({name: getattr(other, name) for name in _COLUMNS})
+
+    def _keep(self, part: dict[str, Tensor]) -> None:
+        """Join rows and keep those with the smallest keys, in order of the key."""
+        if self.rows is not None:
+            part = {name: torch.cat([getattr(self, name), column]) for name, column in part.items()}
+        keys = [part[name].numpy() for name in ("position", "doc", "key")]
+        order = torch.from_numpy(np.lexsort(keys))
+        if self.balanced:
+            order = order[_place_in_label(part["label"][order]) < self.max_samples]
+        else:
+            order = order[: self.max_samples]
+        for name, column in part.items():
+            setattr(self, name, column[order])
+
+    def kept(self) -> Float[Tensor, "n units"]:
+        """The rows kept, float64."""
+        self._need_data()
+        assert self.rows is not None
+        return self.rows.double()
+
+    def labelled(
+        self,
+    ) -> tuple[Float[Tensor, "n units"], Int[Tensor, " n"], Int[Tensor, " labels"], Int[Tensor, " n"]]:
+        """Rows that carry a label, their label numbered from 0, the labels' own numbers, groups."""
+        known = self.label >= 0
+        numbers, place = self.label[known].unique(return_inverse=True)
+        return self.kept()[known], place, numbers, self.group[known]
+
+    def shuffled(self, place: Int[Tensor, " n"], group: Int[Tensor, " n"], count: int) -> list[Tensor]:
+        """`count` shuffles of the labels that respect groups (see `Selectivity`)."""
+        if count == 0:
+            return []
+        member = place[None].double()
+        try:
+            shuffle = Shuffle.of(member, group)
+        except PatchclampError as error:
+            raise PatchclampError(str(error).replace("Selectivity", self._who)) from None
+        generator = torch.Generator().manual_seed(self.seed)
+        return [shuffle(member, generator)[0].long() for _ in range(count)]
+
+
+def hashed(doc: Int[Tensor, " n"], position: Int[Tensor, " n"], seed: int) -> Int[Tensor, " n"]:
+    """A 63-bit hash of (seed, document, position), as if drawn at random (the mixing function of splitmix64)."""
+    start = np.uint64(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0])
+    mixed = _mix(_mix(doc.numpy().astype(np.uint64) ^ start) ^ position.numpy().astype(np.uint64))
+    return torch.from_numpy((mixed >> np.uint64(1)).astype(np.int64))
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _place_in_label(label: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """For every row, how many rows of its label come before it."""
+    order = label.argsort(stable=True)
+    counts = label[order].unique_consecutive(return_counts=True)[1]
+    place = torch.empty_like(label)
+    place[order] = torch.arange(len(label)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return place

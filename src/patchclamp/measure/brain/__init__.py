@@ -1,0 +1,1 @@
+"""brain: tuning, spike-triggered averages, histograms over trials, reliability, decoding."""

@@ -1,0 +1,1 @@
+"""labels: which units are selective for a label of the samples."""

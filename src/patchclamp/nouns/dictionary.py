@@ -1,0 +1,207 @@
+"""`Dictionary`: features over a site. It encodes activity to features and decodes them back; features are units."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import write_folder
+from patchclamp.nouns.recording.recording import named
+from patchclamp.nouns.recording.sparse import SparseCodes
+from patchclamp.nouns.units import Site
+
+
+class Dictionary(ABC):
+    """Features over a site: A (samples, units) is about Z (samples, features) D (features, units).
+
+    Once attached to a subject (``subject.attach("mine", dictionary)``) its features are units with the address
+    ``SITE/mine[77]``: they record, attribute, patch and steer as neurons do.
+
+    Attributes
+    ----------
+    site : Site
+        What is encoded.
+    target : Site
+        What is decoded: `site` itself, but for a transcoder, which reads one site and writes another.
+    method : str
+        Name in `patchclamp.decompose.METHODS`, or of the layout that it was read from.
+    meta : dict
+        How it was made: settings, seed, data fingerprint, loss. Plain data.
+    """
+
+    method: ClassVar[str] = ""
+
+    def __init__(
+        self, site: Site | str, target: Site | str | None = None, meta: dict[str, Any] | None = None
+    ) -> None:
+        self.site = named(site)
+        self.target = self.site if target is None else named(target)
+        self.meta = dict(meta or {})
+
+    @property
+    @abstractmethod
+    def directions(self) -> Float[Tensor, "feature unit"]:
+        """What each feature writes at the target when its activity is 1 (the rows of D)."""
+
+    @abstractmethod
+    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+        """Features of activity; differentiable where the method is."""
+
+    def decode(self, codes: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch unit"]:
+        """Activity from features: codes @ directions + `offset`."""
+        return codes @ self.directions.to(codes.device, codes.dtype) + self.offset.to(
+            codes.device, codes.dtype
+        )
+
+    def decode_at(
+        self, codes: Float[Tensor, "*batch feature"], activity: Float[Tensor, "*batch input"]
+    ) -> Float[Tensor, "*batch unit"]:
+        """Decode with the input at hand: `decode`, but for dictionaries that need it (a scale of each sample, a skip path)."""
+        return self.decode(codes)
+
+    def reconstruct(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch unit"]:
+        """What the dictionary makes of activity: decode(encode(activity)), and any path beside the features."""
+        return self.decode(self.encode(activity))
+
+    @property
+    def offset(self) -> Float[Tensor, " unit"]:
+        """What is decoded when no feature is active."""
+        return torch.zeros(self.directions.shape[1])
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return len(self.directions)
+
+    def encode_sparse(self, activity: Float[Tensor, "sample unit"]) -> SparseCodes:
+        """Features as sparse codes; methods with few active features override this and never build the dense code."""
+        with torch.no_grad():
+            return SparseCodes.from_dense(self.encode(activity))
+
+    def check(self, activity: Tensor) -> None:
+        """Refuse activity of another width, or with NaN or Inf."""
+        if not bool(torch.isfinite(activity).all()):
+            raise PatchclampError(f"{self.site}: the activity to encode holds NaN or Inf")
+        width = self.input_width
+        if activity.shape[-1] != width:
+            raise PatchclampError(
+                f"{self.method} over {self.site}: encodes {width} units, the activity has {activity.shape[-1]}"
+            )
+
+    @property
+    def input_width(self) -> int:
+        """Number of units that are encoded; transcoders override this."""
+        return int(self.directions.shape[1])
+
+    def __repr__(self) -> str:
+        arrow = "" if self.target == self.site else f" -> {self.target}"
+        return f"<{type(self).__name__} {self.n_features} features over {self.site}{arrow}>"
+
+
+OURS = "patchclamp"
+KINDS: dict[str, type[StoredDictionary]] = {}
+_HOOKS = {
+    "resid_pre": "hook_resid_pre",
+    "resid_mid": "hook_resid_mid",
+    "resid_post": "hook_resid_post",
+    "mlp_act": "mlp.hook_post",
+    "z": "attn.hook_z",
+}
+
+
+def settled(tensor: Tensor) -> Tensor:
+    """Detached, contiguous and at an aligned address: the bits of a matrix product can depend on both.
+
+    A file is read into memory at any address, so that without this a dictionary would encode other bits after it.
+    """
+    tensor = tensor.detach().contiguous()
+    return tensor if tensor.data_ptr() % 64 == 0 else tensor.clone()
+
+
+class StoredDictionary(Dictionary):
+    """A dictionary that can be written to a folder and read back bit for bit.
+
+    A subclass names itself with `kind` (what the file says) and gives `state`, `settings` and `from_state`.
+    """
+
+    kind: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.kind:
+            KINDS[cls.kind] = cls
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """The tensors, by name."""
+
+    def settings(self) -> dict[str, Any]:
+        """What is no tensor, as plain data."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def from_state(
+        cls,
+        site: Site,
+        target: Site,
+        meta: dict[str, Any],
+        state: dict[str, Tensor],
+        settings: dict[str, Any],
+    ) -> Self:
+        """Build the dictionary from what `state` and `settings` gave."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Write ``cfg.json`` and ``sae_weights.safetensors`` into `folder`, which must not hold a dictionary yet.
+
+        Sparse autoencoders are written so that SAELens reads them; what SAELens has no architecture for keeps the
+        same two files under an architecture that it refuses. Nothing is pickled.
+
+        Raises
+        ------
+        PatchclampError
+            If the folder holds a dictionary already.
+        """
+        return write_folder(folder, *self.layout())
+
+    def layout(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The config and the tensors that `save` writes; the block `OURS` has what SAELens' config has no place for."""
+        tensors = self.state()
+        config = {
+            "architecture": f"{OURS}.{self.kind}",
+            "d_in": self.input_width,
+            "d_sae": self.n_features,
+            "dtype": str(next(iter(tensors.values())).dtype).removeprefix("torch."),
+            "device": "cpu",
+            "reshape_activations": "none",
+            "normalize_activations": "none",
+            "metadata": {"hook_name": hook_name(self.site)},
+            OURS: {
+                "kind": self.kind,
+                "site": asdict(self.site),
+                "target": asdict(self.target),
+                "settings": self.settings(),
+                "meta": self.meta,
+            },
+        }
+        return config, tensors
+
+
+def kind(name: str) -> type[StoredDictionary]:
+    """The class that wrote a file of this kind."""
+    if name not in KINDS:
+        raise PatchclampError(f"{name}: this patchclamp knows the kinds {', '.join(sorted(KINDS))}")
+    return KINDS[name]
+
+
+def hook_name(site: Site) -> str:
+    """TransformerLens' name of a site, where the two mean the same; else the address."""
+    hook = _HOOKS.get(site.point)
+    return str(site) if hook is None or site.layer is None else f"blocks.{site.layer}.{hook}"

@@ -1,0 +1,331 @@
+"""A recording's store on disk: layout, creation in one step, refusal of what does not match, the journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.lazy import on_disk, storage_dtype
+from patchclamp.nouns.recording.samples import COLUMNS
+from patchclamp.nouns.recording.sparse import SparseArray
+from patchclamp.nouns.units import Site
+
+FORMAT = "patchclamp-recording/1"
+JOURNAL = "journal.json"
+CHUNK_BYTES = 8 << 20
+CARRY_BYTES = 64 << 20
+GUESS = 64  # active features a sample, for the size of what is not known yet
+_KIND = {"content": "bool"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a store holds.
+
+    Parameters
+    ----------
+    n_samples
+        Number of samples, known before anything is written.
+    shapes
+        For each site its (units,) or (heads, d_head).
+    dtype
+        Storage type: float32, float16, bfloat16 or float64.
+    chunk_rows
+        Samples a chunk; every chunk is full but the last.
+    sparse
+        Sites of features, kept as compressed rows: `indptr`, `unit` and `value` in a group of the site's name.
+    """
+
+    n_samples: int
+    shapes: dict[Site, tuple[int, ...]]
+    dtype: str
+    chunk_rows: int
+    sparse: frozenset[Site] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        n_samples: int,
+        shapes: Mapping[Site, tuple[int, ...]],
+        dtype: str,
+        chunk_rows: int | None = None,
+        sparse: Iterable[Site] = (),
+    ) -> Layout:
+        """Choose chunks of at most 8 MB a site and 64 MB in all, cut so that the last one is nearly full."""
+        item, kept = storage_dtype(dtype).itemsize, frozenset(sparse)
+        wide = [_row_bytes(shape, item, site in kept) for site, shape in shapes.items()]
+        if n_samples < 1 or not wide:
+            raise PatchclampError(f"a recording of {n_samples} samples at {len(wide)} sites holds nothing")
+        most = chunk_rows or max(
+            64, min(65536, CHUNK_BYTES // max(wide), CARRY_BYTES // (sum(wide) + sample_bytes()))
+        )
+        pieces = -(-n_samples // most)
+        rows = chunk_rows or -(-n_samples // pieces)
+        return cls(n_samples, dict(shapes), dtype, rows, kept)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one sample in memory, all sites, without its labels."""
+        item = storage_dtype(self.dtype).itemsize
+        return sum(int(np.prod(shape)) for shape in self.shapes.values()) * item
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk: full chunks of activity and labels, and the metadata.
+
+        Of sparse sites an estimate (64 active features a sample): what it will be is known when it is written.
+        """
+        rows = -(-self.n_samples // self.chunk_rows) * self.chunk_rows
+        item = storage_dtype(self.dtype).itemsize
+        each = sum(_row_bytes(shape, item, site in self.sparse) for site, shape in self.shapes.items())
+        units = sum(shape[0] for shape in self.shapes.values()) * 8
+        metadata = 2048 * (len(self.shapes) * 3 + len(COLUMNS) * 2)
+        return rows * (each + sample_bytes()) + units + metadata
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for the store's attributes."""
+        sites = [
+            {
+                "name": str(site),
+                "point": site.point,
+                "layer": site.layer,
+                "dictionary": site.dictionary,
+                "io": site.io,
+                "shape": list(shape),
+                **({"sparse": True} if site in self.sparse else {}),
+            }
+            for site, shape in self.shapes.items()
+        ]
+        return {
+            "n_samples": self.n_samples,
+            "dtype": self.dtype,
+            "chunk_rows": self.chunk_rows,
+            "sites": sites,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Layout:
+        """Undo `to_json`."""
+        shapes = {
+            Site(s["point"], s["layer"], s["dictionary"], s["io"]): tuple(s["shape"]) for s in data["sites"]
+        }
+        sparse = frozenset(s for s, entry in zip(shapes, data["sites"], strict=True) if entry.get("sparse"))
+        return cls(data["n_samples"], shapes, data["dtype"], data["chunk_rows"], sparse)
+
+
+def _row_bytes(shape: tuple[int, ...], item: int, sparse: bool) -> int:
+    size = int(np.prod(shape))
+    return min(size, GUESS) * (2 + item) + 8 if sparse else size * item
+
+
+def sample_bytes() -> int:
+    """Bytes of one sample's labels."""
+    return sum(1 if name in _KIND else 8 for name in COLUMNS)
+
+
+def array_name(site: Site) -> str:
+    """Name of a site's array in the store: its address, with a slash written as a bar."""
+    return str(site).replace("/", "|")
+
+
+def source_of(group: Any, site: Site, layout: Layout) -> Any:
+    """What a store holds of a site: an array, or compressed rows."""
+    found = group[array_name(site)]
+    if site not in layout.sparse:
+        return found
+    size = (layout.n_samples, layout.shapes[site][0])
+    return SparseArray.open(found, size, storage_dtype(layout.dtype))
+
+
+def create(
+    path: Path,
+    manifest: Mapping[str, Any],
+    layout: Layout,
+    labels: Mapping[Site, Mapping[str, Any]] | None = None,
+) -> None:
+    """Make an empty store of full size; it appears at `path` in one step or not at all."""
+    draft = path.with_name(f".{path.name}.creating")
+    shutil.rmtree(draft, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attributes = {"format": FORMAT, "complete": False, **layout.to_json(), "manifest": dict(manifest)}
+    group = zarr.create_group(str(draft), zarr_format=3, attributes={"patchclamp": attributes})
+    for name in COLUMNS:
+        kind = _KIND.get(name, "int64")
+        _array(group, name, (layout.n_samples,), layout.chunk_rows, kind, ("sample",), {})
+    for site, shape in layout.shapes.items():
+        _site_arrays(group, site, shape, layout, dict((labels or {}).get(site, {})))
+    with warnings.catch_warnings():
+        # Consolidated metadata is what xarray looks for first; Zarr warns that the specification lacks it.
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(str(draft))
+    os.replace(draft, path)
+
+
+def _site_arrays(
+    group: zarr.Group, site: Site, shape: tuple[int, ...], layout: Layout, labels: dict[str, Any]
+) -> None:
+    name, dtype = array_name(site), storage_dtype(layout.dtype)
+    dims = ("sample", f"unit.{name}", f"part.{name}")[: len(shape) + 1]
+    attributes = {
+        "coordinates": " ".join(COLUMNS),
+        "site": str(site),
+        "dtype": layout.dtype,
+        "unit_labels": labels,
+    }
+    if dtype == torch.bfloat16:
+        attributes["encoding"] = "uint16 holding the bits of bfloat16"
+    if site in layout.sparse:
+        SparseArray.create(group, name, (layout.n_samples, shape[0]), layout.chunk_rows, dtype, attributes)
+    else:
+        kind, full = str(on_disk(dtype)), (layout.n_samples, *shape)
+        _array(group, name, full, layout.chunk_rows, kind, dims, attributes)
+    index = _array(group, f"unit.{name}", shape[:1], shape[0], "int64", dims[1:2], {})
+    index[:] = np.asarray(labels.get("index", range(shape[0])))
+
+
+def _array(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    rows: int,
+    dtype: str,
+    dims: tuple[str, ...],
+    attributes: dict[str, Any],
+) -> Any:
+    fill: Any = {"float": float("nan"), "bool": False, "int64": -1}.get(dtype.rstrip("0123456789"), 0)
+    fill = -1 if dtype == "int64" else fill
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=(min(rows, shape[0]), *shape[1:]),
+        dtype=dtype,
+        # Activity hardly compresses: float32 by 2 to 12 % with lz4 or zstd.
+        compressors=None,
+        fill_value=fill,
+        dimension_names=dims,
+        attributes=attributes,
+    )
+
+
+def read_attributes(path: Path) -> dict[str, Any]:
+    """The store's description, or a PatchclampError for anything that is not a recording."""
+    file = path / "zarr.json"
+    if not file.is_file():
+        there = "a folder without zarr.json" if path.exists() else "no such file or folder"
+        raise PatchclampError(f"{path}: {there}; a recording is a folder that record() or save() wrote")
+    attributes = json.loads(file.read_text())["attributes"].get("patchclamp")
+    if not attributes or attributes.get("format") != FORMAT:
+        found = (attributes or {}).get("format", "a Zarr group of something else")
+        raise PatchclampError(f"{path}: holds {found}, not {FORMAT}; choose another path")
+    return attributes
+
+
+def mark_complete(path: Path) -> None:
+    """Say in the store that every sample is there."""
+    if '"sparse": true' in (path / "zarr.json").read_text():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            zarr.consolidate_metadata(str(path))  # groups of codes were cut to their length
+    file = path / "zarr.json"
+    data = json.loads(file.read_text())
+    data["attributes"]["patchclamp"]["complete"] = True
+    write_atomically(file, json.dumps(data, indent=2))
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a small file in one step, so that a reader or a killed process never leaves half of it."""
+    draft = file.with_name(file.name + ".partial")
+    draft.write_text(text)
+    os.replace(draft, file)
+
+
+def refuse_mismatch(
+    path: Path, stored: Mapping[str, Any], layout: Layout, manifest: Mapping[str, Any]
+) -> None:
+    """Refuse to add to a store that was made from something else, naming both values.
+
+    Raises
+    ------
+    PatchclampError
+        With every differing entry: model, tokenizer, data, dtype, sites, BOS policy, batching, code version.
+    """
+    ours = json.loads(json.dumps({**layout.to_json(), "manifest": dict(manifest)}))
+    ours["sites"] = [s["name"] for s in ours["sites"]]
+    theirs = {key: stored[key] for key in ours}
+    theirs["sites"] = [s["name"] for s in theirs["sites"]]
+    differences = [
+        f"{name} is {old!r} there and {new!r} here" for name, old, new in _differences(theirs, ours)
+    ]
+    if differences:
+        raise PatchclampError(
+            f"{path}: this store does not belong to this run: {'; '.join(differences)}; "
+            "choose another path, or delete the store"
+        )
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for key in dict.fromkeys([*old, *new]):
+            inner = key if name in ("", "manifest") else f"{name}.{key}"
+            found += _differences(old.get(key), new.get(key), inner)
+        return found
+    return [] if old == new else [(name, old, new)]
+
+
+def rows_written(path: Path) -> int:
+    """Samples safely in an unfinished store."""
+    file = path / JOURNAL
+    return int(json.loads(file.read_text())["rows"]) if file.is_file() else 0
+
+
+def clean(path: Path) -> None:
+    """Remove the half-written files that a killed process left."""
+    for file in path.rglob("*.partial"):
+        file.unlink(missing_ok=True)
+
+
+_MARK = "patchclamp_column"
+
+
+def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
+    """Put columns with one entry a sample into a finished store, where xarray finds them as coordinates."""
+    if not columns:
+        return
+    group = zarr.open_group(str(path), mode="a", zarr_format=3, use_consolidated=False)
+    for name, column in columns.items():
+        values = np.asarray(column[:])
+        array: Any = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=(max(1, min(65536, len(values))),),
+            dtype=str(values.dtype),
+            compressors=None,
+            dimension_names=("sample",),
+            attributes={_MARK: True},
+        )
+        array[:] = values
+    with warnings.catch_warnings():
+        # As when the store was made: xarray looks for consolidated metadata, and Zarr warns of it.
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(str(path))
+
+
+def read_columns(group: Any) -> dict[str, Any]:
+    """The columns of a store, lazily: the fixed ones and what `write_columns` put there."""
+    columns = {name: group[name] for name in COLUMNS}
+    for name, member in group.arrays():
+        if member.attrs.get(_MARK):
+            columns[name] = member
+    return columns

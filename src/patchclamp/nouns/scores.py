@@ -1,0 +1,348 @@
+"""`Scores`: a number per unit and item; `Effect`: what an intervention did to a task. Both with their uncertainty."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.nouns.units import Site, Unit, Units, parse_site
+
+SCHEMA = "patchclamp/scores-1"
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of units on the items of a task; positive means that the unit raises the metric.
+
+    Parameters
+    ----------
+    method
+        Name in the verb's table.
+    direction
+        ``"denoising"`` (clean activity put into the corrupted run), ``"noising"`` (corrupted into the clean run), or
+        ``"none"`` for methods that compare no two runs. The two are never mixed.
+    metric, task
+        What was measured on what.
+    values
+        Site -> (item, node) or (item, node, position), float32, in units of the metric. NaN marks positions that an
+        item does not have.
+    level
+        Site -> ``"unit"`` (a node is a unit of the site) or ``"site"`` (one node: the whole vector).
+    positions
+        Labels of the position axis; None when positions are summed.
+    groups
+        The unit of dependence of each item; intervals resample these.
+    nodes
+        Site -> indices of the units scored, where not all were.
+    meta
+        What else the method reports: passes, rules applied, seconds.
+    """
+
+    method: str
+    direction: Literal["denoising", "noising", "none"]
+    metric: str
+    task: str
+    values: Mapping[Site, Values]
+    level: Mapping[Site, Literal["unit", "site"]]
+    positions: tuple[str, ...] | None = None
+    groups: tuple[str, ...] = ()
+    nodes: Mapping[Site, tuple[int, ...]] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise PatchclampError(f"{self.method}: no site was scored")
+        want = 2 if self.positions is None else 3
+        sizes = {len(v) for v in self.values.values()}
+        if len(sizes) != 1 or any(v.ndim != want for v in self.values.values()):
+            shapes = {str(s): v.shape for s, v in self.values.items()}
+            raise PatchclampError(
+                f"{self.method}: scores must be {want}-dimensional with equal items; got {shapes}"
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of items."""
+        return len(next(iter(self.values.values())))
+
+    @property
+    def sites(self) -> list[Site]:
+        """Sites scored, in the order of the forward pass."""
+        return sorted(self.values)
+
+    def mean(self, site: Site) -> NDArray[np.float64]:
+        """Mean over items, (node,) or (node, position); positions that no item has are NaN."""
+        values = self.values[site].astype(np.float64)
+        count = np.sum(~np.isnan(values), axis=0)
+        total = np.nansum(values, axis=0)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def summed(self) -> Scores:
+        """The same scores, summed over positions."""
+        if self.positions is None:
+            return self
+        values = {s: np.nansum(v, axis=2).astype(np.float32) for s, v in self.values.items()}
+        return self._with(values, positions=None)
+
+    def select(self, sites: Sequence[Site]) -> Scores:
+        """Scores of some of the sites."""
+        lost = [s for s in sites if s not in self.values]
+        if lost or not sites:
+            raise PatchclampError(
+                f"{lost[0] if lost else 'nothing'}: was not scored; there are {', '.join(map(str, self.sites[:6]))} ..."
+            )
+        return self._with({s: self.values[s] for s in sites}, positions=self.positions)
+
+    def items(self, rows: Sequence[int]) -> Scores:
+        """Scores on some of the items."""
+        index = np.asarray(rows, dtype=int)
+        kept = self._with({s: v[index] for s, v in self.values.items()}, positions=self.positions)
+        groups = tuple(self.groups[i] for i in index) if self.groups else ()
+        return Scores(**{**kept._fields(), "groups": groups})
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def _with(self, values: Mapping[Site, Values], positions: tuple[str, ...] | None) -> Scores:
+        level = {s: self.level[s] for s in values}
+        nodes = {s: i for s, i in self.nodes.items() if s in values}
+        return Scores(
+            **{**self._fields(), "values": values, "positions": positions, "level": level, "nodes": nodes}
+        )
+
+    def index(self, site: Site) -> list[int | None]:
+        """The unit that each node stands for; None for a whole site."""
+        if self.level[site] == "site":
+            return [None]
+        return list(self.nodes.get(site, range(self.values[site].shape[1])))
+
+    def table(self, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """One row a node (and position): its mean over items and the bootstrap interval of that mean.
+
+        Returns
+        -------
+        DataFrame
+            Columns unit, site, point, layer, index, position, score, low, high, best score first by size. With
+            ``n_boot=0`` intervals are left out (NaN).
+        """
+        parts = [self._rows(site, n_boot, seed) for site in self.sites]
+        table = pd.concat(parts, ignore_index=True)
+        order = table["score"].abs().sort_values(ascending=False, kind="stable").index
+        return table.loc[order].reset_index(drop=True)
+
+    def _rows(self, site: Site, n_boot: int, seed: int) -> pd.DataFrame:
+        index = self.index(site)
+        names = [str(site) if i is None else str(Unit(site, i)) for i in index]
+        labels = ("all",) if self.positions is None else self.positions
+        mean = self.mean(site).reshape(len(index), len(labels))
+        low = high = np.full(mean.shape, np.nan)
+        if n_boot:
+            bounds = bootstrap_interval(self.values[site], self.groups, n_boot=n_boot, seed=seed)
+            low, high = (bound.reshape(mean.shape) for bound in bounds)
+        each = len(labels)
+        return pd.DataFrame(
+            {
+                "unit": np.repeat(names, each),
+                "site": str(site),
+                "point": site.point,
+                "layer": -1 if site.layer is None else site.layer,
+                "index": np.repeat([-1 if i is None else i for i in index], each),
+                "position": np.tile(labels, len(index)),
+                "score": mean.ravel(),
+                "low": low.ravel(),
+                "high": high.ravel(),
+            }
+        )
+
+    def top(
+        self, k: int, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+    ) -> list[Units]:
+        """The `k` nodes with the largest scores summed over positions, best first.
+
+        Parameters
+        ----------
+        by
+            ``"abs"`` ranks by size, ``"signed"`` puts units that lower the metric last.
+        points
+            Only sites of these points, such as ``["head"]``.
+        """
+        ranked = self.ranked(by, points)[:k]
+        return [Units({site: None if index is None else (index,)}) for site, index in ranked]
+
+    def ranked(
+        self, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+    ) -> list[tuple[Site, int | None]]:
+        """All nodes as (site, index or None), ordered as in `top`; equal scores in the order of the pass.
+
+        Raises
+        ------
+        PatchclampError
+            When nothing was scored at these points, or a score is not finite.
+        """
+        if by not in ("abs", "signed"):
+            raise PatchclampError(f"by={by!r}: rank by 'abs' or 'signed'")
+        summed = self.summed()
+        sites = [s for s in self.sites if points is None or s.point in points]
+        nodes = [(site, index) for site in sites for index in self.index(site)]
+        if not nodes:
+            raise PatchclampError(
+                f"{self.method}: no score at {', '.join(points or ())}; there are scores at "
+                f"{', '.join(dict.fromkeys(s.point for s in self.sites))}"
+            )
+        values = np.concatenate([summed.mean(site) for site in sites])
+        if not np.isfinite(values).all():
+            site, index = nodes[int(np.flatnonzero(~np.isfinite(values))[0])]
+            name = site if index is None else Unit(site, index)
+            raise PatchclampError(f"{name}: its score is not finite, so units cannot be ranked")
+        order = np.argsort(-np.abs(values) if by == "abs" else -values, kind="stable")
+        return [nodes[int(place)] for place in order]
+
+    def to_xarray(self) -> xr.Dataset:
+        """A dataset with one variable a site, dims item, unit and, where kept, pos."""
+        variables = {}
+        for site in self.sites:
+            dims = ["item", f"unit_{site}"] + ([] if self.positions is None else ["pos"])
+            variables[str(site)] = xr.Variable(dims, self.values[site])
+        coords = {} if self.positions is None else {"pos": list(self.positions)}
+        return xr.Dataset(variables, coords=coords, attrs=self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {k: getattr(self, k) for k in ("method", "direction", "metric", "task")}
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` (Parquet: one row an item, one column a site, lists of numbers) and `path`.json beside it."""
+        path = Path(path)
+        shapes = {str(s): list(v.shape[1:]) for s, v in self.values.items()}
+        columns = {str(s): list(v.reshape(self.n, -1)) for s, v in self.values.items()}
+        pd.DataFrame(columns).to_parquet(path)
+        facts = {
+            "schema": SCHEMA,
+            **self._facts(),
+            "positions": self.positions,
+            "groups": self.groups,
+            "level": {str(s): v for s, v in self.level.items()},
+            "nodes": {str(s): v for s, v in self.nodes.items()},
+            "shapes": shapes,
+            "meta": dict(self.meta),
+        }
+        path.with_name(path.name + ".json").write_text(json.dumps(facts, indent=1, default=str))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read what `save` wrote."""
+        path = Path(path)
+        beside = path.with_name(path.name + ".json")
+        if not path.exists() or not beside.exists():
+            raise PatchclampError(
+                f"{path}: scores are a Parquet file with a .json beside it; one of them is missing"
+            )
+        facts = json.loads(beside.read_text())
+        if facts.get("schema") != SCHEMA:
+            raise PatchclampError(
+                f"{beside}: schema is {facts.get('schema')!r}, this version reads {SCHEMA!r}"
+            )
+        table = pd.read_parquet(path)
+        values = {
+            parse_site(name): np.stack(list(table[name])).astype(np.float32).reshape(len(table), *shape)
+            for name, shape in facts["shapes"].items()
+        }
+        return cls(
+            facts["method"],
+            facts["direction"],
+            facts["metric"],
+            facts["task"],
+            values,
+            {parse_site(s): v for s, v in facts["level"].items()},
+            None if facts["positions"] is None else tuple(facts["positions"]),
+            tuple(facts["groups"]),
+            {parse_site(s): tuple(v) for s, v in facts["nodes"].items()},
+            facts["meta"],
+        )
+
+
+def metric_name(metric: Any) -> str:
+    """The name of a task's metric, be it a string, a `Metric` or a user's function.
+
+    Examples
+    --------
+    >>> metric_name("logit_diff")
+    'logit_diff'
+    """
+    if isinstance(metric, str):
+        return metric
+    return str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Effects of random sets of units matched to the ones under test.
+
+    `low` and `high` are the 2.5 and 97.5 percentiles of the sets' effects, `matched_by` says what was held equal.
+    """
+
+    mean: float
+    low: float
+    high: float
+    per_set: tuple[float, ...]
+    n_sets: int
+    matched_by: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an intervention did to a task's metric.
+
+    `estimate` is baseline minus changed: positive means that the units as they were raised the metric. `low` and
+    `high` are its paired bootstrap interval over items; `p` compares it with the control sets (one-sided on the size,
+    (1 + #{|control| >= |estimate|}) / (R + 1)); `p_adjusted` is Holm's over the sets measured together.
+    """
+
+    units: Units
+    intervention: tuple[Mapping[str, Any], ...]
+    task: str
+    metric: str
+    baseline: float
+    changed: float
+    estimate: float
+    low: float
+    high: float
+    per_item: tuple[float, ...]
+    baseline_per_item: tuple[float, ...]
+    n: int
+    seed: int
+    control: Control | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+
+    @property
+    def share(self) -> float:
+        """The estimate as a share of the baseline."""
+        return self.estimate / self.baseline if self.baseline else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        share = self.share if self.baseline else None  # JSON has no NaN
+        data = asdict(self) | {"units": self.units.to_json(), "share": share}
+        data["intervention"] = [dict(change) for change in self.intervention]
+        return data
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {self.estimate:+.3f} "
+            f"[{self.low:+.3f}, {self.high:+.3f}], {self.share:.0%} of the baseline, n={self.n}"
+        )
+        if self.control is None:
+            return text
+        c = self.control
+        return f"{text}; {c.n_sets} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={self.p:.3g}"

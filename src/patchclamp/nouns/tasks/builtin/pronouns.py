@@ -1,0 +1,82 @@
+"""Pronouns: "Mary was tired, so" -> " she"."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from patchclamp.nouns.tasks.builtin import _build, _words
+from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.item import Item
+from patchclamp.nouns.tasks.task import Task
+
+TEMPLATES: dict[str, str] = {
+    "tired": "Yesterday {name} was very tired, so",
+    "store": "So {name} went to the store because",
+    "letter": "When {name} had read the letter,",
+    "teacher": "Everyone knows that {name} is a good teacher, isn't",
+}
+CORRUPTIONS: dict[str, str] = {
+    "other_gender": "the name becomes one of the other gender: the answer flips",
+}
+
+
+def pronouns(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = None) -> Task:
+    """Choose the pronoun by a first name: "Yesterday Mary was very tired, so" -> " she".
+
+    Names are mostly given to one sex in the United States; the task tests that association and says nothing about
+    persons. Metric: logit(pronoun) - logit(pronoun of the other gender). Both genders come equally often in every
+    template. Roles: name, end. Group: the name; splits share no name.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the model; names are single tokens.
+    n, seed
+        Number of items in all splits, and the seed of all choices.
+    corruption
+        One of `CORRUPTIONS`; ``"other_gender"`` if None.
+    """
+    kind = _build.choose(corruption, CORRUPTIONS, "pronouns")
+    words = Words(tokenizer, "pronouns")
+    men = _build.pools(words.single(_words.MEN, "men's names", 8), "pronouns", "men", seed)
+    women = _build.pools(words.single(_words.WOMEN, "women's names", 8), "pronouns", "women", seed)
+    words.single(("he", "she"), "pronouns", 2)
+
+    def prepare(split: str, rng: random.Random) -> Draw:
+        he, she = _build.rounds(men[split], rng), _build.rounds(women[split], rng)
+
+        def draw(index: int, rng: random.Random) -> Item:
+            template = list(TEMPLATES)[index // 2 % len(TEMPLATES)]
+            return _item(template, he(), she(), index % 2)
+
+        return draw
+
+    return _build.assemble(
+        "pronouns",
+        n,
+        seed,
+        prepare,
+        metric="logit_diff",
+        corruption=kind,
+        min_accuracy=0.8,
+        description="the pronoun that goes with a first name",
+    )
+
+
+def _item(template: str, man: str, woman: str, woman_first: int) -> Item:
+    people = [(man, " he"), (woman, " she")]
+    (name, answer), (other, foil) = reversed(people) if woman_first else people
+    clean, spans = _build.fill(TEMPLATES[template], {"name": name})
+    corrupted, corrupted_spans = _build.fill(TEMPLATES[template], {"name": other})
+    return Item(
+        clean=clean,
+        corrupted=corrupted,
+        answers=(answer,),
+        foils=(foil,),
+        template=f"{template}/{answer.strip()}",
+        group=name,
+        spans=spans,
+        corrupted_spans=corrupted_spans,
+        meta={"corrupted_name": other},
+    )

@@ -1,0 +1,1 @@
+"""report: a finished study as text, tables, figures and one page."""

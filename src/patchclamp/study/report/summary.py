@@ -1,0 +1,108 @@
+"""What a study says first: the headline, the large figures, the findings beside them. All built from measured numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patchclamp.study.proof import KINDS, Proved
+from patchclamp.study.report.findings import Context, matters, suffices
+from patchclamp.study.report.text import percent, signed
+from patchclamp.study.select import Selection
+from patchclamp.study.share import Share
+
+__all__ = ["brief", "headline", "sentences", "tiles"]
+
+
+def headline(context: Context, selections: Sequence[Selection], proved: Proved) -> str:
+    """Return the study's answer in one or two sentences."""
+    s = selections[0]
+    share, one = proved.joint[s.kind], s.k == 1
+    who = f"{s.k:,} of {len(s.order):,} {KINDS[s.kind][1]}s"
+    effect = (
+        f"{percent(share.estimate)} of the {brief(context)} ({percent(share.low)} to {percent(share.high)})"
+    )
+    random = ""
+    if share.control is not None:
+        random = f"; random {s.kind}, matched in layer and activity, take {percent(share.control['mean'])}"
+    ablated = "ablated, it takes" if one else "ablated together, they take"
+    if share.low >= 0.5 and share.beats_control:
+        carry = "carries" if one else "carry"
+        return f"{who} {carry} it: {ablated} {effect}, on items that had no part in choosing them{random}."
+    if matters(share):
+        return f"No small set of {s.kind} carries it alone: of {who}, {ablated} {effect}{random}."
+    return f"No {s.kind} were found that matter more than random ones: of {who}, {ablated} {effect}{random}."
+
+
+def brief(context: Context) -> str:
+    """Return the metric in two or three words, for a sentence."""
+    return context.metric_text.split(" between")[0].split(" of the")[0].split(" (")[0]
+
+
+def tiles(
+    able: Mapping[str, Any], context: Context, selections: Sequence[Selection], proved: Proved
+) -> list[dict[str, str]]:
+    """Return the large figures at the top of the report."""
+    found = [{"value": percent(able["accuracy"]), "what": f"of {able['n_items']} test items right"}]
+    for s in selections:
+        share = proved.joint[s.kind]
+        found.append(
+            {
+                "value": percent(share.estimate),
+                "what": f"of the {brief(context)} lost with {s.k:,} of {len(s.order):,} {s.kind} ablated",
+            }
+        )
+        if share.control is not None:
+            found.append(
+                {"value": percent(share.control["mean"]), "what": f"with {s.k:,} random {s.kind}, matched"}
+            )
+    return found
+
+
+def sentences(context: Context, selections: Sequence[Selection], proved: Proved) -> list[str]:
+    """Return the findings beside the headline, each with its figure."""
+    first, *others = selections
+    found = [_joint(s, proved.joint[s.kind]) for s in others]
+    for s in selections:
+        if s.k > 1:
+            found.append(_alone(s, proved))
+    if first.kind in proved.kept:
+        kept = proved.kept[first.kind]
+        verdict = "nearly enough" if suffices(kept) else "far from enough"
+        if kept.low >= 0.5 and not suffices(kept):
+            verdict = "not what does it, for as much is left without any"
+        found.append(
+            f"With every other one of the {len(first.order):,} {first.kind} ablated, the chosen recover "
+            f"{percent(kept.estimate)} ({percent(kept.low)} to {percent(kept.high)}): among {first.kind} they are {verdict}."
+        )
+    if first.kind in proved.otherwise:
+        shares = proved.otherwise[first.kind]
+        low, high = (f(shares, key=lambda name: shares[name].estimate) for f in (min, max))
+        found.append(
+            f"How they are ablated matters: the same {first.kind} take from {percent(shares[low].estimate)} ({low}) "
+            f"to {percent(shares[high].estimate)} ({high})."
+        )
+    if first.scores[-1] < 0:
+        score = f"score {signed(first.scores[-1])}, an estimate"
+        found.append(f"{first.order[-1]} works against it most ({score}).")
+    return found
+
+
+def _joint(s: Selection, share: Share) -> str:
+    name = KINDS[s.kind][1] + "s"
+    text = f"{s.k:,} of {len(s.order):,} {name}: {percent(share.estimate)} ({percent(share.low)} to {percent(share.high)})"
+    if share.control is not None:
+        text += f", random ones {percent(share.control['mean'])}"
+    return text + (". They matter." if matters(share) else ". No evidence that they matter.")
+
+
+def _alone(s: Selection, proved: Proved) -> str:
+    alone = {u: proved.alone[u] for u in s.order if u in proved.alone}
+    best = max(alone, key=lambda u: alone[u].estimate)
+    share = alone[best]
+    text = f"Ablated alone, the strongest of these {s.kind}, {best}, takes {percent(share.estimate)}"
+    text += f" ({percent(share.low)} to {percent(share.high)})"
+    if s.kind in proved.ratio and matters(proved.joint[s.kind]):
+        text += f"; the first {len(alone)}, one at a time, add up to {percent(proved.ratio[s.kind].estimate)} of what "
+        text += "they take together"
+    return text + "."

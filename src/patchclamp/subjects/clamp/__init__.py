@@ -1,0 +1,1 @@
+"""clamp: the instrument itself: hooks, edits, trials, matched controls, relevance rules, features as units."""

@@ -1,0 +1,222 @@
+"""From interventions, which are data, to edits, which act in a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.units import Site
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.reference import Reference, from_end
+from patchclamp.subjects.clamp.replay import REPLAYED, Replays
+
+Value = Callable[[Tensor, Batch], Tensor]
+
+
+def compile_interventions(
+    interventions: Sequence[Intervention],
+    subject: Subject,
+    pair: Pair,
+    reference: Reference | None = None,
+    replays: Replays | None = None,
+) -> list[Edit]:
+    """Edits that carry out interventions on the clean inputs of one batch of items.
+
+    Parameters
+    ----------
+    interventions
+        In the order in which they act at the same site.
+    pair
+        The batch; its roles say where positions such as ``"end"`` are, its corrupted inputs feed ``patch``.
+    reference
+        Needed by ``mean`` and ``resample``.
+    replays
+        Shares passes over other inputs between sets of interventions of one batch.
+
+    Returns
+    -------
+    list of Edit
+        For ``subject.run(pair.clean, write=...)``. Units replaced by the value that they have anyway keep every bit.
+
+    Raises
+    ------
+    PatchclampError
+        For units that the model does not have, missing reference items or roles.
+    """
+    replays = replays or Replays(subject, pair, reference, interventions)
+    edits: list[Edit] = []
+    for change in interventions:
+        subject.check_units(change.units)
+        values = _values(change, subject, pair, reference, replays)
+        for site, indices in change.units.items():
+            at, chosen = _target(change, site, indices)
+            if change.kind == "splice":
+                edits.append(Edit(site, lambda a, b: a, without_error=_touched(change, pair)))
+                continue
+            edits.append(Edit(at, _edit(change, pair, chosen, values[site])))
+    return edits
+
+
+def _target(
+    change: Intervention, site: Site, indices: tuple[int, ...] | None
+) -> tuple[Site, tuple[int, ...] | None]:
+    """Where an edit acts: a direction is added to a head's contribution in the attention's output."""
+    if change.kind == "add" and site.point == "head" and change.vector is not None:
+        return Site("attn_out", site.layer), None
+    return site, indices
+
+
+def _edit(
+    change: Intervention, pair: Pair, indices: tuple[int, ...] | None, value: Value
+) -> Callable[[Tensor, Batch], Tensor]:
+    def act(activity: Tensor, batch: Batch) -> Tensor:
+        where = positions(change, pair, activity)[:, :, None]
+        if indices is not None:
+            chosen = torch.zeros(activity.shape[2], dtype=torch.bool, device=activity.device)
+            chosen[list(indices)] = True
+            where = where & chosen
+        if activity.ndim == 4:
+            where = where[..., None]
+        return torch.where(where, value(activity, batch).to(activity.dtype), activity)
+
+    return act
+
+
+def _touched(change: Intervention, pair: Pair) -> Callable[[Tensor, Batch], Tensor]:
+    return lambda activity, batch: positions(change, pair, activity)
+
+
+def positions(change: Intervention, pair: Pair, activity: Tensor) -> Bool[Tensor, "batch pos"]:
+    """Which positions of an activity an intervention touches; padding never."""
+    place = from_end(activity, pair.clean)
+    real = place >= 0
+    if change.positions == "all":
+        return real
+    length = place.amax(1, keepdim=True) + 1
+    index = length - 1 - place
+    found = torch.zeros_like(real)
+    for where in change.places:
+        if isinstance(where, str):
+            if where not in pair.roles:
+                hint = did_you_mean(where, pair.roles) or f"; the roles are {', '.join(pair.roles)}"
+                raise PatchclampError(f"position {where!r}: the items have no such role{hint}")
+            at = pair.roles[where].to(activity.device)[:, None]
+            found |= (index == at) & (at >= 0)
+        else:
+            found |= index == (where if where >= 0 else length + where)
+    return found & real
+
+
+def _values(
+    change: Intervention, subject: Subject, pair: Pair, reference: Reference | None, replays: Replays
+) -> Mapping[Site, Value]:
+    sites = change.units.sites
+    if change.kind in ("mean", "resample") and reference is None:
+        raise PatchclampError(f"{change.kind} {change.units}: needs reference items; pass reference=")
+    if change.kind == "mean":
+        assert reference is not None
+        means = reference.means(sites, change.by, change.source)
+        return {site: _mean(means[site], change, pair) for site in sites}
+    if change.kind in REPLAYED:
+        seen = replays.values(change)
+        if change.vector is None:
+            return {site: _constant(seen[site]) for site in sites}
+        return {site: _part(_basis(change, site, subject), seen[site]) for site in sites}
+    return {} if change.kind == "splice" else {site: _formula(change, site, subject) for site in sites}
+
+
+def _constant(source: Tensor) -> Value:
+    return lambda a, b: source
+
+
+def _part(basis: Tensor, source: Tensor) -> Value:
+    """The activity with its component in a subspace taken from another input."""
+    return lambda a, b: a + ((source - a).double() @ basis.T.to(a.device) @ basis.to(a.device)).to(a.dtype)
+
+
+def _mean(means: Mapping[str, Tensor], change: Intervention, pair: Pair) -> Value:
+    names = pair.templates if change.by == "template" else ("",) * len(pair.clean)
+    lost = [name for name in names if name not in means]
+    if lost:
+        raise PatchclampError(
+            f"mean by template: no reference item has template {lost[0]!r}; give more reference items, or by='position'"
+        )
+
+    def value(activity: Tensor, batch: Batch) -> Tensor:
+        place = from_end(activity, pair.clean)
+        place = torch.where(place >= 0, 0, -1) if change.by == "data" else place
+        out = torch.empty_like(activity)
+        for name in dict.fromkeys(names):
+            rows = torch.tensor([n == name for n in names], device=activity.device)
+            table = means[name].to(activity.device, activity.dtype)
+            if int(place[rows].max()) >= len(table):
+                raise PatchclampError(
+                    f"mean by {change.by}: an item is longer than all reference items"
+                    + (f" of template {name!r}" if name else "")
+                    + "; give more reference items"
+                )
+            out[rows] = table[place[rows].clamp(min=0)]
+        return out
+
+    return value
+
+
+def _formula(change: Intervention, site: Site, subject: Subject) -> Value:
+    amount = 1.0 if change.value is None else change.value
+    if change.kind == "zero":
+        return lambda a, b: torch.zeros_like(a)
+    if change.kind == "clamp":
+        if subject.unit_dim(site) > 1:
+            raise PatchclampError(
+                f"clamp {site}: a head's value is a vector; clamp units of z.{site.layer} instead"
+            )
+        return lambda a, b: torch.full_like(a, amount)
+    if change.kind == "scale":
+        return lambda a, b: a * amount
+    if change.kind == "add" and change.vector is None:
+        return lambda a, b: a + amount
+    if change.kind == "add":
+        vector = _vector(change, site, subject)
+        if vector.ndim != 1:
+            raise PatchclampError(f"add {site}: one direction is wanted, got {len(vector)} rows")
+        return lambda a, b: a + amount * vector.to(a.device, a.dtype)
+    basis = _basis(change, site, subject)
+    return lambda a, b: a - (a.double() @ basis.T.to(a.device) @ basis.to(a.device)).to(a.dtype)
+
+
+def _vector(change: Intervention, site: Site, subject: Subject) -> Tensor:
+    """The intervention's vector in float64, checked against the site."""
+    vector = torch.tensor(change.vector, dtype=torch.float64)
+    if change.kind == "add" and site.point == "head":
+        width = subject.width(Site("attn_out", site.layer))
+    elif subject.unit_dim(site) > 1:
+        raise PatchclampError(
+            f"{change.kind} {site}: a subspace of heads is one of z.{site.layer} (before the output projection) or "
+            f"of attn_out.{site.layer} (after it); give one of those"
+        )
+    else:
+        width = subject.width(site)
+    if vector.shape[-1] != width:
+        raise PatchclampError(
+            f"{change.kind} {site}: the vector has {vector.shape[-1]} numbers where {width} are wanted"
+        )
+    return vector
+
+
+def _basis(change: Intervention, site: Site, subject: Subject) -> Tensor:
+    return _orthonormal(torch.atleast_2d(_vector(change, site, subject)), site)
+
+
+def _orthonormal(rows: Tensor, site: Site) -> Tensor:
+    """Orthonormal rows with the same span; linearly dependent ones (to float32's precision) are dropped."""
+    _, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    kept = sizes > 1e-6 * sizes.max()
+    if float(sizes.max()) == 0:
+        raise PatchclampError(f"{site}: the vector is zero, so it spans nothing")
+    return right[kept]

@@ -1,0 +1,190 @@
+"""Random units that resemble given ones in everything but the finding: what controls are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.units import Site, Units
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.reference import Reference
+
+MATCHED_BY = (
+    "point, layer (the nearest ones where a layer has too few units) and mean |activity| x output norm"
+)
+Member = tuple[Site, "int | None"]
+_TRIES = 1000
+
+
+def members(units: Units) -> list[Member]:
+    """The units one by one; (site, None) for a whole site."""
+    return [(site, index) for site, indices in units.items() for index in indices or (None,)]
+
+
+def collect(chosen: Sequence[Member]) -> Units:
+    """The selection made of these members."""
+    found: dict[Site, list[int] | None] = {}
+    for site, index in chosen:
+        known = found.setdefault(site, [])
+        if index is None or known is None:
+            found[site] = None
+        else:
+            known.append(index)
+    return Units(found)
+
+
+def matched_maps(
+    units: Units, subject: Subject, reference: Reference, n_sets: int = 20, seed: int = 0
+) -> list[dict[Member, Member]]:
+    """Draw random sets of units, matched one to one with the given ones.
+
+    A unit is replaced by one of the units of the same point that are nearest to it: in its own layer, or in the
+    nearest layers where that has too few to choose from, those whose mean |activity| x output norm on the reference
+    items is closest. At least `n_sets` candidates (3 for each unit of the site in large sets) are used where the
+    model has them. A whole site is replaced by the same point of a near layer. No unit under test is ever drawn, and
+    no set is drawn twice while others are left.
+
+    Parameters
+    ----------
+    units
+        The set under test.
+    subject, reference
+        The model, and the items on which activity is measured.
+    n_sets
+        How many sets.
+    seed
+        Of the draws; the same seed gives the same sets.
+
+    Returns
+    -------
+    list of dict
+        For each set, what replaces each member of `units`.
+
+    Raises
+    ------
+    PatchclampError
+        Where a model has too few other units.
+    """
+    rng = np.random.default_rng(seed)
+    pools: dict[Member, list[Member]] = {}
+    for site, indices in units.items():
+        pools.update(_pools(site, indices, units, subject, reference, n_sets))
+    drawn: list[dict[Member, Member]] = []
+    seen: set[frozenset[Member]] = set()
+    tries = _TRIES
+    for _ in range(n_sets):
+        for _ in range(tries):
+            one = _draw(pools, rng)
+            if frozenset(one.values()) not in seen:
+                break
+        else:
+            tries = 1  # there are no others left
+        seen.add(frozenset(one.values()))
+        drawn.append(one)
+    return drawn
+
+
+def _pools(
+    site: Site,
+    indices: tuple[int, ...] | None,
+    units: Units,
+    subject: Subject,
+    reference: Reference,
+    n_sets: int,
+) -> dict[Member, list[Member]]:
+    """Candidates for each member of a site, nearest first."""
+    wanted = max(n_sets, 3 * len(indices or ()))
+    layers = _nearest_layers(site, subject)
+    if indices is None:
+        whole: list[Member] = [(s, None) for s in layers if s not in units]
+        return {(site, None): whole[:wanted]}
+    near: list[Site] = []
+    free = 0
+    for other in layers:
+        taken = units.get(other, ())
+        if taken is None:
+            continue
+        near.append(other)
+        free += subject.width(other) - len(taken)
+        if free >= wanted:
+            break
+    candidates = [(s, i) for s in near for i in range(subject.width(s)) if i not in set(units.get(s) or ())]
+    activity = reference.activity(list(dict.fromkeys([site, *near])))
+    sizes = np.array([float(activity[s][i]) for s, i in candidates])
+    found: dict[Member, list[Member]] = {}
+    for index in indices:
+        order = np.argsort(np.abs(sizes - float(activity[site][index])), kind="stable")
+        found[site, index] = [candidates[place] for place in order[:wanted]]
+    return found
+
+
+def _nearest_layers(site: Site, subject: Subject) -> list[Site]:
+    """The sites of the same point, nearest layer first; without layers, the site alone."""
+    if site.layer is None:
+        return [site]
+    layer = site.layer
+    same = [s for s in subject.alike(site) if s.layer is not None]
+    return sorted(same, key=lambda s: (abs((s.layer or 0) - layer), s.layer))
+
+
+def _draw(pools: Mapping[Member, Sequence[Member]], rng: np.random.Generator) -> dict[Member, Member]:
+    """One candidate for each member, all different. A draw that runs into a dead end is begun anew."""
+    for _ in range(_TRIES):
+        found: dict[Member, Member] = {}
+        used: set[Member] = set()
+        for member, pool in pools.items():
+            free = [candidate for candidate in pool if candidate not in used]
+            if not free:
+                break
+            found[member] = free[int(rng.integers(len(free)))]
+            used.add(found[member])
+        if len(found) == len(pools):
+            return found
+    site = next(member[0] for member in pools if member not in found)
+    raise PatchclampError(
+        f"{site}: the model has too few other {site.point} units to draw a matched control of {len(pools)}; "
+        "test fewer units, or pass control=None"
+    )
+
+
+def matched_order(
+    ranking: Sequence[Member],
+    subject: Subject,
+    reference: Reference,
+    rng: np.random.Generator,
+    strata: int = 10,
+) -> list[Member]:
+    """A random order with as many units of each site and stratum of activity among its first k as the ranking has.
+
+    Units are permuted within strata of their site (up to `strata` by mean |activity| x output norm, at least five
+    units each), so that what differs from the ranking is which units come first, not where they are or how active.
+    """
+    keys = _strata(ranking, subject, reference, strata)
+    order = np.arange(len(ranking))
+    for key in np.unique(keys):
+        places = np.flatnonzero(keys == key)
+        order[places] = places[rng.permutation(len(places))]
+    return [ranking[int(i)] for i in order]
+
+
+def _strata(
+    ranking: Sequence[Member], subject: Subject, reference: Reference, strata: int
+) -> NDArray[np.int64]:
+    keys = np.zeros(len(ranking), dtype=np.int64)
+    sites = list(dict.fromkeys(site for site, _ in ranking))
+    unit_sites = list(dict.fromkeys(site for site, index in ranking if index is not None))
+    activity = reference.activity(unit_sites) if unit_sites else {}
+    points = {point: number for number, point in enumerate(dict.fromkeys(s.point for s in sites))}
+    for number, site in enumerate(sites):
+        places = [i for i, (other, _) in enumerate(ranking) if other == site]
+        if site not in activity:  # a whole site has no equal in its layer: those of its point form a stratum
+            keys[places] = -1 - points[site.point]
+            continue
+        size = np.array([float(activity[site][ranking[i][1] or 0]) for i in places])
+        rank = np.argsort(np.argsort(size, kind="stable"), kind="stable")
+        parts = max(1, min(strata, len(places) // 5))
+        keys[places] = number * strata + rank * parts // len(places)
+    return keys

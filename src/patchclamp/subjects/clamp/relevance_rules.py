@@ -1,0 +1,245 @@
+"""The rules of relevance patching: backward passes that follow layer-wise relevance propagation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.relevance_formulas import (
+    NormFormula,
+    ratio,
+    recognise_activation,
+    recognise_norm,
+)
+from patchclamp.subjects.transformer import Transformer
+
+RULES: dict[str, str] = {
+    "LN": "the scale of every norm is held fixed; centring keeps its gradient",
+    "Identity": "the gradient of an activation is act(z) / z",
+    "Half": "the gradient through a gated product act(g) * u is halved",
+    "AH": "attention patterns are held fixed: queries and keys carry no gradient",
+}
+DEFAULT_RULES = ("LN", "Identity", "Half")
+
+# Linear maps, and operations that hand values on: their gradient is already the 0-rule's.
+_PLAIN = (
+    nn.Linear, nn.Bilinear, nn.Embedding, nn.Identity, nn.Flatten, nn.Unflatten,
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.ReLU, nn.LeakyReLU,
+)  # fmt: skip
+# Plain at evaluation time only.
+_EVALUATED = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+)
+_PLAIN_NAMES = frozenset({"Conv1D", "LinearActivation", "StochasticDepth", "DropPath"})
+
+
+@dataclass
+class AppliedRules:
+    """Which rule acts on which modules, and which of them have run."""
+
+    modules: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    ran: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def report(self) -> dict[str, list[str]]:
+        """Rule -> the modules on which it acted in the passes since; empty for a rule that found nothing to do."""
+        return {rule: [m for m in found if m in self.ran[rule]] for rule, found in self.modules.items()}
+
+
+Hook = Callable[..., Any]
+
+
+class RulePlan:
+    """Hooks that carry out a set of rules on one model, found and verified once, put on and taken off at will.
+
+    Parameters
+    ----------
+    subject
+        Its modules are looked through; nothing is changed.
+    rules
+        Names in `RULES`.
+    strict
+        Refuse every operation whose propagation is unknown, rather than only unknown norms.
+    """
+
+    def __init__(self, subject: Subject, rules: Sequence[str] = DEFAULT_RULES, strict: bool = True) -> None:
+        for rule in rules:
+            if rule not in RULES:
+                raise PatchclampError(f"rule {rule!r}: give {', '.join(RULES)}{did_you_mean(rule, RULES)}")
+        self.applied = AppliedRules()
+        self._hooks: list[tuple[nn.Module, str, Hook]] = []
+        for rule in rules:
+            self.applied.modules[rule] = []
+        self._leaves(subject, rules, strict)
+        if "Half" in rules:
+            self._products(subject)
+        if "AH" in rules:
+            self._patterns(subject)
+
+    def _leaves(self, subject: Subject, rules: Sequence[str], strict: bool) -> None:
+        for name, module in subject.model.named_modules():
+            if (
+                next(module.children(), None) is not None
+                or isinstance(module, nn.ModuleList)
+                or _plain(module)
+            ):
+                continue
+            norm = None if _activation_like(module) else recognise_norm(module)
+            activation = recognise_activation(module) if norm is None else None
+            if norm is not None:
+                self._add("LN", rules, name, module, "out", _fixed_scale(norm))
+            elif activation is not None:
+                self._add("Identity", rules, name, module, "out", _fixed_ratio(activation))
+            elif strict or ("LN" in rules and "norm" in type(module).__name__.lower()):
+                raise PatchclampError(
+                    f"{name}: no rule is known for {type(module).__name__}, so relevance cannot be propagated "
+                    "through it; use attribution_patching, or integrated_gradients(ln_rule=False)"
+                )
+
+    def _add(self, rule: str, rules: Sequence[str], name: str, module: nn.Module, io: str, act: Hook) -> None:
+        if rule not in rules:
+            return
+        self.applied.modules[rule].append(name)
+
+        def on_output(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            self.applied.ran[rule].add(name)
+            return act(_first(args, kwargs), output)
+
+        def on_input(module: nn.Module, args: Any) -> Any:
+            self.applied.ran[rule].add(name)
+            return (act(args[0]), *args[1:])
+
+        self._hooks.append((module, io, on_output if io == "out" else on_input))
+
+    def _products(self, subject: Subject) -> None:
+        if not isinstance(subject, Transformer):
+            return
+        for layer in range(subject.n_layers):
+            row = subject.row_at(layer)
+            if row.gated and row.mlp_proj is not None:
+                name = f"{subject.row.layers}.{layer}.{row.mlp_proj}"
+                self._add("Half", ("Half",), name, subject.layer_module(layer, row.mlp_proj), "in", _halved)
+
+    def _patterns(self, subject: Subject) -> None:
+        if not isinstance(subject, Transformer):
+            raise PatchclampError(f"{subject.name}: rule AH needs named queries and keys; leave AH out")
+        for layer in range(subject.n_layers):
+            paths = subject.row_at(layer).qkv
+            names = [path.rsplit(".", 1)[-1] for path in paths]
+            if len(paths) != 3 or [n[0] for n in names] != ["q", "k", "v"] or names[0].startswith("qkv"):
+                raise PatchclampError(
+                    f"layer {layer}: rule AH needs queries and keys from modules of their own, and "
+                    f"{subject.family} makes them in {', '.join(paths)}; leave AH out"
+                )
+            for path in paths[:2]:
+                name = f"{subject.row.layers}.{layer}.{path}"
+                self._add(
+                    "AH", ("AH",), name, subject.layer_module(layer, path), "out", lambda x, y: y.detach()
+                )
+
+    @contextmanager
+    def active(self) -> Iterator[AppliedRules]:
+        """Put the hooks on; they come off whatever happens."""
+        handles = []
+        try:
+            for module, io, hook in self._hooks:
+                if io == "out":
+                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
+                else:
+                    handles.append(module.register_forward_pre_hook(hook))
+            yield self.applied
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def relevance_rules(
+    subject: Subject, rules: Sequence[str] = DEFAULT_RULES, strict: bool = True
+) -> Iterator[AppliedRules]:
+    """Inside, gradients follow the rules and values stay as they are, bit for bit.
+
+    Parameters
+    ----------
+    subject
+        A live model.
+    rules
+        Names in `RULES`: LN, Identity, Half, AH.
+    strict
+        Refuse operations for which no rule is known.
+
+    Yields
+    ------
+    AppliedRules
+        Which modules each rule acts on, and `report()`, which of them have run.
+
+    Raises
+    ------
+    PatchclampError
+        For an unknown rule, and for a module whose operation is unknown, naming it.
+
+    Notes
+    -----
+    Every norm and activation is compared with its formula on numbers before the rule is trusted. Operations that
+    are written as functions inside a forward method (softmax, a functional GELU) have no module and cannot be seen.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from patchclamp.subjects import TorchModule
+    >>> net = TorchModule(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.GELU()), torch.zeros(1, 3))
+    >>> with relevance_rules(net) as applied:
+    ...     _ = net.model(torch.ones(1, 3))
+    >>> applied.report()
+    {'LN': [], 'Identity': ['1'], 'Half': []}
+    """
+    with RulePlan(subject, rules, strict).active() as applied:
+        yield applied
+
+
+def _plain(module: nn.Module) -> bool:
+    if isinstance(module, _EVALUATED):
+        if module.training:
+            raise PatchclampError(f"{type(module).__name__} is in training mode; call model.eval() first")
+        return True
+    name = type(module).__name__
+    return isinstance(module, _PLAIN) or name in _PLAIN_NAMES or "Rotary" in name or "Embedding" in name
+
+
+def _activation_like(module: nn.Module) -> bool:
+    return next(module.parameters(recurse=False), None) is None and not hasattr(module, "normalized_shape")
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
+
+
+def _with_gradient_of(value: Tensor, surrogate: Tensor) -> Tensor:
+    """`value` to the bit, with the gradient of `surrogate`."""
+    return value.detach() + (surrogate - surrogate.detach()).to(value.dtype)
+
+
+def _fixed_scale(norm: NormFormula) -> Hook:
+    return lambda x, y: _with_gradient_of(y, norm.linear(x))
+
+
+def _fixed_ratio(activation: str) -> Hook:
+    return lambda z, y: y.detach() + (z - z.detach()) * ratio(activation, z.detach())
+
+
+def _halved(product: Tensor) -> Tensor:
+    return product.detach() + (product - product.detach()) / 2
