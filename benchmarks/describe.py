@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from benchmarks.common import save, show
-from patchclamp.describe import Split, Tokens, decode_directions, search_description
+from patchclamp.describe import Split, Tokens, search_description
+from patchclamp.describe.lm_head import decode_directions
 from patchclamp.describe.search.candidates import candidates_of
-from patchclamp.measure import WordNet
 from patchclamp.nouns.recording.sparse import SparseCodes
+from patchclamp.nouns.tasks.wordnet import WordNet
 
 
 def resident() -> float:

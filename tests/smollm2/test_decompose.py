@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from patchclamp import open_subject
-from patchclamp.decompose import PCA, SNMF, load_dictionary, unexplained_variance
-from patchclamp.decompose.base import Activity
+from patchclamp.decompose import PCA, SNMF, load_dictionary
+from patchclamp.decompose.base import Activity, unexplained_variance
 from patchclamp.record import documents, record
 
 pytestmark = pytest.mark.smollm2

@@ -8,7 +8,7 @@ import pytest
 from patchclamp import open_subject
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Split, Tokens, lm_head, search_description
-from patchclamp.measure import WordNet
+from patchclamp.nouns.tasks.wordnet import WordNet
 from patchclamp.record import documents, record
 
 pytestmark = pytest.mark.smollm2

@@ -59,7 +59,16 @@ class Null:
         if value is not None:
             size = abs if sides == 2 else float
             p = permutation_p(size(value), np.abs(values) if sides == 2 else values)
-        return cls(float(values.mean()), float(low), float(high), values.size, kind, p, None, tuple(map(float, values)))
+        return cls(
+            float(values.mean()),
+            float(low),
+            float(high),
+            values.size,
+            kind,
+            p,
+            None,
+            tuple(map(float, values)),
+        )
 
     def scaled(self, factor: float) -> Null:
         """All numbers times a factor; p stays."""

@@ -11,12 +11,11 @@ from patchclamp.connect.coupling.partial import compositional_partial_correlatio
 from patchclamp.connect.coupling.stimulus_filter import stimulus_filter
 from patchclamp.connect.coupling.switching_glm import state_graphs, switching_glm
 from patchclamp.connect.coupling.transfer_entropy import transfer_entropy
-from patchclamp.connect.groups.affinity import Affinities, affinities
-from patchclamp.connect.groups.biclustering import BiClusters, biclustering
-from patchclamp.connect.groups.blocks import Blocks, weighted_blocks
-from patchclamp.connect.groups.connectome import DynamicConnectome
+from patchclamp.connect.groups.affinity import affinities
+from patchclamp.connect.groups.biclustering import biclustering
+from patchclamp.connect.groups.blocks import weighted_blocks
 from patchclamp.connect.groups.functional_connectome import dynamic_connectome
-from patchclamp.connect.groups.tensor_factorisation import Factors, tensor_factorisation
+from patchclamp.connect.groups.tensor_factorisation import tensor_factorisation
 from patchclamp.nouns.graph import Graph
 
 METHODS = {
@@ -36,19 +35,13 @@ METHODS = {
 
 __all__ = [
     "METHODS",
-    "Affinities",
     "Against",
-    "BiClusters",
-    "Blocks",
-    "DynamicConnectome",
-    "Factors",
     "Graph",
     "affinities",
     "against",
     "attention_connectivity",
     "biclustering",
     "cd_nod",
-    "compositional_partial_correlation",
     "correlation",
     "dynamic_connectome",
     "glm_coupling",

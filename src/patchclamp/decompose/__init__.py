@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from patchclamp.decompose.base import unexplained_variance
-from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.factor.hierarchy import Hierarchy, hierarchy, refine
+from patchclamp.decompose.factor.hierarchy import hierarchy
 from patchclamp.decompose.factor.ica import ICA
 from patchclamp.decompose.factor.nmf import NMF
 from patchclamp.decompose.factor.pca import PCA
@@ -20,16 +18,13 @@ from patchclamp.decompose.formats import load_dictionary
 from patchclamp.decompose.sae import BatchTopK, Gated, JumpReLU, MatchingPursuit, Matryoshka, ReluL1, TopK
 from patchclamp.decompose.sae.attention_sae import AttentionSAE
 from patchclamp.decompose.sae.crosscoder import Crosscoder
-from patchclamp.decompose.sae.metrics import quality
-from patchclamp.decompose.sae.splice import splice
 from patchclamp.decompose.sae.transcoder import Transcoder
-from patchclamp.decompose.scores import Matching, Stability, match, stability
-from patchclamp.decompose.structure.bricks import Bricks, Partition, partition_weights
-from patchclamp.decompose.structure.dark_matter import DarkMatter, dark_matter
-from patchclamp.decompose.structure.discrete import HeadCodes, discrete_codes
-from patchclamp.decompose.structure.interaction import InteractionBasis, degeneracy, modules
-from patchclamp.decompose.structure.lib import LinearBasis, LocalInteractionBasis, interaction_edges
-from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.decompose.scores import match, stability
+from patchclamp.decompose.structure.bricks import Partition
+from patchclamp.decompose.structure.dark_matter import dark_matter
+from patchclamp.decompose.structure.discrete import discrete_codes
+from patchclamp.decompose.structure.interaction import InteractionBasis
+from patchclamp.decompose.structure.lib import LocalInteractionBasis
 
 METHODS: dict[str, Any] = {
     "snmf": SNMF,
@@ -62,38 +57,17 @@ __all__ = [
     "SNMF",
     "AttentionSAE",
     "BatchTopK",
-    "Bricks",
     "Crosscoder",
-    "DarkMatter",
     "Gated",
-    "HeadCodes",
-    "Hierarchy",
-    "InteractionBasis",
     "JumpReLU",
-    "LinearBasis",
     "LocalInteractionBasis",
-    "Matching",
     "MatchingPursuit",
     "Matryoshka",
-    "Partition",
     "ReluL1",
-    "SparseDictionary",
-    "Stability",
-    "StoredDictionary",
     "TopK",
     "Transcoder",
-    "dark_matter",
-    "degeneracy",
-    "discrete_codes",
     "hierarchy",
-    "interaction_edges",
     "load_dictionary",
     "match",
-    "modules",
-    "partition_weights",
-    "quality",
-    "refine",
-    "splice",
     "stability",
-    "unexplained_variance",
 ]

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from patchclamp.describe.description import Description
-from patchclamp.describe.expertise import Expertise, expertise, prevalence_free_precision
-from patchclamp.describe.functions import FUNCTIONS, executable_describer, score_describer
+from patchclamp.describe.expertise import expertise
+from patchclamp.describe.functions import FUNCTIONS
 from patchclamp.describe.llm import ChatClient, LLMDescriber, LLMJudge, explain
-from patchclamp.describe.lm_head import decode_directions, decode_in, lm_head, output_directions
+from patchclamp.describe.lm_head import decode_in, lm_head
 from patchclamp.describe.rendering import exemplars_as_html, exemplars_as_text, render_exemplars
-from patchclamp.describe.scoring import SCORES, DescriptionScore, PredicateJudge
-from patchclamp.describe.search.search import Described, search_description
+from patchclamp.describe.scoring import SCORES, DescriptionScore
+from patchclamp.describe.search.search import search_description
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.tokens import Tokens
 from patchclamp.describe.windows import Examples, windows_of
@@ -35,28 +35,20 @@ __all__ = [
     "METHODS",
     "SCORES",
     "ChatClient",
-    "Described",
     "Description",
     "DescriptionScore",
     "Examples",
-    "Expertise",
     "LLMDescriber",
     "LLMJudge",
-    "PredicateJudge",
     "Split",
     "Tokens",
-    "decode_directions",
     "decode_in",
-    "executable_describer",
     "exemplars_as_html",
     "exemplars_as_text",
     "expertise",
     "explain",
     "lm_head",
-    "output_directions",
-    "prevalence_free_precision",
     "render_exemplars",
-    "score_describer",
     "search_description",
     "windows_of",
 ]

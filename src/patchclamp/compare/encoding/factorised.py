@@ -41,7 +41,7 @@ class FactorisedReadout:
     Notes
     -----
     Klindt et al. 2017. Verified on planted
-    masks: see `tests/test_encoding_readouts.py`.
+    masks: see `tests/compare/test_encoding_readouts.py`.
 
     Examples
     --------

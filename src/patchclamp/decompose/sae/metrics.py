@@ -91,7 +91,7 @@ def quality(
 
     Examples
     --------
-    >>> from patchclamp.decompose import SparseDictionary
+    >>> from patchclamp.decompose.dictionaries import SparseDictionary
     >>> eye = torch.eye(2)
     >>> half = SparseDictionary("mlp_act.0", eye, None, eye / 2, None)
     >>> found = quality(half, torch.tensor([[2.0, 0.0], [0.0, 4.0]]))

@@ -16,7 +16,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Progress
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.sae import architecture
+from patchclamp.decompose.sae.architectures import architecture
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording

@@ -1,1 +1,8 @@
 """search: find the description that fits a unit, on items of which some are held out."""
+
+from __future__ import annotations
+
+from patchclamp.describe.search.search import Described, search_description
+from patchclamp.describe.search.splitting import Split
+
+__all__ = ["Described", "Split", "search_description"]

@@ -1,1 +1,33 @@
 """circuits: is a set of units what carries the behaviour? Faithfulness, completeness, minimality, sufficiency."""
+
+from __future__ import annotations
+
+from patchclamp.evaluate.circuits.areas import Areas, areas, check_held_out
+from patchclamp.evaluate.circuits.completeness import Completeness, completeness
+from patchclamp.evaluate.circuits.equivalence import Equivalence, equivalence, sign_equivalence
+from patchclamp.evaluate.circuits.faithfulness import Faithfulness, faithfulness
+from patchclamp.evaluate.circuits.minimality import Minimality, minimality
+from patchclamp.evaluate.circuits.paths import path_connected
+from patchclamp.evaluate.circuits.redundancy import Redundancy, redundancy
+from patchclamp.evaluate.circuits.sufficiency import Sufficiency, path_sufficiency, sufficiency
+
+__all__ = [
+    "Areas",
+    "Completeness",
+    "Equivalence",
+    "Faithfulness",
+    "Minimality",
+    "Redundancy",
+    "Sufficiency",
+    "areas",
+    "check_held_out",
+    "completeness",
+    "equivalence",
+    "faithfulness",
+    "minimality",
+    "path_connected",
+    "path_sufficiency",
+    "redundancy",
+    "sign_equivalence",
+    "sufficiency",
+]

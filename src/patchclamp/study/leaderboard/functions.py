@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.describe import executable_describer, score_describer
-from patchclamp.describe.functions import Answer, Function, Query
+from patchclamp.describe.functions import Answer, Function, Query, executable_describer, score_describer
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import BlackBox, Truth
 

@@ -2,7 +2,7 @@
 
 `row_for(model)` gives the row that fits a model, its paths already adapted to whether the model carries a head.
 The rows themselves are in `families/`; every one is checked by arithmetic on tiny random models
-(`tests/test_anatomy.py`, with transformers 5.23), and `patchclamp check` runs the same proofs on a user's model.
+(`tests/subjects/test_anatomy.py`, with transformers 5.23), and `patchclamp check` runs the same proofs on a user's model.
 """
 
 from __future__ import annotations
