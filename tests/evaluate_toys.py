@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hooks import hook_counts
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
@@ -76,4 +77,4 @@ def untouched(subject):
         assert value.numpy().tobytes() == after[name].numpy().tobytes(), name
     assert flags == [(p.requires_grad, p.data_ptr()) for p in model.parameters()]
     assert modes == [m.training for m in model.modules()]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not any(hook_counts(model))

@@ -84,6 +84,12 @@ def texts(n: int, seed: int = 0, longest: int = 40) -> list[str]:
     return ["".join(rng.choice(LETTERS) for _ in range(rng.randint(2, longest))) for _ in range(n)]
 
 
+def same_tree(a: Path, b: Path) -> bool:
+    """Whether two stores hold the same files with the same bytes."""
+    files = [sorted(str(f.relative_to(top)) for f in top.rglob("*") if f.is_file()) for top in (a, b)]
+    return files[0] == files[1] and all((a / f).read_bytes() == (b / f).read_bytes() for f in files[0])
+
+
 def work(store: Path) -> None:
     """Record texts, some of them repeated, in several windows and many small chunks, with measures."""
     from patchclamp.record import record

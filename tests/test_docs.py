@@ -17,37 +17,16 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pages import ROOT, blocks
 from patchclamp.truth import TRUTHS
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(
-    r"(?:<!--\s*(?P<note>[^>]*?)\s*-->\s*\n)?^```(?P<kind>\w*)[^\n]*\n(?P<code>.*?)^```",
-    re.MULTILINE | re.DOTALL,
-)
 VERBS = ("measure", "decompose", "describe", "attribute", "connect", "evaluate", "compare")
-
-
-@dataclass(frozen=True)
-class Block:
-    kind: str
-    code: str
-    note: str
-    line: int
-
-
-def blocks(page: Path) -> list[Block]:
-    text = page.read_text()
-    return [
-        Block(found["kind"], found["code"], found["note"] or "", text[: found.start("code")].count("\n"))
-        for found in BLOCK.finditer(text)
-    ]
 
 
 def pages() -> list[Any]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
-from test_attribute_language import TokenModel, items
 from torch import nn
 
 import planted
+from language_toys import TokenModel, items
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.structure.bricks import Partition, balanced_kmeans, partition_weights
 from patchclamp.decompose.structure.dark_matter import dark_matter

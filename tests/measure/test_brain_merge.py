@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_measure_merge import assert_same, measured
 
+from measure_merges import assert_same, measured
 from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import METHODS, Measure
 from patchclamp.measure.activity import PatternCheck

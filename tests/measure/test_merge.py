@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from measure_merges import assert_same, measured
 from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import METHODS, Measure, Moments
 from patchclamp.nouns.recording.recording import Samples
@@ -33,6 +32,8 @@ def data(seed: int, n: int, ties: bool) -> tuple[torch.Tensor, Samples]:
 
 
 OUT = torch.randn(UNITS, 4, generator=torch.Generator().manual_seed(3))
+
+
 CASES: dict[str, Callable[[], Measure]] = {
     "moments": lambda: METHODS["moments"](),
     "quantiles": lambda: METHODS["quantiles"](),
@@ -51,30 +52,9 @@ CASES: dict[str, Callable[[], Measure]] = {
     "selectivity rows": lambda: METHODS["selectivity"](n_permutations=3, pool="none"),
     "coactivation": lambda: METHODS["coactivation"](units=(0, 2, 3, 4), threshold=0.05),
 }
+
+
 EXACT = {"quantiles", "firing", "dead", "massive", "exemplars", "exemplars abs", "exemplars min per doc"}
-
-
-def measured(make: Callable[[], Measure], x: torch.Tensor, samples: Samples, cuts: list[int]) -> Measure:
-    """One measure over consecutive pieces."""
-    measure = make()
-    for start, end in zip([0, *cuts], [*cuts, len(x)], strict=True):
-        measure.update(x[start:end], samples[start:end])
-    return measure
-
-
-def assert_same(a: xr.Dataset, b: xr.Dataset, exact: bool) -> None:
-    assert set(a) == set(b) and a.attrs == b.attrs
-    for name in a.data_vars:
-        left, right = a[name].values, b[name].values
-        if exact or left.dtype.kind in "ibU":
-            np.testing.assert_array_equal(left, right, err_msg=str(name))
-        elif name in ("kurtosis", "skewness", "mean") and "kurtosis" in a:
-            # All are differences: a small part of what they are taken from (the fourth moment, the spread).
-            scale = a["std"].values if name == "mean" else a["kurtosis"].values + 3
-            assert np.array_equal(np.isnan(left), np.isnan(right)), name
-            assert (np.abs(np.nan_to_num(left - right)) <= 2e-6 * np.nan_to_num(scale, nan=0)).all(), name
-        else:
-            np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9, err_msg=str(name))
 
 
 @pytest.mark.parametrize("case", CASES)

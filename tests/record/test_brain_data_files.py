@@ -146,7 +146,7 @@ def test_the_page_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.Monkey
     import doctest
     import io
 
-    from test_docs import ROOT, blocks
+    from pages import ROOT, blocks
 
     for package in ("nibabel", "nitime", "matplotlib"):
         pytest.importorskip(package)

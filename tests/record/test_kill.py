@@ -9,12 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_record import same_tree
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.record import record
-from record_subject import texts, tiny_subject
+from record_subject import same_tree, texts, tiny_subject
 
 HERE = Path(__file__).parents[1]
 
@@ -40,7 +39,7 @@ def test_killed_at_ten_random_moments_the_store_is_bit_identical(tmp_path: Path)
 FULL = """
 import resource, signal, sys, torch
 sys.path.insert(0, {tests!r})
-from record_subject import texts, tiny_subject
+from record_subject import same_tree, texts, tiny_subject
 from patchclamp.record import record
 torch.set_num_threads(1)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))

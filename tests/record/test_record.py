@@ -16,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hooks import hook_counts
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.record import documents, plan, record
 from patchclamp.record.corpus import read_corpus, tokenise
 from patchclamp.record.schedule import cut_batches
 from patchclamp.subjects import LanguageModel
-from record_subject import Letters, damaged, texts, tiny_subject
+from record_subject import Letters, damaged, same_tree, texts, tiny_subject
 from tiny import tiny_model
 
 SUBJECT = tiny_subject()
@@ -59,12 +60,6 @@ class Sums:
 
 def quiet(*args: Any, **options: Any) -> Any:
     return record(SUBJECT, *args, progress=False, **options)
-
-
-def same_tree(a: Path, b: Path) -> bool:
-    """Whether two stores hold the same files with the same bytes."""
-    files = [sorted(str(f.relative_to(top)) for f in top.rglob("*") if f.is_file()) for top in (a, b)]
-    return files[0] == files[1] and all((a / f).read_bytes() == (b / f).read_bytes() for f in files[0])
 
 
 def test_records_what_the_module_computed_in_the_order_of_the_data(tmp_path: Path) -> None:
@@ -345,7 +340,7 @@ def test_shared_beginnings_are_computed_once_and_agree_to_rounding(family: str) 
     torch.testing.assert_close(
         sums[where[0]]["sums"].total, straight[where[0]]["sums"].total, rtol=1e-4, atol=1e-3
     )
-    assert not subject.model._forward_pre_hooks
+    assert not any(hook_counts(subject.model))
 
 
 def test_beginnings_are_not_shared_where_positions_see_what_follows() -> None:

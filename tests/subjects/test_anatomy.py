@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
 import tiny
+from hooks import hook_counts
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Site
@@ -433,10 +434,7 @@ def test_everything_is_restored_after_an_exception(name: str) -> None:
     flags = [p.requires_grad for p in subject.model.parameters()]
     attention = subject.model.config._attn_implementation
 
-    def hooks() -> list[int]:  # transformers leaves some of its own
-        return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.model.modules()]
-
-    hooked = hooks()
+    hooked = hook_counts(subject.model)  # transformers leaves some of its own
 
     def fail(tensor: Tensor) -> None:
         raise KeyError("from the reader")
@@ -444,7 +442,7 @@ def test_everything_is_restored_after_an_exception(name: str) -> None:
     for point in ("mlp_out", "attn_probs"):
         with pytest.raises(KeyError, match="from the reader"):
             subject.run(batch, read={Site(point, 1): fail}, grad=True)
-    assert hooks() == hooked
+    assert hook_counts(subject.model) == hooked
     assert not any("forward" in module.__dict__ for module in subject.model.modules())
     assert [p.requires_grad for p in subject.model.parameters()] == flags
     assert subject.model.config._attn_implementation == attention

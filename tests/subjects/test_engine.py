@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hooks import no_hooks
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Site
 from patchclamp.subjects import Edit, LanguageModel, TensorTask, TorchModule, open_subject
@@ -40,13 +41,6 @@ def tiny():
         num_key_value_heads=2, max_position_embeddings=32,
     )  # fmt: skip
     return LanguageModel(LlamaForCausalLM(config).eval())
-
-
-def no_hooks(model):
-    return all(
-        not m._forward_hooks and not m._forward_pre_hooks and "forward" not in m.__dict__
-        for m in model.modules()
-    )
 
 
 def test_reads_are_what_the_modules_compute(net):

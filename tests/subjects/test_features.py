@@ -6,11 +6,11 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from test_attribute_language import TokenModel, items
-from test_engine import no_hooks
 from torch import Tensor, nn
 
 import planted
+from hooks import no_hooks
+from language_toys import TokenModel, items
 from patchclamp.attribute import METHODS, attribution_patching, direct_logit_attribution
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries import SparseDictionary
