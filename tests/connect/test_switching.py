@@ -166,7 +166,7 @@ def test_rates_have_their_derivative(link: em.Link) -> None:
 def test_likelihood_never_falls_and_one_state_has_zero_gradient() -> None:
     rng = np.random.default_rng(0)
     past, counts = rng.random((400, 3)), rng.poisson(0.4, (400, 3)).astype(float)
-    data = em.Rows.of(past, counts, np.arange(400))
+    data = em.PastRows.of(past, counts, np.arange(400))
     how = em.Settings(prior="naive", ridge=1e-8)
     transition = np.array([[0.9, 0.1], [0.1, 0.9]])
     model = em.Model(np.full((2, 3), -0.5), rng.normal(size=(2, 3, 3)), transition, np.full(2, 0.5))
@@ -246,7 +246,7 @@ def test_null_seed_and_baselines() -> None:
 
 def test_no_chain_and_no_past_crosses_a_group() -> None:
     x = small(1)
-    rows = em.Rows.of(np.zeros((12, 1)), np.zeros((12, 1)), np.r_[5:10, 15:22])
+    rows = em.PastRows.of(np.zeros((12, 1)), np.zeros((12, 1)), np.r_[5:10, 15:22])
     assert rows.mask.sum(1).tolist() == [5, 7]
     values = np.arange(12.0)[:, None]
     np.testing.assert_array_equal(rows.flat(rows.padded(values)), values)

@@ -14,7 +14,7 @@ from patchclamp.compare.inputs import Matrix, pair
 
 
 @dataclass(frozen=True)
-class Matching:
+class UnitMatching:
     """Pairs of units.
 
     Attributes
@@ -45,7 +45,7 @@ class Matching:
         )
 
 
-def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0) -> Matching:
+def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0) -> UnitMatching:
     """Match units one to one by correlation over the same samples (Hungarian algorithm).
 
     Parameters
@@ -86,7 +86,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
             "unique": seen[rows, columns] >= best[rows] - 1e-12,
         }
     )
-    return Matching(
+    return UnitMatching(
         table,
         float(seen[rows, columns].mean()),
         float(best.mean()),
