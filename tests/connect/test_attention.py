@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect import Graph, attention_connectivity
+from patchclamp.connect import attention_connectivity
 from patchclamp.connect.coupling.attention_connectivity import attention_map, renamed
 from patchclamp.connect.coupling.spike_transformer import (
     SpikeTokens,
@@ -19,6 +19,7 @@ from patchclamp.connect.coupling.spike_transformer import (
     train,
 )
 from patchclamp.connect.series import series
+from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.truth.populations_wired import coupled
 

@@ -12,9 +12,10 @@ from scipy.stats import entropy, norm
 
 from patchclamp.base.chains import forward_backward, match_states, state_accuracy, viterbi
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect import Graph, state_graphs, switching_glm
+from patchclamp.connect import state_graphs, switching_glm
 from patchclamp.connect.coupling import switching_fit as em
 from patchclamp.connect.coupling.one_hot import OneHot, kl, learn, log_evidence, update_weight
+from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.truth.populations_wired import switching
 

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from patchclamp.compare.inputs import Matrix, pair
+from patchclamp.compare.result import Comparison
 
 
 @dataclass(frozen=True)
-class UnitMatching:
+class UnitMatching(Comparison):
     """Pairs of units.
 
     Attributes

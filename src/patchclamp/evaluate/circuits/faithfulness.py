@@ -122,8 +122,9 @@ class Faithfulness:
 
     def to_json(self) -> dict[str, Any]:
         """The curves and their summary as plain data, without the values per item."""
-        names = [f.name for f in fields(self) if f.repr and f.name != "table"]
-        return {name: getattr(self, name) for name in names} | {"table": self.table.to_dict("records")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.repr and f.name != "table"} | {
+            "table": self.table.to_dict("records")
+        }
 
 
 def default_sizes(candidates: int) -> list[int]:
