@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.common import save, show
 from patchclamp.decompose.sae.core import Pass
 from patchclamp.decompose.sae.topk import TopK
-from patchclamp.decompose.sae.training import Run, Sides
+from patchclamp.decompose.sae.training import Sides, TrainingRun
 from patchclamp.nouns.units import Site
 
 UNITS, FEATURES, K, BATCH = 576, 2304, 32, 2048
@@ -132,7 +132,7 @@ class Ours:
         self.auto = TopK(FEATURES, k=K, steps=steps, lr=lr, batch_size=BATCH)
         sides = Sides([x], [Site("resid_post", 0)])
         feed = sides.feed(self.auto)
-        self.run = Run(self.auto, sides, feed, sides.geometry(feed.widths), FEATURES)
+        self.run = TrainingRun(self.auto, sides, feed, sides.geometry(feed.widths), FEATURES)
         self.state = self.run.start()
         self.adam = self.state.optimiser(self.auto.betas)
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.common import save, show
-from patchclamp.connect import Graph, glm_coupling
+from patchclamp.connect import glm_coupling
 from patchclamp.connect.nulls import circular_shift
 from patchclamp.connect.series import series
+from patchclamp.nouns.graph import Graph
 from patchclamp.truth.populations_wired import FireSettings, integrate_and_fire
 
 DRAWS, SEEDS = 5, (0, 1, 2)

@@ -21,7 +21,8 @@ import numpy as np
 
 from benchmarks.common import save, show
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect import Graph, against, correlation, partial_correlation
+from patchclamp.connect import against, correlation, partial_correlation
+from patchclamp.nouns.graph import Graph
 
 
 def folder() -> Path:

@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect import Graph, attention_connectivity
+from patchclamp.connect import attention_connectivity
 from patchclamp.connect.coupling.attention_connectivity import attention_map, renamed
 from patchclamp.connect.coupling.spike_transformer import (
+    SpikeTokens,
     SpikeTransformer,
-    Tokens,
     rollout,
     tokens_of,
     train,
 )
 from patchclamp.connect.series import series
+from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.truth.populations_wired import coupled
 
@@ -31,7 +32,7 @@ def graph() -> Graph:
     return attention_connectivity(SYSTEM.recording, window=2, null=None, **HOW)
 
 
-def tokens(rows: list[list[tuple[int, int]]], fired: list[list[int]], n: int) -> Tokens:
+def tokens(rows: list[list[tuple[int, int]]], fired: list[list[int]], n: int) -> SpikeTokens:
     """Rows of (neuron, lag), the rest token first."""
     width = 1 + max(len(row) for row in rows)
     unit, lag = torch.full((len(rows), width), -1), torch.zeros(len(rows), width, dtype=torch.int64)
@@ -39,7 +40,7 @@ def tokens(rows: list[list[tuple[int, int]]], fired: list[list[int]], n: int) ->
     for r, row in enumerate(rows):
         for c, (who, when) in enumerate(row):
             unit[r, c + 1], lag[r, c + 1] = who, when
-    return Tokens(unit, lag, torch.tensor(fired, dtype=torch.float32), np.arange(len(rows)))
+    return SpikeTokens(unit, lag, torch.tensor(fired, dtype=torch.float32), np.arange(len(rows)))
 
 
 # ---- the circuit

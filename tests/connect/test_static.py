@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect import METHODS, correlation, lagged_correlation, partial_correlation, transfer_entropy
+from patchclamp.connect import (
+    METHODS,
+    TOOLS,
+    correlation,
+    lagged_correlation,
+    partial_correlation,
+    transfer_entropy,
+)
 from patchclamp.connect.coupling import compositional_partial_correlation
 from patchclamp.connect.coupling.partial import _closed, _compositional
 from patchclamp.connect.nulls import circular_shift, phase_randomised
@@ -276,7 +283,7 @@ def test_bad_input_is_refused(call, says):
 def test_every_method_says_what_it_is_not_evidence_for():
     import inspect
 
-    for name, method in METHODS.items():
+    for name, method in (METHODS | TOOLS).items():
         assert "Parameters" in inspect.getdoc(method), name
     graph = correlation(chain(), null=None)
     assert "causation" in graph.limits and "Not evidence for" in str(graph)

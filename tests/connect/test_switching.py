@@ -12,9 +12,10 @@ from scipy.stats import entropy, norm
 
 from patchclamp.base.chains import forward_backward, match_states, state_accuracy, viterbi
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect import Graph, state_graphs, switching_glm
+from patchclamp.connect import state_graphs, switching_glm
 from patchclamp.connect.coupling import switching_fit as em
 from patchclamp.connect.coupling.one_hot import OneHot, kl, learn, log_evidence, update_weight
+from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.truth.populations_wired import switching
 
@@ -166,7 +167,7 @@ def test_rates_have_their_derivative(link: em.Link) -> None:
 def test_likelihood_never_falls_and_one_state_has_zero_gradient() -> None:
     rng = np.random.default_rng(0)
     past, counts = rng.random((400, 3)), rng.poisson(0.4, (400, 3)).astype(float)
-    data = em.Rows.of(past, counts, np.arange(400))
+    data = em.PastRows.of(past, counts, np.arange(400))
     how = em.Settings(prior="naive", ridge=1e-8)
     transition = np.array([[0.9, 0.1], [0.1, 0.9]])
     model = em.Model(np.full((2, 3), -0.5), rng.normal(size=(2, 3, 3)), transition, np.full(2, 0.5))
@@ -246,7 +247,7 @@ def test_null_seed_and_baselines() -> None:
 
 def test_no_chain_and_no_past_crosses_a_group() -> None:
     x = small(1)
-    rows = em.Rows.of(np.zeros((12, 1)), np.zeros((12, 1)), np.r_[5:10, 15:22])
+    rows = em.PastRows.of(np.zeros((12, 1)), np.zeros((12, 1)), np.r_[5:10, 15:22])
     assert rows.mask.sum(1).tolist() == [5, 7]
     values = np.arange(12.0)[:, None]
     np.testing.assert_array_equal(rows.flat(rows.padded(values)), values)

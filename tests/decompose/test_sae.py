@@ -21,7 +21,7 @@ from patchclamp.decompose.sae import ARCHITECTURES, MatchingPursuitDictionary, a
 from patchclamp.decompose.sae.auxiliary import auxiliary_loss, restart
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass
 from patchclamp.decompose.sae.feed import PIECE, Feed
-from patchclamp.decompose.sae.training import Run, Sides, centre
+from patchclamp.decompose.sae.training import Sides, TrainingRun, centre
 from patchclamp.nouns.units import Site
 
 SITE = "mlp_act.0"
@@ -419,7 +419,7 @@ def test_what_was_trained_is_what_comes_out() -> None:
     auto = TopK(32, k=3, steps=40, batch_size=128)
     sides = Sides([x], [Site("mlp_act", 0)])
     feed = sides.feed(auto)
-    run = Run(auto, sides, feed, sides.geometry(feed.widths), 32)
+    run = TrainingRun(auto, sides, feed, sides.geometry(feed.widths), 32)
     state = run.start()
     adam = state.optimiser(auto.betas)
     with torch.no_grad():
@@ -446,7 +446,7 @@ def test_dead_features_come_back() -> None:
         auto = TopK(64, k=3, steps=400, batch_size=256, lr=2e-3, dead_after=2000, revive=revive)
         sides = Sides([x], [Site("mlp_act", 0)])
         feed = sides.feed(auto)
-        run = Run(auto, sides, feed, sides.geometry(feed.widths), 64)
+        run = TrainingRun(auto, sides, feed, sides.geometry(feed.widths), 64)
         state = run.start()
         state.params["b_enc"][:32] = -6.0  # half of them hardly ever come near firing
         adam = state.optimiser(auto.betas)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.describe import METHODS, lm_head
+from patchclamp.describe import TOOLS, lm_head
 from patchclamp.describe.lm_head import decode_directions
 
 
@@ -103,7 +103,7 @@ def test_neurons_of_a_model_decode_by_their_output_weights():
         down[:, 3] = 10 * (weights[7] * gain - (weights * gain).mean(0)) / gain.clamp_min(1e-3)
     table = lm_head(subject, "mlp_act.1[3]", top=1, n_null=20, min_norm=0)
     assert top(table).unit == "mlp_act.1[3]"
-    assert METHODS["lm_head"] is lm_head
+    assert TOOLS["lm_head"] is lm_head
     by_hand = ((weights * gain) - (weights * gain).mean(0)) @ down[:, 3]
     cosine = by_hand / ((weights * gain) - (weights * gain).mean(0)).norm(dim=1)
     assert top(table).token_id == int(cosine.argmax())

@@ -10,7 +10,7 @@ from patchclamp.decompose.dictionaries import SparseDictionary
 from patchclamp.describe import lm_head
 from patchclamp.describe.lm_head import decode_directions
 from patchclamp.describe.search import extremes as _extremes
-from patchclamp.describe.search.extremes import Rows, extremes
+from patchclamp.describe.search.extremes import VocabularyRows, extremes
 from patchclamp.subjects import open_subject
 from tiny import tiny_model
 
@@ -24,7 +24,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_the_extremes_are_those_of_the_whole_product(monkeypatch, chunk, buffer):
     monkeypatch.setattr(_extremes, "_BUFFER_BYTES", buffer)
     weights, unit = noise(333, 16), torch.nn.functional.normalize(noise(21, 16, seed=1))
-    rows = Rows(weights, None, 0.0, chunk)
+    rows = VocabularyRows(weights, None, 0.0, chunk)
     centred = weights - weights.mean(0)
     whole = 4 * unit @ torch.nn.functional.normalize(centred).T
     for way, sign in (("promotes", 1), ("suppresses", -1)):

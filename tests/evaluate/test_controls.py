@@ -13,7 +13,7 @@ import planted
 from evaluate_toys import UNITS, scores, toy, untouched
 from patchclamp.attribute import activation_patching, attribution_patching
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate import METHODS, illusion, max_statistic, randomisation, row_space, stability
+from patchclamp.evaluate import TOOLS, illusion, max_statistic, randomisation, row_space, stability
 from patchclamp.evaluate.scores import (
     benjamini_yekutieli,
     explained_variance,
@@ -380,8 +380,8 @@ def test_the_interval_of_explained_variance_knows_groups():
 
 
 def test_every_method_is_in_the_table_and_says_what_it_does():
-    assert {"calibration", "illusion", "redundancy", "auroc", "equivalence"} <= set(METHODS)
-    for name, method in METHODS.items():
+    assert {"calibration", "illusion", "redundancy", "auroc", "equivalence"} <= set(TOOLS)
+    for name, method in TOOLS.items():
         assert method.__name__ == name
         assert method.__doc__
         assert method.__module__.startswith("patchclamp.evaluate.")

@@ -18,11 +18,11 @@ from patchclamp.truth.induction import Induction, induction
 from patchclamp.truth.rasp import (
     Aggregate,
     Indices,
+    InputTokens,
     Map,
     Map2,
     Program,
     Select,
-    Tokens,
     Width,
     fraction_of_previous,
     histogram,
@@ -166,7 +166,7 @@ def test_levels_are_checked() -> None:
 
 def length_parity() -> Program:
     """Uses every kind of expression, a selection by a computed key, and rows that select nothing."""
-    tokens, indices = Tokens(), Indices()
+    tokens, indices = InputTokens(), Indices()
     same = Width(Select(tokens, tokens, lambda k, q: k == q))
     odd = Map(lambda n: n % 2, same)
     mixed = Map2(lambda a, b: f"{a}{b}", odd, tokens)
@@ -176,7 +176,7 @@ def length_parity() -> Program:
 
 def by_computed_key() -> Program:
     """A selection whose keys come out of a width: BOS must not pass for one of them."""
-    tokens = Tokens()
+    tokens = InputTokens()
     none = Width(Select(tokens, tokens, lambda k, q: k != q))
     return Program("lonely", Width(Select(none, tokens, lambda k, q: k == 0)), ("a", "b"), 4)
 
@@ -251,7 +251,7 @@ def test_the_card_s_counts_of_edges() -> None:
 
 
 def test_bad_programs_are_refused() -> None:
-    tokens = Tokens()
+    tokens = InputTokens()
     mixed = Program("mixed", Aggregate(Select(tokens, tokens, lambda k, q: True), tokens), ("a", "b"), 2)
     with pytest.raises(PatchclampError, match="make them numbers"):
         mixed.run("ab")

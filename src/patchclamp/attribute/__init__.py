@@ -8,6 +8,7 @@ from patchclamp.attribute.partial_gradients import partial_gradients
 from patchclamp.attribute.relevance_patching import relevance_patching
 from patchclamp.subjects.clamp.relevance_rules import RULES, relevance_rules
 
+# (subject, task, sites) -> Scores
 METHODS = {
     "activation_patching": activation_patching,
     "attribution_patching": attribution_patching,

@@ -14,7 +14,7 @@ from patchclamp.compare.sparse_match import sparse_match
 from patchclamp.compare.stochastic_shape import stochastic_procrustes
 from patchclamp.compare.topological_rsa import topological_rsa
 
-# Each takes two populations and gives a result with a `value`; `layers` asks about a whole network at once.
+# (a, b) -> Comparison; `layers` asks about a whole network at once.
 METHODS = {
     "cka": cka,
     "rsa": rsa,

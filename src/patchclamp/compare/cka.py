@@ -58,8 +58,8 @@ def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -
     if estimator == "biased":
         value = _biased(x, y)
     elif estimator == "debiased":
-        grams = np.stack([_gram(x), _gram(y)])
-        value = _ratio(_hsic_unbiased(torch.from_numpy(grams)).numpy())[0, 1]
+        grams = np.stack([gram_matrix(x), gram_matrix(y)])
+        value = cka_of_hsic(hsic_unbiased(torch.from_numpy(grams)).numpy())[0, 1]
     else:
         raise PatchclampError(f"estimator {estimator!r}: give 'debiased' or 'biased'")
     return Result(f"cka ({estimator})", float(value), "similarity", len(x))
@@ -110,15 +110,15 @@ def cka_matrix(
             if len(rows) < 4:
                 continue
             grams = torch.stack([_gram32(arrays[site][rows]) for site in chosen])
-            total += _hsic_unbiased(grams).double()
+            total += hsic_unbiased(grams).double()
             batches += 1
     if not batches:
         raise PatchclampError(f"{recording.n_samples} samples: fewer than one batch of {batch_size}")
     names = [str(site) for site in chosen]
-    return pd.DataFrame(_ratio((total / batches).numpy()), index=names, columns=names)
+    return pd.DataFrame(cka_of_hsic((total / batches).numpy()), index=names, columns=names)
 
 
-def _gram(x: Matrix) -> Matrix:
+def gram_matrix(x: Matrix) -> Matrix:
     centred = x - x.mean(0)
     scale = np.linalg.norm(centred)
     if scale == 0:
@@ -135,7 +135,7 @@ def _gram32(x: Tensor) -> Tensor:
     return flat @ flat.T
 
 
-def _hsic_unbiased(grams: Tensor) -> Tensor:
+def hsic_unbiased(grams: Tensor) -> Tensor:
     """Unbiased criteria of all pairs of Gram matrices (k, n, n) -> (k, k)."""
     k, n, _ = grams.shape
     grams = grams.clone()
@@ -148,12 +148,12 @@ def _hsic_unbiased(grams: Tensor) -> Tensor:
     return (trace + both - 2 / (n - 2) * rows @ rows.T) / (n * (n - 3))
 
 
-def _ratio(criteria: Matrix) -> Matrix:
+def cka_of_hsic(criteria: Matrix) -> Matrix:
     own = np.diag(criteria)
     under = np.sqrt(np.where(own > 0, own, np.nan))
     return np.asarray(criteria / under[:, None] / under[None, :])
 
 
 def _biased(x: Matrix, y: Matrix) -> float:
-    k, m = _gram(x), _gram(y)
+    k, m = gram_matrix(x), gram_matrix(y)
     return float(np.sum(k * m) / np.linalg.norm(k) / np.linalg.norm(m))

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
+from patchclamp.compare.result import Comparison
 
 
 @dataclass(frozen=True)
-class ClusterMatching:
+class ClusterMatching(Comparison):
     """Clusters of the units of two populations together.
 
     Attributes

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from patchclamp.compare.inputs import Matrix, pair
+from patchclamp.compare.result import Comparison
 
 
 @dataclass(frozen=True)
-class Matching:
+class UnitMatching(Comparison):
     """Pairs of units.
 
     Attributes
@@ -45,7 +46,7 @@ class Matching:
         )
 
 
-def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0) -> Matching:
+def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0) -> UnitMatching:
     """Match units one to one by correlation over the same samples (Hungarian algorithm).
 
     Parameters
@@ -86,7 +87,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
             "unique": seen[rows, columns] >= best[rows] - 1e-12,
         }
     )
-    return Matching(
+    return UnitMatching(
         table,
         float(seen[rows, columns].mean()),
         float(best.mean()),

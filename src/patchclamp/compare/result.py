@@ -7,8 +7,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
+class Comparison:
+    """What every entry of `patchclamp.compare.METHODS` returns: a `value`, and what more the method has to say."""
+
+    value: float
+
+    def __float__(self) -> float:
+        return self.value
+
+
 @dataclass(frozen=True)
-class Result:
+class Result(Comparison):
     """A similarity or a distance of two populations.
 
     Attributes
@@ -39,9 +48,6 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return asdict(self)
-
-    def __float__(self) -> float:
-        return self.value
 
     def __str__(self) -> str:
         text = f"{self.method}: {self.value:.3f} ({self.scale})"

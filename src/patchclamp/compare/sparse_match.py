@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
+from patchclamp.compare.result import Comparison
 
 
 @dataclass(frozen=True)
-class SparseMatching:
+class SparseMatching(Comparison):
     """Each unit of b from a few units of a.
 
     Attributes

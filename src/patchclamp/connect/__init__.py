@@ -16,27 +16,27 @@ from patchclamp.connect.groups.biclustering import biclustering
 from patchclamp.connect.groups.blocks import weighted_blocks
 from patchclamp.connect.groups.functional_connectome import dynamic_connectome
 from patchclamp.connect.groups.tensor_factorisation import tensor_factorisation
-from patchclamp.nouns.graph import Graph
 
+# (data, groups) -> Graph
 METHODS = {
     "correlation": correlation,
     "partial_correlation": partial_correlation,
     "compositional_partial_correlation": compositional_partial_correlation,
     "lagged_correlation": lagged_correlation,
     "transfer_entropy": transfer_entropy,
-    "dynamic_connectome": dynamic_connectome,
-    "biclustering": biclustering,
     # models of dynamics: docs/connect-models.md
     "attention_connectivity": attention_connectivity,
     "cd_nod": cd_nod,
     "glm_coupling": glm_coupling,
     "switching_glm": switching_glm,
 }
+# These find groups of units, and each returns what it finds.
+TOOLS = {"dynamic_connectome": dynamic_connectome, "biclustering": biclustering}
 
 __all__ = [
     "METHODS",
+    "TOOLS",
     "Against",
-    "Graph",
     "affinities",
     "against",
     "attention_connectivity",

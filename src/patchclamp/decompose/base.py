@@ -143,7 +143,7 @@ class Activity:
             places = np.sort(np.random.default_rng([seed, 7]).choice(places, n, replace=False))
         return torch.cat([self.rows(part) for part in np.array_split(places, -(-len(places) // BLOCK))])
 
-    def moments(self) -> Moments:
+    def moments(self) -> PooledMoments:
         """Mean, total squares and pooled variance in one pass, in float64.
 
         Raises
@@ -169,11 +169,11 @@ class Activity:
             raise PatchclampError(
                 f"{self.site}: the activity is zero everywhere; there is nothing to decompose"
             )
-        return Moments(self.n, mean, energy, variance)
+        return PooledMoments(self.n, mean, energy, variance)
 
 
 @dataclass(frozen=True)
-class Moments:
+class PooledMoments:
     """n rows; mean (units,); sum of squares; sum of squares about the mean, pooled over units."""
 
     n: int

@@ -132,7 +132,7 @@ def _permuted(directions: Tensor, seed: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Stability:
+class FeatureStability:
     """Restarts of one method, all pairs matched.
 
     Parameters
@@ -168,7 +168,7 @@ def stability(
     site: Site | str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     signed: bool = True,
-) -> Stability:
+) -> FeatureStability:
     """Fit a method with several seeds and match the results.
 
     The held-out groups differ with the seed too, so that the figure says how much both matter together.
@@ -201,4 +201,4 @@ def stability(
                 features[j, matching.pairs[:, 0]] = matching.cosines
     seen = np.isfinite(features).sum(0)
     mean = np.where(seen > 0, np.nansum(features, axis=0) / np.maximum(seen, 1), np.nan)
-    return Stability(found, mcc, float(np.mean(nulls)), mean)
+    return FeatureStability(found, mcc, float(np.mean(nulls)), mean)

@@ -1,6 +1,7 @@
 """describe: what does a unit encode?
 
-`METHODS` names the methods. Those that decode directions take a subject; the others take activity and the tokens on
+`METHODS` names the describers, which may ask a black box and answer in words and in something that runs. `TOOLS` names what
+each takes a signature of its own: those that decode directions take a subject; the others take activity and the tokens on
 which it was recorded, and every score is of documents that did not make the description.
 """
 
@@ -11,7 +12,7 @@ from typing import Any
 
 from patchclamp.describe.description import Description
 from patchclamp.describe.expertise import expertise
-from patchclamp.describe.functions import FUNCTIONS
+from patchclamp.describe.functions import FUNCTIONS, Describer, executable_describer
 from patchclamp.describe.llm import ChatClient, LLMDescriber, LLMJudge, explain
 from patchclamp.describe.lm_head import decode_in, lm_head
 from patchclamp.describe.rendering import exemplars_as_html, exemplars_as_text, render_exemplars
@@ -19,9 +20,11 @@ from patchclamp.describe.scoring import SCORES, DescriptionScore
 from patchclamp.describe.search.search import search_description
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.tokens import Tokens
-from patchclamp.describe.windows import Examples, windows_of
+from patchclamp.describe.windows import windows_of
 
-METHODS: dict[str, Callable[..., Any]] = {
+# (query) -> Answer
+METHODS: dict[str, Describer] = {"search_description": executable_describer}
+TOOLS: dict[str, Callable[..., Any]] = {
     "lm_head": lm_head,
     "search_description": search_description,
     "explain": explain,
@@ -34,10 +37,10 @@ __all__ = [
     "FUNCTIONS",
     "METHODS",
     "SCORES",
+    "TOOLS",
     "ChatClient",
     "Description",
     "DescriptionScore",
-    "Examples",
     "LLMDescriber",
     "LLMJudge",
     "Split",

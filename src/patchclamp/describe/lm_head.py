@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.describe.search.extremes import Best, Rows, extremes
+from patchclamp.describe.search.extremes import Best, VocabularyRows, extremes
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.clamp.features import output_rows
 
@@ -226,7 +226,7 @@ def decode_directions(
         if not (math.isfinite(length) and length > 0):
             raise PatchclampError(f"{name}: its direction has length {length}, so there is nothing to decode")
     unit = directions.float() / lengths[:, None].float()
-    rows = Rows(unembedding, gain if norm == "gain" else None, min_norm, chunk)
+    rows = VocabularyRows(unembedding, gain if norm == "gain" else None, min_norm, chunk)
     best = extremes(unit, rows, min(top, rows.kept))
     null = np.sort(_null_of_max(unit.shape[1], rows, n_null, seed).numpy())
     return _table(names, best, null, tokens)
@@ -257,7 +257,7 @@ def _table(names: list[str], best: dict[str, Best], null: NDArray[np.float32], t
     return table[names_in_order].reset_index(drop=True)
 
 
-def _null_of_max(d_model: int, rows: Rows, n_null: int, seed: int) -> Float[Tensor, " null"]:
+def _null_of_max(d_model: int, rows: VocabularyRows, n_null: int, seed: int) -> Float[Tensor, " null"]:
     """Return the largest |z| over the vocabulary for each of `n_null` directions drawn evenly from the sphere."""
     # A stream of its own: weights drawn with the same small seed would otherwise be the "random" directions.
     generator = torch.Generator().manual_seed(0x1A7E_0000 + seed)

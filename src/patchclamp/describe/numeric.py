@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Form:
+class _CurveForm:
     """Columns whose weighted sum the form is: linear parameters w, then shape parameters s.
 
     Forms that are not `searched` stand in the suite of functions and are beyond what `fit_formula` can say.
@@ -36,36 +36,38 @@ def _ones(x: Array) -> Array:
     return np.ones_like(x)
 
 
-FORMS: dict[str, _Form] = {
-    "constant": _Form(1, 0, lambda x, s: [_ones(x)], "{0}"),
-    "linear": _Form(2, 0, lambda x, s: [_ones(x), x], "{1} x + {0}"),
-    "quadratic": _Form(3, 0, lambda x, s: [_ones(x), x, x * x], "{2} x² + {1} x + {0}"),
-    "absolute": _Form(2, 1, lambda x, s: [_ones(x), np.abs(x - s[0])], "{1} |x - {2}| + {0}"),
-    "rectified": _Form(2, 1, lambda x, s: [_ones(x), np.maximum(x - s[0], 0)], "{1} max(0, x - {2}) + {0}"),
-    "step": _Form(2, 1, lambda x, s: [_ones(x), (x > s[0]) * 1.0], "{0}, and {1} more above {2}"),
-    "sine": _Form(
+FORMS: dict[str, _CurveForm] = {
+    "constant": _CurveForm(1, 0, lambda x, s: [_ones(x)], "{0}"),
+    "linear": _CurveForm(2, 0, lambda x, s: [_ones(x), x], "{1} x + {0}"),
+    "quadratic": _CurveForm(3, 0, lambda x, s: [_ones(x), x, x * x], "{2} x² + {1} x + {0}"),
+    "absolute": _CurveForm(2, 1, lambda x, s: [_ones(x), np.abs(x - s[0])], "{1} |x - {2}| + {0}"),
+    "rectified": _CurveForm(
+        2, 1, lambda x, s: [_ones(x), np.maximum(x - s[0], 0)], "{1} max(0, x - {2}) + {0}"
+    ),
+    "step": _CurveForm(2, 1, lambda x, s: [_ones(x), (x > s[0]) * 1.0], "{0}, and {1} more above {2}"),
+    "sine": _CurveForm(
         3,
         1,
         lambda x, s: [_ones(x), np.sin(x * s[0]), np.cos(x * s[0])],
         "{0} + {1} sin({3} x) + {2} cos({3} x)",
     ),
-    "two_lines": _Form(
+    "two_lines": _CurveForm(
         4,
         1,
         lambda x, s: [(x <= s[0]) * 1.0, (x <= s[0]) * x, (x > s[0]) * 1.0, (x > s[0]) * x],
         "{1} x + {0} up to {4}, {3} x + {2} above",
     ),
-    "sine_of_distance": _Form(
+    "sine_of_distance": _CurveForm(
         2,
         2,
         lambda x, s: [_ones(x), np.sin(np.abs(x - s[0]) ** 1.5 * s[1])],
         "{0} + {1} sin({3} |x - {2}|^1.5)",
         False,
     ),
-    "growing_wave": _Form(
+    "growing_wave": _CurveForm(
         2, 1, lambda x, s: [_ones(x), x * np.sin(x * s[0])], "{0} + {1} x sin({2} x)", False
     ),
-    "network": _Form(
+    "network": _CurveForm(
         1, 1, lambda x, s: [_network(x, int(s[0]))], "{0} times a network of 64 rectifiers", False
     ),
 }

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.search.splitting import Split
-from patchclamp.describe.search.targets import Activity
+from patchclamp.describe.search.targets import TokenActivity
 from patchclamp.describe.tokens import Tokens
 
-__all__ = ["Examples", "Window", "windows_of"]
+__all__ = ["Examples", "TokenWindow", "windows_of"]
 
 
 @dataclass(frozen=True)
-class Window:
+class TokenWindow:
     """A run of tokens of one document, with the activity of one unit on each.
 
     Parameters
@@ -61,13 +61,13 @@ class Examples:
     """
 
     unit: str
-    active: tuple[Window, ...]
-    silent: tuple[Window, ...]
+    active: tuple[TokenWindow, ...]
+    silent: tuple[TokenWindow, ...]
     largest: float
     threshold: float = 0.0
 
     @property
-    def all(self) -> tuple[Window, ...]:
+    def all(self) -> tuple[TokenWindow, ...]:
         """Active ones, then silent ones."""
         return self.active + self.silent
 
@@ -118,7 +118,7 @@ def windows_of(
     """
     if sampling not in ("quantiles", "top", "random"):
         raise PatchclampError(f"sampling={sampling!r}: one of quantiles, top, random")
-    source = Activity(activity)
+    source = TokenActivity(activity)
     if source.shape[0] != len(tokens):
         raise PatchclampError(
             f"activity: {source.shape[0]} rows for {len(tokens)} tokens; wanted one a token"
@@ -145,11 +145,11 @@ def windows_of(
     return out[0], out[1]
 
 
-def _cut(tokens: Tokens, values: NDArray[np.float32], document: int, width: int) -> list[Window]:
+def _cut(tokens: Tokens, values: NDArray[np.float32], document: int, width: int) -> list[TokenWindow]:
     start, stop = int(tokens.starts[document]), int(tokens.stops[document])
     doc, group = tokens.fingerprints[document], tokens.groups[document]
     return [
-        Window(
+        TokenWindow(
             tuple(tokens.pieces[a : min(a + width, stop)]),
             tuple(float(v) for v in values[a : min(a + width, stop)]),
             doc,
@@ -160,7 +160,9 @@ def _cut(tokens: Tokens, values: NDArray[np.float32], document: int, width: int)
     ]
 
 
-def _drawn(active: Sequence[Window], n: int, sampling: str, rng: np.random.Generator) -> list[Window]:
+def _drawn(
+    active: Sequence[TokenWindow], n: int, sampling: str, rng: np.random.Generator
+) -> list[TokenWindow]:
     """Up to n of windows ordered by peak, in that order."""
     if sampling == "top" or n >= len(active):
         return list(active[:n])

@@ -23,7 +23,8 @@ from patchclamp.evaluate.scores.stability import stability
 from patchclamp.evaluate.subspaces.illusion import illusion
 from patchclamp.evaluate.subspaces.row_space import row_space
 
-METHODS = {
+# Each asks a question of its own, with a signature of its own.
+TOOLS = {
     "faithfulness": faithfulness,
     "areas": areas,
     "completeness": completeness,
@@ -49,7 +50,7 @@ METHODS = {
 }
 
 __all__ = [
-    "METHODS",
+    "TOOLS",
     "agreement",
     "areas",
     "auroc",

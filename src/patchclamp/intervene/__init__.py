@@ -8,10 +8,10 @@ from patchclamp.intervene.steer import Steering, match_kl, steer
 from patchclamp.subjects.clamp.controls import control_changes, matched_sets
 from patchclamp.subjects.clamp.reference import Reference
 
-METHODS = {"effect": effect, "joint_effect": joint_effect, "steer": steer}
+TOOLS = {"effect": effect, "joint_effect": joint_effect, "steer": steer}
 
 __all__ = [
-    "METHODS",
+    "TOOLS",
     "JointEffect",
     "Reference",
     "Steering",

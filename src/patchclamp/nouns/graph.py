@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.graphs import graph_measures, networkx_graph, write_circuit_tracer, write_graphml
+from patchclamp.base.tables import edge_dataset
 from patchclamp.draw.graphs import weights_figure
 from patchclamp.nouns.units import parse_unit
 
@@ -266,29 +267,23 @@ class Graph:
         significant
             Blank what is not below this adjusted p.
         """
-        own = (
-            self.weights
-            if significant is None
-            else np.where(self.significant(significant), self.weights, np.nan)
-        )
-        graphs = [self] if self.baseline is None else [self, self.baseline]
-        weights = [own, *(graph.weights for graph in graphs[1:])]
-        return weights_figure(weights, [graph.method for graph in graphs], order)
+        return weights_figure(*self._pictures(significant), order)
+
+    def _pictures(self, significant: float | None) -> tuple[list[Array], list[str]]:
+        own = self.weights
+        if significant is not None:
+            own = np.where(self.significant(significant), own, np.nan)
+        beside = [] if self.baseline is None else [self.baseline]
+        return [own, *(one.weights for one in beside)], [one.method for one in (self, *beside)]
 
     def to_xarray(self) -> xr.Dataset:
         """A dataset (target, source): weight and, where there is a null, low, high, p, q."""
-        import xarray as xr
-
-        variables = {"weight": (("target", "source"), self.weights)}
-        for name in BANDS:
-            band = None if self.null is None else self.null.get(name)
-            if band is not None:
-                variables[name] = (("target", "source"), np.asarray(band, dtype=np.float64))
-        coords: dict[str, Any] = {"target": list(self.nodes), "source": list(self.nodes)}
-        for name, column in ({} if self.node_data is None else self.node_data).items():
-            coords[f"target_{name}"] = ("target", column.to_numpy())
-        attrs = {"method": self.method, "directed": int(self.directed), "limits": self.limits}
-        return xr.Dataset(variables, coords, attrs)
+        return edge_dataset(
+            self.nodes,
+            {"weight": self.weights, **{name: (self.null or {}).get(name) for name in BANDS}},
+            self.node_data,
+            {"method": self.method, "directed": int(self.directed), "limits": self.limits},
+        )
 
     def subgraph(self, names: Sequence[str]) -> Graph:
         """The graph of some of the nodes; its null keeps the adjustment made over all pairs."""

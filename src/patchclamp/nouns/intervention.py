@@ -157,13 +157,17 @@ class Intervention:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; what is at its default is left out."""
-        plain: dict[str, Any] = {"units": self.units.to_json(), "kind": self.kind}
+        return {"units": self.units.to_json(), "kind": self.kind, **self._unusual()}
+
+    def _unusual(self) -> dict[str, Any]:
+        """What is not at its default, beside units and kind."""
         usual = {name: spec.default for name, spec in self.__dataclass_fields__.items()}
         usual["source"] = self._usual_source
-        for name, value in self._fields().items():
-            if name not in plain and value != usual[name]:
-                plain[name] = _thaw(value)
-        return plain
+        return {
+            name: _thaw(value)
+            for name, value in self._fields().items()
+            if name not in ("units", "kind") and value != usual[name]
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Intervention:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.base.tables import item_dataset, write_table
 from patchclamp.nouns.units import Site, Unit, Units, parse_site
 
 SCHEMA = "patchclamp/scores-1"
@@ -210,33 +211,26 @@ class Scores:
 
     def to_xarray(self) -> xr.Dataset:
         """A dataset with one variable a site, dims item, unit and, where kept, pos."""
-        variables = {}
-        for site in self.sites:
-            dims = ["item", f"unit_{site}"] + ([] if self.positions is None else ["pos"])
-            variables[str(site)] = xr.Variable(dims, self.values[site])
-        coords = {} if self.positions is None else {"pos": list(self.positions)}
-        return xr.Dataset(variables, coords=coords, attrs=self._facts())
+        return item_dataset({str(s): self.values[s] for s in self.sites}, self.positions, self._facts())
 
     def _facts(self) -> dict[str, Any]:
         return {k: getattr(self, k) for k in ("method", "direction", "metric", "task")}
 
     def save(self, path: str | Path) -> None:
         """Write `path` (Parquet: one row an item, one column a site, lists of numbers) and `path`.json beside it."""
-        path = Path(path)
-        shapes = {str(s): list(v.shape[1:]) for s, v in self.values.items()}
-        columns = {str(s): list(v.reshape(self.n, -1)) for s, v in self.values.items()}
-        pd.DataFrame(columns).to_parquet(path)
-        facts = {
+        write_table(path, {str(s): v for s, v in self.values.items()}, self._written())
+
+    def _written(self) -> dict[str, Any]:
+        return {
             "schema": SCHEMA,
             **self._facts(),
             "positions": self.positions,
             "groups": self.groups,
             "level": {str(s): v for s, v in self.level.items()},
             "nodes": {str(s): v for s, v in self.nodes.items()},
-            "shapes": shapes,
+            "shapes": {str(s): list(v.shape[1:]) for s, v in self.values.items()},
             "meta": dict(self.meta),
         }
-        path.with_name(path.name + ".json").write_text(json.dumps(facts, indent=1, default=str))
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
@@ -332,10 +326,11 @@ class Effect:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        share = self.share if self.baseline else None  # JSON has no NaN
-        data = asdict(self) | {"units": self.units.to_json(), "share": share}
-        data["intervention"] = [dict(change) for change in self.intervention]
-        return data
+        return asdict(self) | {
+            "units": self.units.to_json(),
+            "share": self.share if self.baseline else None,  # JSON has no NaN
+            "intervention": [dict(change) for change in self.intervention],
+        }
 
     def __str__(self) -> str:
         text = (

@@ -11,14 +11,14 @@ from patchclamp.record.measuring import Measures, Recorded, measure_recording
 from patchclamp.record.plan import Plan
 from patchclamp.record.texts import Document, documents
 
-METHODS: dict[str, Callable[..., Any]] = {
+TOOLS: dict[str, Callable[..., Any]] = {
     "text": record,
     "recording": measure_recording,
     "file": open_recording,
 }
 
 __all__ = [
-    "METHODS",
+    "TOOLS",
     "Document",
     "Measures",
     "Plan",

@@ -13,9 +13,9 @@ from patchclamp.nouns.recording.recording import Recording, StoreWriter
 from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Long, read_corpus
 from patchclamp.record.measuring import (
-    Measure,
     Measures,
     Recorded,
+    StreamingMeasure,
     fresh_measures,
     load_measures,
     measure_recording,
@@ -255,8 +255,8 @@ def _sink(
 
 
 def _go(
-    stream: Stream, sink: Sink, measures: dict[Site, dict[str, Measure]], progress: bool | Report
-) -> dict[Site, dict[str, Measure]]:
+    stream: Stream, sink: Sink, measures: dict[Site, dict[str, StreamingMeasure]], progress: bool | Report
+) -> dict[Site, dict[str, StreamingMeasure]]:
     """Run all windows that are not done; returns the measures, restored where a checkpoint had them."""
     work, measured = stream.work, 0
     if measures and sink.folder is not None and sink.note:
@@ -279,7 +279,7 @@ def _go(
     return measures
 
 
-def _save(sink: Sink, measures: dict[Site, dict[str, Measure]], windows: int) -> None:
+def _save(sink: Sink, measures: dict[Site, dict[str, StreamingMeasure]], windows: int) -> None:
     """Save the measures' states under a new name, then say so in the journal, then drop the old ones."""
     assert sink.folder is not None
     stem = f"measures-{windows}"

@@ -19,7 +19,7 @@ from patchclamp.nouns.recording.store import write_atomically
 from patchclamp.nouns.units import Site
 
 
-class Measure(Protocol):
+class StreamingMeasure(Protocol):
     """What `record` asks of a measure."""
 
     def update(self, activity: Tensor, samples: Samples) -> None:
@@ -36,13 +36,18 @@ class Measure(Protocol):
         """The measure as an `xarray.Dataset` over units."""
 
 
-Spec = Measure | type[Measure] | Callable[[], Measure] | tuple[type[Measure], Mapping[str, Any]]
+Spec = (
+    StreamingMeasure
+    | type[StreamingMeasure]
+    | Callable[[], StreamingMeasure]
+    | tuple[type[StreamingMeasure], Mapping[str, Any]]
+)
 Measures = Mapping[str, Spec] | Sequence[Spec]
 
 
 def fresh_measures(
     measures: Measures, sites: Sequence[Site], subject: Any = None
-) -> dict[Site, dict[str, Measure]]:
+) -> dict[Site, dict[str, StreamingMeasure]]:
     """A set of new measures for each site.
 
     Parameters
@@ -76,7 +81,7 @@ def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
     return named
 
 
-def _new(spec: Any, site: Site, subject: Any) -> Measure:
+def _new(spec: Any, site: Site, subject: Any) -> StreamingMeasure:
     kind, options = spec if isinstance(spec, tuple) else (spec, {})
     lacking = [name for name in getattr(kind, "needs", ()) if name not in options]
     if isinstance(kind, type) and subject is None and lacking:
@@ -95,18 +100,20 @@ def _new(spec: Any, site: Site, subject: Any) -> Measure:
     return made
 
 
-class Recorded(Mapping[Site, dict[str, Measure]]):
+class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
     """Measures of every site, and the recording where one was made.
 
     ``recorded["mlp_act.3"]["moments"]`` is the measure itself, which can be merged with that of another shard;
     `table` labels and joins the results.
     """
 
-    def __init__(self, measures: Mapping[Site, dict[str, Measure]], recording: Recording | None) -> None:
+    def __init__(
+        self, measures: Mapping[Site, dict[str, StreamingMeasure]], recording: Recording | None
+    ) -> None:
         self.measures = dict(measures)
         self.recording = recording
 
-    def __getitem__(self, site: Site | str) -> dict[str, Measure]:
+    def __getitem__(self, site: Site | str) -> dict[str, StreamingMeasure]:
         for known, measures in self.measures.items():
             if str(known) == str(site):
                 return measures
@@ -186,7 +193,7 @@ def scalars(values: Tensor) -> Tensor:
     return values.norm(dim=-1) if values.ndim == 3 else values
 
 
-def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, Measure]]) -> None:
+def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, StreamingMeasure]]) -> None:
     """Write the states of all measures: tensors as safetensors, the rest as JSON. Never pickle."""
     tensors: dict[str, Tensor] = {}
     plain = {
@@ -200,8 +207,8 @@ def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, 
 
 
 def load_measures(
-    folder: Path, stem: str, measures: Mapping[Site, Mapping[str, Measure]]
-) -> dict[Site, dict[str, Measure]] | None:
+    folder: Path, stem: str, measures: Mapping[Site, Mapping[str, StreamingMeasure]]
+) -> dict[Site, dict[str, StreamingMeasure]] | None:
     """Read what `save_measures` wrote; None where the files are missing, or hold other measures or settings."""
     file = folder / f"{stem}.json"
     if not file.is_file():
@@ -209,7 +216,7 @@ def load_measures(
     plain, tensors = json.loads(file.read_text()), load_file(folder / f"{stem}.safetensors")
     if {site: set(some) for site, some in plain.items()} != {str(s): set(m) for s, m in measures.items()}:
         return None
-    found: dict[Site, dict[str, Measure]] = {}
+    found: dict[Site, dict[str, StreamingMeasure]] = {}
     for site, some in measures.items():
         for name, measure in some.items():
             state = _join(plain[str(site)][name], tensors)

@@ -14,7 +14,7 @@ from patchclamp.nouns.recording.lazy import storage_dtype
 from patchclamp.nouns.recording.recording import Samples
 from patchclamp.nouns.units import Site
 from patchclamp.record.checks import check_activity
-from patchclamp.record.measuring import Measure, scalars
+from patchclamp.record.measuring import StreamingMeasure, scalars
 from patchclamp.record.plan import Work
 from patchclamp.record.prefix import Beginning
 from patchclamp.record.schedule import Window
@@ -57,7 +57,7 @@ class Stream:
     def window(
         self,
         window: Window,
-        measures: dict[Site, dict[str, Measure]],
+        measures: dict[Site, dict[str, StreamingMeasure]],
         read: Callable[[Site, int, int], Tensor],
         report: Callable[[int], None],
     ) -> tuple[Samples, dict[Site, Tensor]]:
@@ -85,7 +85,7 @@ class Stream:
         offsets: dict[int, int],
         samples: Samples,
         buffers: dict[Site, Tensor],
-        measures: dict[Site, dict[str, Measure]],
+        measures: dict[Site, dict[str, StreamingMeasure]],
     ) -> None:
         batch = self.subject.batch([self.corpus.tokens(piece) for piece in pieces], pieces)
         content = self.subject.content_mask(batch)
@@ -158,7 +158,7 @@ class Stream:
         flat: Tensor,
         targets: list[_Target],
         buffer: Tensor | None,
-        measures: dict[str, Measure],
+        measures: dict[str, StreamingMeasure],
     ) -> Callable[[Tensor], None]:
         """The function that the hook calls with the live tensor: reduce or copy, keep nothing else."""
 
@@ -188,7 +188,7 @@ class Stream:
         offsets: dict[int, int],
         samples: Samples,
         buffers: dict[Site, Tensor],
-        measures: dict[Site, dict[str, Measure]],
+        measures: dict[Site, dict[str, StreamingMeasure]],
         read: Callable[[Site, int, int], Tensor],
     ) -> None:
         """Take the activity of a repeat from where its first occurrence was written."""

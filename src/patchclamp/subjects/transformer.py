@@ -18,7 +18,7 @@ from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.clamp.features import output_rows
 from patchclamp.subjects.clamp.hooks import Place
-from patchclamp.subjects.families.anatomy import Row, Tap, row_for
+from patchclamp.subjects.families.anatomy import AnatomyRow, Tap, row_for
 
 
 class Transformer(Subject):
@@ -26,7 +26,7 @@ class Transformer(Subject):
 
     def __init__(self, model: nn.Module, name: str, fingerprint: str = "") -> None:
         super().__init__(model, name, fingerprint)
-        self.row: Row = row_for(model)
+        self.row: AnatomyRow = row_for(model)
         self._places: dict[Site, Place] = {}
         self._modules = dict(model.named_modules())
         self._block_form: int | None = None
@@ -86,7 +86,7 @@ class Transformer(Subject):
         """All named sites of this model, in the order of the forward pass."""
         return self._known
 
-    def row_at(self, layer: int) -> Row:
+    def row_at(self, layer: int) -> AnatomyRow:
         """The row that holds for one block (dense and expert blocks of one model differ)."""
         return self.row.at(self.layers[layer])
 

@@ -135,7 +135,7 @@ def noise_recording(seed: int = 0) -> Population:
     return Population(recording, np.zeros((24, 24)), directed=True)
 
 
-class Illusion(nn.Module):
+class IllusionNet(nn.Module):
     """x -> h = (x, 0, x) -> o = (h2, h3) -> y = 2 o1 + o2: the output follows x by way of h3 alone."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ def illusion(seed: int = 0) -> Circuit:
     clean, corrupted = (torch.rand(16, 1, generator=draw, dtype=torch.float64) + 1 for _ in range(2))
     clean[0], corrupted[0] = 3, 1
     corrupted = -corrupted
-    subject = TorchModule(Illusion().eval(), clean[:1], "truth:illusion")
+    subject = TorchModule(IllusionNet().eval(), clean[:1], "truth:illusion")
     task = TensorTask("illusion", clean, corrupted, lambda out: out[:, 0])
     moved = float((clean - corrupted).mean())
     addresses = [f"hidden.out[{i}]" for i in range(3)]

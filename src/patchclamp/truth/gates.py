@@ -62,7 +62,7 @@ class Gate(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Spec:
+class _GateSpec:
     about: str
     make: Callable[[], Gate]
     effects: dict[str, Pair]
@@ -71,7 +71,7 @@ class _Spec:
 def _spec(
     about: str, make: Callable[[], Gate], noising: Pair, denoising: Pair, shapley: Pair,
     clean: Pair, corrupted: Pair, integrated: Pair, partial: tuple[Pair, Pair] | None = None,
-) -> _Spec:  # fmt: skip
+) -> _GateSpec:  # fmt: skip
     stretch = partial or (noising, denoising)
     effects = {
         "noising": noising,
@@ -83,12 +83,12 @@ def _spec(
         "partial_noising": stretch[0],
         "partial_denoising": stretch[1],
     }
-    return _Spec(about, make, effects)
+    return _GateSpec(about, make, effects)
 
 
 _HALF, _ONE, _NONE, _SIGNS = (0.5, 0.5), (1.0, 1.0), (0.0, 0.0), (1.0, -1.0)
 
-GATES: dict[str, _Spec] = {
+GATES: dict[str, _GateSpec] = {
     "or": _spec(
         "1 - relu(1 - a - b): either unit is enough, neither is needed",
         lambda: Gate((0, 0), ((-1, -1, 1, -1),), 1),
@@ -165,7 +165,7 @@ def gate(name: str) -> Circuit:
     )
 
 
-def _register(name: str, spec: _Spec) -> None:
+def _register(name: str, spec: _GateSpec) -> None:
     register(
         Truth(
             name,

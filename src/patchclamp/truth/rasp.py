@@ -33,7 +33,7 @@ class Expr:
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens(Expr):
+class InputTokens(Expr):
     """The token at each position."""
 
 
@@ -161,7 +161,7 @@ class Program:
 
     def values(self, expression: Expr) -> tuple[Value, ...]:
         """All values that a one-hot expression may take, in a fixed order; a superset is possible."""
-        if isinstance(expression, Tokens):
+        if isinstance(expression, InputTokens):
             return self.vocabulary
         if isinstance(expression, Indices):
             return tuple(range(self.length))
@@ -180,7 +180,7 @@ def _distinct(values: Any) -> tuple[Value, ...]:
 
 
 def _run(expression: Expr, tokens: tuple[str, ...]) -> list[Value]:
-    if isinstance(expression, Tokens):
+    if isinstance(expression, InputTokens):
         return list(tokens)
     if isinstance(expression, Indices):
         return list(range(len(tokens)))
@@ -216,7 +216,7 @@ def _together(values: list[Value], expression: Aggregate) -> Value:
 
 def reverse(vocabulary: tuple[str, ...] = ("1", "2", "3"), length: int = 5) -> Program:
     """The sequence backwards; its length is computed, not given."""
-    tokens, indices = Tokens(), Indices()
+    tokens, indices = InputTokens(), Indices()
     total = Width(Select(tokens, tokens, lambda k, q: True))
     opposite = Map(lambda v: v - 1, Map2(lambda n, i: n - i, total, indices))
     return Program(
@@ -229,7 +229,7 @@ def fraction_of_previous(
 ) -> Program:
     """At each position, which share of the tokens up to it is `token`."""
     indices = Indices()
-    is_token = Map(lambda t: float(t == token), Tokens(), number=True)
+    is_token = Map(lambda t: float(t == token), InputTokens(), number=True)
     return Program(
         "rasp-fraction",
         Aggregate(Select(indices, indices, lambda k, q: k <= q), is_token),
@@ -240,5 +240,5 @@ def fraction_of_previous(
 
 def histogram(vocabulary: tuple[str, ...] = ("a", "b", "c"), length: int = 5) -> Program:
     """At each position, how often its token occurs."""
-    tokens = Tokens()
+    tokens = InputTokens()
     return Program("rasp-histogram", Width(Select(tokens, tokens, lambda k, q: k == q)), vocabulary, length)

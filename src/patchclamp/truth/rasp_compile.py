@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.truth.rasp import Aggregate, Expr, Indices, Map, Map2, Program, Tokens, Value, Width
+from patchclamp.truth.rasp import Aggregate, Expr, Indices, InputTokens, Map, Map2, Program, Value, Width
 from patchclamp.truth.wiring import Head, Stream, Wiring, heads_and_mlps, linear
 
 COLDNESS = 100.0
@@ -32,7 +32,7 @@ Weights = Float[Tensor, "d_in d_out"]
 
 
 @dataclass
-class _Layout:
+class _StreamLayout:
     """Where in the stream each expression lives, and at which half-layer it is written: 2 l heads, 2 l + 1 MLP."""
 
     program: Program
@@ -57,8 +57,8 @@ class _Layout:
         """Give an expression, and first what it reads, room in the stream."""
         if expression in self.at:
             return
-        if isinstance(expression, (Tokens, Indices)):
-            self.at[expression] = self._token if isinstance(expression, Tokens) else self._index
+        if isinstance(expression, (InputTokens, Indices)):
+            self.at[expression] = self._token if isinstance(expression, InputTokens) else self._index
             self.slot[expression] = -1
             return
         for source in expression.inputs:
@@ -111,7 +111,7 @@ class Compiled(nn.Module):
     def __init__(self, program: Program) -> None:
         super().__init__()
         self.program = program
-        layout = _Layout(program)
+        layout = _StreamLayout(program)
         self._numerical = program.output.numerical
         n_layers = max(layout.slot.values()) // 2 + 1
         self.emb = linear(_embedding(layout))
@@ -175,7 +175,7 @@ class Compiled(nn.Module):
         return torch.tensor([[table[v] for v in row] for row in rows], dtype=torch.float64)
 
 
-def _embedding(layout: _Layout) -> Weights:
+def _embedding(layout: _StreamLayout) -> Weights:
     """Token and position one-hots to their parts of the stream; every token, BOS too, writes the constant one."""
     n_tokens, n = len(layout.program.vocabulary), layout.program.length
     out = torch.zeros(n_tokens + 1 + n + 1, layout.d, dtype=torch.float64)
@@ -186,7 +186,7 @@ def _embedding(layout: _Layout) -> Weights:
     return out
 
 
-def _head(layout: _Layout, expression: Width | Aggregate) -> Head:
+def _head(layout: _StreamLayout, expression: Width | Aggregate) -> Head:
     """Scores from the predicate over pairs of values, and what BOS gets; values moved as they are."""
     select = expression.select
     keys, queries = layout.cells(select.keys), layout.cells(select.queries)
@@ -207,13 +207,13 @@ def _head(layout: _Layout, expression: Width | Aggregate) -> Head:
     return Head(query, key, value, causal=False)
 
 
-def _idle_head(layout: _Layout) -> Head:
+def _idle_head(layout: _StreamLayout) -> Head:
     """A head that writes nothing, in layers whose attention the program does not need."""
     nothing = torch.zeros(layout.d, 1, dtype=torch.float64)
     return Head(nothing, nothing, torch.zeros(layout.d, layout.d, dtype=torch.float64), causal=False)
 
 
-def _mlp(layout: _Layout, maps: Sequence[Expr]) -> nn.Sequential:
+def _mlp(layout: _StreamLayout, maps: Sequence[Expr]) -> nn.Sequential:
     """All maps of a layer side by side; one idle unit where there is none."""
     units = [unit for expression in maps for unit in _units(layout, expression)] or [({}, {})]
     read, write = (torch.zeros(layout.d, len(units), dtype=torch.float64) for _ in range(2))
@@ -228,7 +228,7 @@ def _mlp(layout: _Layout, maps: Sequence[Expr]) -> nn.Sequential:
 _Unit = tuple[dict[int, float], dict[int, float]]
 
 
-def _units(layout: _Layout, expression: Expr) -> list[_Unit]:
+def _units(layout: _StreamLayout, expression: Expr) -> list[_Unit]:
     """Rectified units of one map: (dimension -> weight) read, and the same written."""
     one = layout.at["one"].start
     if isinstance(expression, Map):
@@ -248,7 +248,7 @@ def _units(layout: _Layout, expression: Expr) -> list[_Unit]:
     return [(reads, {cells[value]: 1.0}) for reads, value in pairs]
 
 
-def _steps(layout: _Layout, width: Width) -> list[_Unit]:
+def _steps(layout: _StreamLayout, width: Width) -> list[_Unit]:
     """Units that turn s = 1 / (1 + n) into n, one-hot: n is k where s is above the step below k, and not the next.
 
     A step at t is relu(L (s - t) + 1/2) - relu(L (s - t) - 1/2). At BOS itself nothing is written.

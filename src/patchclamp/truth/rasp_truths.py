@@ -20,15 +20,15 @@ _Edges = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class _Spec:
+class _ProgramSpec:
     make: Callable[[], Program]
     about: str
     patch: _Edges
     zero: _Edges
 
 
-PROGRAMS: Mapping[str, _Spec] = {
-    "rasp-reverse": _Spec(
+PROGRAMS: Mapping[str, _ProgramSpec] = {
+    "rasp-reverse": _ProgramSpec(
         reverse,
         "the sequence backwards",
         (("emb", "a3h0_v"), ("a3h0", "out")),
@@ -37,13 +37,13 @@ PROGRAMS: Mapping[str, _Spec] = {
             ("m2", "a3h0_q"), ("emb", "a3h0_k"), ("emb", "a3h0_v"), ("a3h0", "out"),
         ),
     ),
-    "rasp-fraction": _Spec(
+    "rasp-fraction": _ProgramSpec(
         fraction_of_previous,
         "the share of one token among those so far",
         (("emb", "m0"), ("m0", "a1h0_v"), ("a1h0", "out")),
         (("emb", "m0"), ("m0", "a1h0_v"), ("emb", "a1h0_q"), ("emb", "a1h0_k"), ("a1h0", "out")),
     ),
-    "rasp-histogram": _Spec(
+    "rasp-histogram": _ProgramSpec(
         histogram,
         "how often each token occurs",
         (("emb", "a0h0_q"), ("emb", "a0h0_k"), ("a0h0", "m0"), ("m0", "out")),

@@ -33,7 +33,7 @@ ALIGNED = (f"layers.{V_UNIT[0]}.{V_UNIT[1]}", f"layers.{Y_UNIT[0]}.{Y_UNIT[1]}")
 # ---- the network
 
 
-class Unit(nn.Module):
+class MLPUnit(nn.Module):
     """One MLP unit: what it adds to the stream."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class UnitNet(nn.Module):
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.embedding = nn.Linear(3 * MODULUS, WIDTH, bias=False)
-        self.layers = nn.ModuleList(nn.ModuleList(Unit() for _ in range(UNITS)) for _ in range(LAYERS))
+        self.layers = nn.ModuleList(nn.ModuleList(MLPUnit() for _ in range(UNITS)) for _ in range(LAYERS))
         self.unembed = nn.Linear(WIDTH, MODULUS)
         state = {
             "embedding.weight": weights["embedding"].T,

@@ -132,8 +132,12 @@ class LayerProfile:
         PatchclampError
             If matplotlib is not installed.
         """
-        bands = {region: self.ceilings[region] if ceilings else None for region in self.regions}
-        return profile_figure(self.table, bands, f"{self.method.split(' ')[0]}: {self.scale}", self.n)
+        return profile_figure(
+            self.table,
+            {region: self.ceilings[region] if ceilings else None for region in self.regions},
+            f"{self.method.split(' ')[0]}: {self.scale}",
+            self.n,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object, without the draws."""

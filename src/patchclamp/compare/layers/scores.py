@@ -12,14 +12,14 @@ import torch
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Blocked
-from patchclamp.compare.cka import _gram, _hsic_unbiased, _ratio
+from patchclamp.compare.cka import cka_of_hsic, gram_matrix, hsic_unbiased
 from patchclamp.compare.dissimilarity import dissimilarities
 from patchclamp.compare.encoding.ceiling import spearman_brown, split_half
 from patchclamp.compare.encoding.ridge import Ridge
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.layers.regions import Region
 from patchclamp.compare.resampled import draw_counts, resampled
-from patchclamp.compare.rsa import _COMPARATORS, ceilings
+from patchclamp.compare.rsa import COMPARATORS, ceilings
 
 Scores = tuple[Matrix, Matrix]  # (layer, region) and (draw, layer, region)
 
@@ -71,7 +71,7 @@ class RSAScorer(Scorer):
         self.held.append(dissimilarities(features, self.kind))  # type: ignore[arg-type]
 
     def finish(self) -> Scores:
-        models, score = np.stack(self.held), _COMPARATORS[self.comparator]
+        models, score = np.stack(self.held), COMPARATORS[self.comparator]
         values = np.array([[np.mean([score(m, s) for s in t]) for t in self.targets] for m in models])
         found = np.full((self.draws.n_boot, len(models), len(self.targets)), np.nan)
         if self.draws.n_boot:
@@ -92,7 +92,7 @@ class RSAScorer(Scorer):
             return ceilings(vectors, self.comparator)  # type: ignore[arg-type]
         if region.trials is None:
             return None
-        score = _COMPARATORS[self.comparator]
+        score = COMPARATORS[self.comparator]
         halves = [
             score(dissimilarities(a, self.kind), dissimilarities(b, self.kind))  # type: ignore[arg-type]
             for a, b in _halves(region.trials, self.draws.seed)
@@ -176,16 +176,16 @@ class CKAScorer(Scorer):
     draws: Draws
 
     def __post_init__(self) -> None:
-        self.grams = [_gram(_activity(region, "cka")) for region in self.regions]
+        self.grams = [gram_matrix(_activity(region, "cka")) for region in self.regions]
         self.values: list[list[float]] = []
         self.found: list[Matrix] = []
 
     def add(self, features: Any) -> None:
-        own = _gram(np.asarray(features, np.float64))
+        own = gram_matrix(np.asarray(features, np.float64))
         n = len(own)
         values, found = [], []
         for gram in self.grams:
-            value = float(_ratio(_hsic_unbiased(torch.from_numpy(np.stack([own, gram]))).numpy())[0, 1])
+            value = float(cka_of_hsic(hsic_unbiased(torch.from_numpy(np.stack([own, gram]))).numpy())[0, 1])
             without = _leave_one_out(own, gram)
             influence = (n - 1) * (value - without)
             counts = self.draws.counts() if self.draws.n_boot else np.zeros((0, n))
@@ -202,8 +202,8 @@ class CKAScorer(Scorer):
             return None
         found = []
         for a, b in _halves(region.trials, self.draws.seed):
-            grams = torch.from_numpy(np.stack([_gram(a), _gram(b)]))
-            found.append(float(_ratio(_hsic_unbiased(grams).numpy())[0, 1]))
+            grams = torch.from_numpy(np.stack([gram_matrix(a), gram_matrix(b)]))
+            found.append(float(cka_of_hsic(hsic_unbiased(grams).numpy())[0, 1]))
         return float(np.mean(found)), 1.0
 
 

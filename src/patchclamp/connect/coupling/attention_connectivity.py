@@ -17,8 +17,8 @@ from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import family_of, fit_ridge
 from patchclamp.connect.coupling.glm_fit import log_likelihood as glm_likelihood
 from patchclamp.connect.coupling.spike_transformer import (
+    SpikeTokens,
     SpikeTransformer,
-    Tokens,
     log_likelihood,
     rollout,
     tokens_of,
@@ -107,7 +107,7 @@ def attention_connectivity(
     family_of(units.values, "poisson")
     label = group_of(data, groups, units)
     shape = {"width": width, "heads": heads, "layers": layers, "dropout": dropout}
-    run = _Run(window, {**shape, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed})
+    run = _AttentionFit(window, {**shape, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed})
     tokens = tokens_of(units, window)
     seen, unseen = make_folds(label, tokens.rows, 5, window)[seed % 5]
     model = run.trained(tokens.take(torch.from_numpy(seen)), units.n_units)
@@ -144,7 +144,7 @@ def attention_connectivity(
     )
 
 
-def attention_map(model: SpikeTransformer, tokens: Tokens, batch: int = 4096) -> tuple[Array, Array]:
+def attention_map(model: SpikeTransformer, tokens: SpikeTokens, batch: int = 4096) -> tuple[Array, Array]:
     """Excess attention a token, and its plain sum: (target, source) each.
 
     Every token counts, also when a neuron has several in one row: sums go through `index_add`, since indexing with a list
@@ -171,7 +171,7 @@ def attention_map(model: SpikeTransformer, tokens: Tokens, batch: int = 4096) ->
     return _without_rest(mean), _without_rest(raw)
 
 
-def ablation(model: SpikeTransformer, tokens: Tokens, batch: int = 4096) -> Array:
+def ablation(model: SpikeTransformer, tokens: SpikeTokens, batch: int = 4096) -> Array:
     """(target, source) mean change of the target's log-odds by the source's spikes, over rows that have one.
 
     Log-odds as they are, minus log-odds when nobody may attend to the source's tokens.
@@ -199,11 +199,11 @@ def _without_rest(table: torch.Tensor) -> Array:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _AttentionFit:
     window: int
     how: dict[str, Any] = field(default_factory=dict)
 
-    def trained(self, tokens: Tokens, n: int) -> SpikeTransformer:
+    def trained(self, tokens: SpikeTokens, n: int) -> SpikeTransformer:
         return train(tokens, n, self.window, **self.how)
 
     def surrogates(self, units: Series, null: AttentionNull, samples: int) -> Array:
@@ -231,7 +231,7 @@ def renamed(units: Series, rng: np.random.Generator) -> Series:
 
 def _held_out(
     model: SpikeTransformer,
-    tokens: Tokens,
+    tokens: SpikeTokens,
     units: Series,
     seen: NDArray[np.int64],
     unseen: NDArray[np.int64],

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class SpikeTokens:
     """Spikes of the `window` samples before each sample.
 
     Parameters
@@ -41,20 +41,22 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.unit)
 
-    def take(self, places: Tensor) -> Tokens:
+    def take(self, places: Tensor) -> SpikeTokens:
         """Some of the rows, without columns that none of them uses."""
         used = int((self.unit[places] >= 0).sum(1).max())
         at = places.numpy()
-        return Tokens(self.unit[places, :used], self.lag[places, :used], self.fired[places], self.rows[at])
+        return SpikeTokens(
+            self.unit[places, :used], self.lag[places, :used], self.fired[places], self.rows[at]
+        )
 
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator[Tokens]:
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[SpikeTokens]:
         """Rows `size` at a time."""
         places = torch.arange(len(self)) if order is None else order
         for part in places.split(size):
             yield self.take(part)
 
 
-def tokens_of(units: Series, window: int, targets: Series | None = None) -> Tokens:
+def tokens_of(units: Series, window: int, targets: Series | None = None) -> SpikeTokens:
     """Cut spikes into tokens; a neuron with two spikes in a sample has two.
 
     The past of a row ends with the sample before it and begins `window` samples before, in the same segment: the current
@@ -93,7 +95,7 @@ def tokens_of(units: Series, window: int, targets: Series | None = None) -> Toke
     ids[:, 0] = units.n_units
     ids[places, column] = np.concatenate(unit)[order]
     lags[places, column] = np.concatenate(lag)[order]
-    return Tokens(
+    return SpikeTokens(
         torch.from_numpy(ids),
         torch.from_numpy(lags),
         torch.from_numpy((now[rows] > 0).astype(np.float32)),
@@ -164,7 +166,7 @@ class SpikeTransformer(nn.Module):
         self.read = nn.Linear(width, 1)
         self.bias = nn.Parameter(torch.zeros(n_units))
 
-    def forward(self, tokens: Tokens, hide: int | None = None) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, tokens: SpikeTokens, hide: int | None = None) -> tuple[Tensor, list[Tensor]]:
         """Log-odds (row, neuron) and the attention of each layer (row, head, neuron, token).
 
         Parameters
@@ -185,7 +187,7 @@ class SpikeTransformer(nn.Module):
 
 
 def train(
-    tokens: Tokens,
+    tokens: SpikeTokens,
     n_units: int,
     window: int,
     *,
@@ -223,7 +225,7 @@ def train(
     return model.eval()
 
 
-def log_likelihood(model: SpikeTransformer, tokens: Tokens, batch: int = 4096) -> Array:
+def log_likelihood(model: SpikeTransformer, tokens: SpikeTokens, batch: int = 4096) -> Array:
     """(row,) log p of who fires, summed over neurons, nats."""
     out = []
     with torch.no_grad():

@@ -48,7 +48,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class PastRows:
     """Samples with a whole past: `past` (row, source), `counts` (row, target), and where each sequence has them.
 
     `place` (sequence, time) are rows, `mask` is False past a sequence's end.
@@ -60,7 +60,7 @@ class Rows:
     mask: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, past: Array, counts: Array, rows: NDArray[np.int64]) -> Rows:
+    def of(cls, past: Array, counts: Array, rows: NDArray[np.int64]) -> PastRows:
         """Cut where a sample does not follow the one before; the start of a segment, without a past, has no row."""
         new = np.concatenate([[True], np.diff(rows) != 1])
         begin = np.flatnonzero(new)
@@ -114,7 +114,7 @@ def emissions(eta: Array, counts: Array, link: Link) -> Array:
     return np.asarray((values.sum(2) - gammaln(counts + 1).sum(1)).T)
 
 
-def posterior(models: list[Model], data: Rows, link: Link) -> tuple[Posterior, list[Array]]:
+def posterior(models: list[Model], data: PastRows, link: Link) -> tuple[Posterior, list[Array]]:
     """States of all models at once, and the drives they were computed from."""
     etas = [drive(m, data.past) for m in models]
     likely = np.stack([emissions(eta, data.counts, link) for eta in etas])
@@ -128,7 +128,7 @@ def posterior(models: list[Model], data: Rows, link: Link) -> tuple[Posterior, l
 
 
 def fit(
-    models: list[Model], data: Rows, how: Settings, *, most: int = 100, tol: float = 1e-5
+    models: list[Model], data: PastRows, how: Settings, *, most: int = 100, tol: float = 1e-5
 ) -> tuple[list[Model], Array, NDArray[np.bool_]]:
     """Expectation-maximisation from several starts side by side.
 
@@ -154,7 +154,7 @@ def fit(
 
 
 def _maximise(
-    model: Model, states: Array, first: Array, pairs: Array, eta: Array, data: Rows, how: Settings
+    model: Model, states: Array, first: Array, pairs: Array, eta: Array, data: PastRows, how: Settings
 ) -> Model:
     """One Fisher step of the weights under the states' posterior, and the chain's closed-form update."""
     transition = pairs + 1e-2
@@ -182,7 +182,7 @@ def _maximise(
 
 
 def _quadratic(
-    model: Model, states: Array, eta: Array, data: Rows, how: Settings
+    model: Model, states: Array, eta: Array, data: PastRows, how: Settings
 ) -> tuple[Array, Array, Array]:
     """Parameters (target, all), expected Fisher information (target, all, all) and gradient of each target."""
     s, n = model.bias.shape
@@ -256,7 +256,7 @@ def _precision(s: int, sources: int, how: Settings) -> Array:
 
 
 def _searched(
-    theta: Array, step: Array, states: Array, precision: Array, model: Model, data: Rows, how: Settings
+    theta: Array, step: Array, states: Array, precision: Array, model: Model, data: PastRows, how: Settings
 ) -> Array:
     """Halve each target's step until its expected log-likelihood less the penalty does not fall."""
 
@@ -273,7 +273,7 @@ def _searched(
     return np.where(worse[:, None], theta, new)
 
 
-def _expected(at: Array, states: Array, model: Model, data: Rows, how: Settings) -> Array:
+def _expected(at: Array, states: Array, model: Model, data: PastRows, how: Settings) -> Array:
     """(target,) expected log-likelihood under the states' posterior, without factorials."""
     bias, weights = _unpacked(at, len(model.bias), how)
     f = rate(drive(replace(model, bias=bias, weights=weights), data.past), how.link)[0]
@@ -287,7 +287,7 @@ def _trusted(
     gradient: Array,
     states: Array,
     model: Model,
-    data: Rows,
+    data: PastRows,
     how: Settings,
 ) -> Array:
     """Halve each target's step until the likelihood does what the quadratic said, within half of it."""

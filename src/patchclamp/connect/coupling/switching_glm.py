@@ -116,7 +116,9 @@ def switching_glm(
     _check(n_states, prior, link, restarts, held_out)
     label = group_of(data, groups, units)
     how = em.Settings(link, prior, sigma, shared_bias, own)
-    run = _Run(how, n_states, window, most, _split(units, label, window, held_out, seed), label, seed)
+    run = _SwitchingFit(
+        how, n_states, window, most, _split(units, label, window, held_out, seed), label, seed
+    )
     many = run.fitted(units, n_states, restarts)
     one = run.fitted(units, 1, 1)
     weights = run.weights(units, many)
@@ -216,7 +218,7 @@ class _Fitted:
 
 
 @dataclass(frozen=True, eq=False)
-class _Run:
+class _SwitchingFit:
     how: em.Settings
     n_states: int
     window: int
@@ -225,14 +227,14 @@ class _Run:
     label: NDArray[np.int64]
     seed: int
 
-    def rows(self, units: Series, test: bool | None = None) -> tuple[em.Rows, NDArray[np.int64]]:
+    def rows(self, units: Series, test: bool | None = None) -> tuple[em.PastRows, NDArray[np.int64]]:
         """Training, held-out or all samples with a past that is not in the other part."""
         past, rows = design(units, history_basis("exponential", 1, self.window))
         if test is None:
             keep = np.ones(len(rows), bool)
         else:
             keep = (self.test[rows] == test) & (self.test[rows - self.window] == test)
-        return em.Rows.of(past[keep], units.values[rows[keep]], rows[keep]), rows[keep]
+        return em.PastRows.of(past[keep], units.values[rows[keep]], rows[keep]), rows[keep]
 
     def fitted(self, units: Series, n_states: int, restarts: int, tol: float = 1e-5) -> _Fitted:
         rng = np.random.default_rng([self.seed, 6302])
@@ -242,7 +244,7 @@ class _Run:
         order = np.argsort(-likelihood, kind="stable")
         return _Fitted([models[i] for i in order], likelihood[order], converged[order])
 
-    def _start(self, data: em.Rows, n_states: int, rng: np.random.Generator) -> em.Model:
+    def _start(self, data: em.PastRows, n_states: int, rng: np.random.Generator) -> em.Model:
         n = data.past.shape[1]
         spread = 1.0 if self.how.link != "exp" else 0.3
         weights = spread * rng.normal(size=(n_states, n, n))

@@ -192,7 +192,7 @@ def tensor_factorisation(
 
 
 @dataclass
-class _Run:
+class _Restart:
     time: Tensor
     animals: Tensor
     pairs: Tensor
@@ -224,7 +224,7 @@ def _run(
     tolerance: float,
     warm_pairs: int | None,
     seed: Sequence[int],
-) -> _Run:
+) -> _Restart:
     rng = np.random.default_rng(seed)
     n = source.shape[2]
     if warm_pairs is None or 2 * warm_pairs > n:
@@ -244,10 +244,10 @@ def _run(
     return run
 
 
-def _start(source: PairTensor, rank: int, rng: np.random.Generator) -> _Run:
+def _start(source: PairTensor, rank: int, rng: np.random.Generator) -> _Restart:
     dtype = source.block(slice(0, 1)).dtype
     draw = [torch.from_numpy(rng.random((size, rank)) + 0.01).to(dtype) for size in source.shape]
-    run = _Run(draw[0], draw[1], draw[2], float("inf"), 0)
+    run = _Restart(draw[0], draw[1], draw[2], float("inf"), 0)
     _normalise(run)
     return run
 
@@ -269,7 +269,7 @@ def _iterate(
     source: PairTensor,
     pieces: Sequence[Tensor | slice],
     energy: float,
-    run: _Run,
+    run: _Restart,
     iterations: int,
     tolerance: float,
 ) -> None:
@@ -283,7 +283,7 @@ def _iterate(
 
 
 def _pass(
-    source: PairTensor, pieces: Sequence[Tensor | slice], energy: float, run: _Run, sweeps: int = 1
+    source: PairTensor, pieces: Sequence[Tensor | slice], energy: float, run: _Restart, sweeps: int = 1
 ) -> float:
     """Update all three factors with one reading of the tensor; return the relative error."""
     steps, animals, _ = source.shape
@@ -308,7 +308,7 @@ def _pass(
     return float(max(energy + fit, 0.0) / energy) ** 0.5
 
 
-def _alternate(together: Tensor, mass: Tensor, run: _Run) -> float:
+def _alternate(together: Tensor, mass: Tensor, run: _Restart) -> float:
     """Update time and animals from the sums over pairs; return ||model||^2 - 2 <X, model>."""
     for _ in range(ROUNDS):
         gram = torch.einsum("wr,ws,wrs->rs", run.animals, run.animals, mass)
@@ -339,7 +339,7 @@ def _hals(factor: Tensor, cross: Tensor, gram: Tensor, sweeps: int, floor: float
     return factor
 
 
-def _normalise(run: _Run) -> None:
+def _normalise(run: _Restart) -> None:
     for name in ("time", "animals"):
         factor = getattr(run, name)
         norm = factor.norm(dim=0)
@@ -348,7 +348,7 @@ def _normalise(run: _Run) -> None:
         run.pairs = run.pairs * norm
 
 
-def _finish(runs: Sequence[_Run], best: int, energy: float) -> Factors:
+def _finish(runs: Sequence[_Restart], best: int, energy: float) -> Factors:
     kept = runs[best]
     order = torch.argsort(kept.pairs.norm(dim=0), descending=True)
     sorted_ = [f[:, order].double().numpy() for f in (kept.time, kept.animals, kept.pairs)]

@@ -18,7 +18,7 @@ SAVE_SECONDS = 30.0
 
 
 @dataclass
-class Run:
+class FactorisationRun:
     """One fit: the stages (see `SNMF`) and their state.
 
     Parameters
@@ -109,7 +109,7 @@ class Run:
             # Three passes of polishing: enough to tell a start that has lost a feature from one that has not.
             short = replace(settings, seed=settings.seed + 1000 * number, restarts=1, average=0, polish=3)
             seen = Activity(pool, self.activity.site)
-            run = Run(short, self.count, self.signed, seen, Checkpoint(None, {}, seen), None)
+            run = FactorisationRun(short, self.count, self.signed, seen, Checkpoint(None, {}, seen), None)
             directions = run.go()
             tried.append((run.error or 0.0, number, directions))
         self.place = self.searching

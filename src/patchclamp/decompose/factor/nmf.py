@@ -16,7 +16,7 @@ from patchclamp.decompose.base import (
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.non_negative import NMFDictionary
-from patchclamp.decompose.factor.factorise import Run
+from patchclamp.decompose.factor.factorise import FactorisationRun
 from patchclamp.nouns.units import Site
 
 
@@ -78,7 +78,7 @@ class NMF(Decomposer):
                 raise PatchclampError(
                     f"{seen.site}: activity goes down to {float(block.min()):.3g}; NMF takes none below zero, SNMF does"
                 )
-        run = Run(self, None, False, seen, Checkpoint(resume, self.described(), seen), progress)
+        run = FactorisationRun(self, None, False, seen, Checkpoint(resume, self.described(), seen), progress)
         found = NMFDictionary(seen.site, run.go(), {**self.described(), **run.meta()})
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
         return found

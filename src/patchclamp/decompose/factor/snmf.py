@@ -20,7 +20,7 @@ from patchclamp.decompose.base import (
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
-from patchclamp.decompose.factor.factorise import Run
+from patchclamp.decompose.factor.factorise import FactorisationRun
 from patchclamp.nouns.units import Site
 
 
@@ -120,7 +120,7 @@ class SNMF(Decomposer):
         count = None if self.sparsity is None else math.ceil(self.sparsity * activity.width)
         seen, held = activity.split(self.held_out, self.seed)
         check_k(self.k, seen)
-        run = Run(self, count, True, seen, Checkpoint(resume, self.described(), seen), progress)
+        run = FactorisationRun(self, count, True, seen, Checkpoint(resume, self.described(), seen), progress)
         directions = run.go()
         found = SNMFDictionary(seen.site, directions, {**self.described(), **run.meta()})
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)

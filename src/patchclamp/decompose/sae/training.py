@@ -108,7 +108,7 @@ def train(
     geometry = sides.geometry(feed.widths)
     n_features = 4 * geometry.inputs if auto.n_features is None else auto.n_features
     auto.check(n_features)
-    run = Run(auto, sides, feed, geometry, n_features)
+    run = TrainingRun(auto, sides, feed, geometry, n_features)
     folder = None if resume is None else Path(resume)
     state = None if folder is None else load_run(folder, run.about, auto.device)
     state = state or run.start()
@@ -124,7 +124,7 @@ def train(
     return Trained(params, geometry, run.factors, run.meta(state))
 
 
-class Run:
+class TrainingRun:
     """The fixed part of a run, and one step of it."""
 
     def __init__(

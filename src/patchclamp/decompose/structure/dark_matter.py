@@ -23,7 +23,7 @@ from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True)
-class Share:
+class HeldOutShare:
     """A figure with its bootstrap interval over held-out groups."""
 
     value: float
@@ -40,15 +40,15 @@ class DarkMatter:
 
     Attributes
     ----------
-    fvu : Share
+    fvu : HeldOutShare
         ||e||^2 / ||x - mean||^2, pooled over units: all the error.
-    fvu_nonlinear : Share
+    fvu_nonlinear : HeldOutShare
         The same of e - [x, 1] B.
-    r2_error : Share
+    r2_error : HeldOutShare
         1 - ||e - [x, 1] B||^2 / ||e - mean||^2, pooled.
     r2_error_mean : float
         The same as a plain mean over units (which weighs units without error as much as others).
-    r2_norm : Share
+    r2_norm : HeldOutShare
         R2 of ||e||^2 predicted linearly from [x, 1].
     r2_size, r2_l0 : float
         R2 of ||e||^2 predicted from [||x||^2, 1], and from [number of active features, 1]: what the other figures have
@@ -61,11 +61,11 @@ class DarkMatter:
         Samples on either side.
     """
 
-    fvu: Share
-    fvu_nonlinear: Share
-    r2_error: Share
+    fvu: HeldOutShare
+    fvu_nonlinear: HeldOutShare
+    r2_error: HeldOutShare
     r2_error_mean: float
-    r2_norm: Share
+    r2_norm: HeldOutShare
     r2_size: float
     r2_l0: float
     r2_shuffled: float
@@ -267,7 +267,7 @@ class _Judge:
                 f"{self.dictionary.site}: the activity or the error has no variance to explain"
             )
         share = {
-            name: Share(value, *bootstrap_statistic(lambda w, n=name: figures(w)[n], len(sums), n_boot=n_boot, seed=seed))  # type: ignore[misc]
+            name: HeldOutShare(value, *bootstrap_statistic(lambda w, n=name: figures(w)[n], len(sums), n_boot=n_boot, seed=seed))  # type: ignore[misc]
             for name, value in total.items()
         }  # fmt: skip
         n = sums[:, self.COUNT].sum()
@@ -303,4 +303,4 @@ def _figures(sums: np.ndarray, means: np.ndarray) -> dict[str, Any]:
         }
 
 
-__all__ = ["DarkMatter", "Share", "dark_matter"]
+__all__ = ["DarkMatter", "HeldOutShare", "dark_matter"]

@@ -14,7 +14,7 @@ from patchclamp.base.statistics import resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.splitting import refuse_overlap
 from patchclamp.describe.tokens import Tokens
-from patchclamp.describe.windows import Window
+from patchclamp.describe.windows import TokenWindow
 
 __all__ = ["DescriptionScore", "Judge", "PredicateJudge", "scored"]
 
@@ -123,7 +123,7 @@ class DescriptionScore:
         )
 
 
-def check_examples(description: Description, windows: Sequence[Window], what: str) -> None:
+def check_examples(description: Description, windows: Sequence[TokenWindow], what: str) -> None:
     """Refuse examples that made the description."""
     refuse_overlap(description.made_on, {w.doc for w in windows}, f"{what} of {description.unit}")
 

@@ -18,7 +18,7 @@ from patchclamp.describe.scoring.base import (
     weighted_auc,
     weighted_balance,
 )
-from patchclamp.describe.windows import Examples, Window
+from patchclamp.describe.windows import Examples, TokenWindow
 
 __all__ = ["fuzzing"]
 
@@ -93,12 +93,12 @@ def fuzzing(
     )
 
 
-def _marks(window: Window, cut: float) -> list[bool]:
+def _marks(window: TokenWindow, cut: float) -> list[bool]:
     least = min(cut, window.peak)
     return [value >= least for value in window.activity]
 
 
-def _random(window: Window, count: int, threshold: float, rng: np.random.Generator) -> list[bool]:
+def _random(window: TokenWindow, count: int, threshold: float, rng: np.random.Generator) -> list[bool]:
     """Marks on `count` random tokens on which the unit is silent (on all of them where there are fewer)."""
     silent = [i for i, value in enumerate(window.activity) if value <= threshold]
     chosen = {silent[i] for i in rng.permutation(len(silent))[:count]}

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-__all__ = ["Best", "Block", "Rows", "extremes"]
+__all__ = ["Best", "Block", "VocabularyRows", "extremes"]
 
 GROUP = 64
 _ROWS_BYTES = 1 << 28
@@ -40,7 +40,7 @@ class Block:
     scale: Float[Tensor, " rows"]
 
 
-class Rows:
+class VocabularyRows:
     """The rows e_t of the vocabulary, a block at a time: gain applied, short ones dropped, centred over those kept."""
 
     def __init__(self, weights: Tensor, gain: Tensor | None, min_norm: float, chunk: int | None) -> None:
@@ -87,7 +87,7 @@ def _scaled(ids: Tensor, parts: list[Tensor]) -> Block:
     return Block(ids, rows.div_(scale[:, None]), scale)
 
 
-def extremes(unit: Float[Tensor, "n d_model"], rows: Rows, k: int) -> dict[str, Best]:
+def extremes(unit: Float[Tensor, "n d_model"], rows: VocabularyRows, k: int) -> dict[str, Best]:
     """The k tokens with the largest and with the smallest z for each direction."""
     parts: dict[str, list[Best]] = {"promotes": [], "suppresses": []}
     for block in rows.blocks():

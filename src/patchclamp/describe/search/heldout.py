@@ -13,7 +13,7 @@ from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.criteria import Criterion
 from patchclamp.describe.search.splitting import refuse_overlap
-from patchclamp.describe.search.targets import Activity, active
+from patchclamp.describe.search.targets import TokenActivity, active
 from patchclamp.describe.tokens import Ints, Mask, Tokens
 
 __all__ = ["held_out_rows"]
@@ -21,7 +21,7 @@ __all__ = ["held_out_rows"]
 
 def held_out_rows(
     descriptions: Sequence[Description],
-    source: Activity,
+    source: TokenActivity,
     units: Sequence[int],
     thresholds: Sequence[float],
     held: Tokens,

@@ -19,7 +19,7 @@ from patchclamp.describe.search.candidates import candidates_of
 from patchclamp.describe.search.criteria import criterion_of
 from patchclamp.describe.search.heldout import held_out_rows
 from patchclamp.describe.search.splitting import Split
-from patchclamp.describe.search.targets import Activity, active, check_threshold, threshold_of
+from patchclamp.describe.search.targets import TokenActivity, active, check_threshold, threshold_of
 from patchclamp.describe.tokens import Ints, Mask, Tokens
 
 __all__ = ["Described", "search_description"]
@@ -127,7 +127,7 @@ def search_description(
     >>> found.descriptions[0].text, float(found.table.score[0])
     ('the token “cat”', 1.0)
     """
-    source = Activity(activity)
+    source = TokenActivity(activity)
     if source.shape[0] != len(tokens):
         raise PatchclampError(
             f"activity: {source.shape[0]} rows for {len(tokens)} tokens; wanted one a token"
@@ -150,7 +150,7 @@ def search_description(
         beam=beam,
         max_set=max_set,
     )
-    run = _Run(source, search, made, made_rows, (threshold, quantile), batch, progress)
+    run = _BatchSearch(source, search, made, made_rows, (threshold, quantile), batch, progress)
     used = frozenset(made.fingerprints)
     facts = {"criterion": criterion, "penalty": penalty, "seed": seed, "tokens": len(made)}
     described, thresholds = run(chosen, named, used, facts)
@@ -163,10 +163,10 @@ def search_description(
 
 
 @dataclass(frozen=True)
-class _Run:
+class _BatchSearch:
     """Describe units, a batch at a time."""
 
-    source: Activity
+    source: TokenActivity
     search: Search
     made: Tokens
     rows: Ints
@@ -233,8 +233,8 @@ class _Run:
 
 
 def _null(
-    run: _Run,
-    source: Activity,
+    run: _BatchSearch,
+    source: TokenActivity,
     units: Sequence[int],
     held: Tokens,
     held_rows: Ints,

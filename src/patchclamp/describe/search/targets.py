@@ -16,17 +16,17 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.tokens import Ints, Mask
 from patchclamp.nouns.recording.sparse import SparseCodes
 
-__all__ = ["Activity", "active", "check_threshold", "threshold_of"]
+__all__ = ["TokenActivity", "active", "check_threshold", "threshold_of"]
 
 
 @dataclass(frozen=True)
-class Activity:
+class TokenActivity:
     """Activity (tokens, units): a tensor, an array, or sparse codes.
 
     Examples
     --------
     >>> import torch
-    >>> Activity(torch.tensor([[0.0, 1.0], [2.0, 0.0]])).columns([1]).tolist()
+    >>> TokenActivity(torch.tensor([[0.0, 1.0], [2.0, 0.0]])).columns([1]).tolist()
     [[1.0], [0.0]]
     """
 
@@ -87,6 +87,6 @@ def check_threshold(threshold: float | str, quantile: float) -> None:
         raise PatchclampError(f"quantile={quantile}: a share of the tokens, between 0 and 1")
 
 
-def active(activity: Activity, units: Sequence[int], rows: Ints, thresholds: Sequence[float]) -> Mask:
+def active(activity: TokenActivity, units: Sequence[int], rows: Ints, thresholds: Sequence[float]) -> Mask:
     """(rows, units) whether each unit is above its threshold."""
     return np.asarray(activity.columns(units)[rows] > np.asarray(thresholds, np.float32))

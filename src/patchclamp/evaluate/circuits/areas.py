@@ -62,8 +62,13 @@ class Areas:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        names = ("beats_model", "beats_model_clear", "rank_by", "ablation")
-        return {name: getattr(self, name) for name in names} | {"table": self.table.to_dict("records")}
+        return {
+            "beats_model": self.beats_model,
+            "beats_model_clear": self.beats_model_clear,
+            "rank_by": self.rank_by,
+            "ablation": self.ablation,
+            "table": self.table.to_dict("records"),
+        }
 
 
 def areas(

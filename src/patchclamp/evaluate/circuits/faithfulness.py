@@ -32,7 +32,7 @@ BASELINES = ("random", "matched")
 
 
 @dataclass(frozen=True)
-class Run:
+class AblationRun:
     """One ablation: which curve and order it belongs to, how many units the set has, which are ablated."""
 
     curve: str
@@ -122,8 +122,9 @@ class Faithfulness:
 
     def to_json(self) -> dict[str, Any]:
         """The curves and their summary as plain data, without the values per item."""
-        names = [f.name for f in fields(self) if f.repr and f.name != "table"]
-        return {name: getattr(self, name) for name in names} | {"table": self.table.to_dict("records")}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.repr and f.name != "table"} | {
+            "table": self.table.to_dict("records")
+        }
 
 
 def default_sizes(candidates: int) -> list[int]:
@@ -201,7 +202,7 @@ def faithfulness(
     activity = Reference.of(subject, reference or task, batch_size)
     orders = _orders(order, subject, activity, baselines, n_random, seed)
     runs = [
-        Run(curve, name, draw, k, tuple(one[:k] if curve == "ablated" else one[k:]))
+        AblationRun(curve, name, draw, k, tuple(one[:k] if curve == "ablated" else one[k:]))
         for name, many in orders.items()
         for draw, one in enumerate(many)
         for curve in ("kept", "ablated")
@@ -284,7 +285,7 @@ def _name(ablation: str, by: str, source: str) -> str:
 
 
 def _table(
-    runs: Sequence[Run], per_item: Array, full: Array, empty: Array, weights: Array, seed: int
+    runs: Sequence[AblationRun], per_item: Array, full: Array, empty: Array, weights: Array, seed: int
 ) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 2])
     places: dict[tuple[str, str, int], list[int]] = {}

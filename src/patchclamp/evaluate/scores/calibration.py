@@ -65,17 +65,16 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        measures = {
-            name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
-            for name, row in self.measures.iterrows()
-        }
         return {
             "method": self.method,
             "exact_method": self.exact_method,
             "estimated": self.estimated,
             "checked": self.checked,
             "top": self.top,
-            "measures": measures,
+            "measures": {
+                name: {key: None if np.isnan(value) else float(value) for key, value in row.items()}
+                for name, row in self.measures.iterrows()
+            },
             "strata": self.strata.to_dict("records"),
         }
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate.scores.masked import Features
+from patchclamp.evaluate.scores.masked import MaskedFeatures
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import mean_interval
@@ -88,7 +88,7 @@ def comprehensiveness(
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise PatchclampError(f"shares {list(shares)}: each is above 0 and at most 1")
-    features = Features(subject, task, scores, baseline, reference, batch_size)
+    features = MaskedFeatures(subject, task, scores, baseline, reference, batch_size)
     nothing = np.zeros_like(features.values)
     orders = {
         "scores": [features.order(by, seed=seed)],

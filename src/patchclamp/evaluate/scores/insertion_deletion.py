@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate.scores.masked import Features
+from patchclamp.evaluate.scores.masked import MaskedFeatures
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import mean_interval
@@ -99,7 +99,7 @@ def insertion_deletion(
     """
     if steps < 1:
         raise PatchclampError(f"steps={steps}: at least one step is needed")
-    features = Features(subject, task, scores, baseline, reference, batch_size)
+    features = MaskedFeatures(subject, task, scores, baseline, reference, batch_size)
     if by not in ("signed", "abs"):
         raise PatchclampError(f"by={by!r}: rank by 'signed' or 'abs'")
     nothing = np.zeros_like(features.values)
@@ -109,7 +109,7 @@ def insertion_deletion(
         "equal": [features.order(by, nothing)],
     }
     if oracle is not None:
-        best = Features(subject, task, oracle, baseline, reference, batch_size)
+        best = MaskedFeatures(subject, task, oracle, baseline, reference, batch_size)
         if best.values.shape != features.values.shape or best.sites != features.sites:
             raise PatchclampError("the oracle scores other features than the scores; give the same sites")
         orders["oracle"] = [best.order(by, seed=seed)]

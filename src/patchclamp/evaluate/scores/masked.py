@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 BASELINES = ("corrupted", "zero", "mean")
 
 
-class Features:
+class MaskedFeatures:
     """The features that scores speak of: every node at every position (or at all positions together).
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from patchclamp.measure.activity.coactivation import Coactivation
 from patchclamp.measure.activity.codes import ActivationCodes, code_accuracy
 from patchclamp.measure.activity.complexity import LempelZiv, lempel_ziv
-from patchclamp.measure.activity.exemplars import Exemplars, Window, contexts
+from patchclamp.measure.activity.exemplars import ExemplarContext, Exemplars, contexts
 from patchclamp.measure.activity.firing import DeadUnits, FiringRate
 from patchclamp.measure.activity.importance import Importance
 from patchclamp.measure.activity.information import AdaptiveInformation, adaptive_edges, kde_bounds
@@ -30,6 +30,7 @@ __all__ = [
     "AdaptiveInformation",
     "Coactivation",
     "DeadUnits",
+    "ExemplarContext",
     "Exemplars",
     "FiringRate",
     "Importance",
@@ -41,7 +42,6 @@ __all__ = [
     "SparseOverlap",
     "Sparsity",
     "TuningSpectrum",
-    "Window",
     "adaptive_edges",
     "best_threshold",
     "code_accuracy",

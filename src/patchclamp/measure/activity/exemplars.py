@@ -143,7 +143,7 @@ class Exemplars(Measure):
 
 
 @dataclass(frozen=True)
-class Window:
+class ExemplarContext:
     """One exemplar in its context: `tokens[offset]` is the token on which the unit had `value`."""
 
     unit: int
@@ -161,7 +161,7 @@ def contexts(
     units: Sequence[int] | None = None,
     before: int = 16,
     after: int = 8,
-) -> list[Window]:
+) -> list[ExemplarContext]:
     """Windows of tokens around exemplars; they never leave the document.
 
     Parameters
@@ -196,7 +196,7 @@ def contexts(
             start = max(0, position - before)
             cut = tuple(int(t) for t in tokens[start : position + after + 1])
             windows.append(
-                Window(unit, rank, float(part["value"][rank]), doc, position, cut, position - start)
+                ExemplarContext(unit, rank, float(part["value"][rank]), doc, position, cut, position - start)
             )
     return windows
 

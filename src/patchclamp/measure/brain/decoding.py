@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.optional import new_figure
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.tuning import errors_figure
 from patchclamp.measure.brain.tuning import _Grid, least_shift
 
 if TYPE_CHECKING:
@@ -51,16 +51,7 @@ class Decoded:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the errors' distribution with the null's medians; return the matplotlib figure."""
-        figure = new_figure(4.8, 3.0) if ax is None else ax.figure
-        ax = figure.subplots() if ax is None else ax
-        ax.hist(self.error[np.isfinite(self.error)], bins=40, color="0.75", density=True)
-        ax.axvline(self.median, color="tab:blue", lw=1.6, label=f"median {self.median:.1f}")
-        for i, value in enumerate(self.null):
-            ax.axvline(value, color="tab:red", lw=0.6, alpha=0.5, label="shifted, medians" if not i else None)
-        ax.set(xlabel="error", yticks=[])
-        ax.legend(frameon=False, fontsize=8)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        return figure
+        return errors_figure(self.error, self.median, self.null, ax)
 
 
 def decode_behaviour(

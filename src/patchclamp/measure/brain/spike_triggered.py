@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.optional import new_figure
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.tuning import triggered_figure
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.spikes import SpikeTrains
@@ -36,23 +36,12 @@ class SpikeTriggered:
 
     def plot(self, unit: int = 0, ax: Any = None) -> Any:
         """Draw one unit's average and the null's band; return the matplotlib figure."""
-        figure = new_figure(5.2, 3.2) if ax is None else ax.figure
-        ax = figure.subplots() if ax is None else ax
+        return triggered_figure(*self._unit(unit), ax)
+
+    def _unit(self, unit: int) -> tuple[Any, Any, Any, Any, int, float]:
         one = self.data.isel(unit=unit)
-        lag = one["lag"].values * 1e3
-        ax.fill_between(lag, one["low"], one["high"], color="0.85", lw=0, label="null, 95 % at each lag")
-        ax.plot(lag, one["average"], color="tab:blue", lw=1.5, label=f"{int(one['spikes'])} spikes")
-        ax.axvline(0, color="0.5", lw=0.8, ls="--")
-        ax.axvline(
-            float(one["peak_lag"]) * 1e3,
-            color="tab:red",
-            lw=0.8,
-            label=f"peak {float(one['peak_lag']) * 1e3:.1f} ms",
-        )
-        ax.set(xlabel="time from the spike (ms)", ylabel="stimulus - mean")
-        ax.legend(frameon=False, fontsize=8)
-        ax.spines[["top", "right"]].set_visible(False)
-        return figure
+        band = (one["average"], one["low"], one["high"])
+        return one["lag"].values * 1e3, *band, int(one["spikes"]), float(one["peak_lag"]) * 1e3
 
     def __repr__(self) -> str:
         d = self.data

@@ -12,8 +12,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.optional import new_figure
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.tuning import curves_figure
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Recording
@@ -45,32 +45,18 @@ class Tuning:
 
     def plot(self, units: Sequence[int] | None = None, columns: int = 4) -> Any:
         """Draw the curves or fields of some units (by default the 8 most informative of those above their shifts); return the figure."""
+        return curves_figure(*self._panels(units), columns)
+
+    def _panels(self, units: Sequence[int] | None) -> tuple[list[xr.DataArray], list[str]]:
         # Of few spikes the information is large by chance: units that their own shifts reach come last.
         chance = self.table["p"].fillna(0).to_numpy() > 0.05
         order = np.lexsort((-self.table["information"].to_numpy(), chance))
-        chosen = list(order[:8] if units is None else units)
-        rows = -(-len(chosen) // columns)
-        flat = self.curves.ndim == 2
-        figure = new_figure(2.5 * columns, (1.9 if flat else 2.2) * rows)
-        for i, unit in enumerate(chosen):
-            ax = figure.add_subplot(rows, columns, i + 1)
-            one = self.curves[int(unit)]
-            if flat:
-                ax.plot(one[one.dims[0]], one, lw=1.4)
-                ax.set_xlabel(str(one.dims[0]), fontsize=8)
-                ax.spines[["top", "right"]].set_visible(False)
-            else:
-                x, y = one.dims
-                image = ax.pcolormesh(one[x], one[y], one.values.T, cmap="viridis", vmin=0, rasterized=True)
-                bar = figure.colorbar(image, ax=ax, shrink=0.8)
-                bar.ax.tick_params(labelsize=6)
-                ax.set_aspect("equal")
-                ax.set(xticks=[], yticks=[])
-            ax.tick_params(labelsize=7)
-            row = self.table.iloc[int(unit)]
+        chosen = [int(unit) for unit in (order[:8] if units is None else units)]
+        titles = []
+        for _, row in self.table.iloc[chosen].iterrows():
             p = "" if np.isnan(row["p"]) else f", p {row['p']:.2g}"
-            ax.set_title(f"{row['unit']}  {row['information']:.2f} bit{p}", fontsize=8)
-        return figure
+            titles.append(f"{row['unit']}  {row['information']:.2f} bit{p}")
+        return [self.curves[unit] for unit in chosen], titles
 
     def __repr__(self) -> str:
         dims = " x ".join(f"{name} {size}" for name, size in self.curves.sizes.items())

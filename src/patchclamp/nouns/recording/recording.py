@@ -44,12 +44,14 @@ class Labelled(TimeAxis):
         The sample axis carries all its labels, the unit axis the address, index and labels of each unit. In the
         data set each site has a unit axis of its own, `unit.SITE`.
         """
+        return self._data_set() if site is None else self._of_site(self.site(site))
+
+    def _of_site(self, site: Site) -> Any:
+        return self._data_array(site, "unit", "part").assign_coords(self._unit_coords(site, "unit"))
+
+    def _data_set(self) -> Any:
         import xarray as xr
 
-        if site is not None:
-            found = self.site(site)
-            array = self._data_array(found, "unit", "part")
-            return array.assign_coords(self._unit_coords(found, "unit"))
         names = {_store.array_name(one): one for one in self.sites}
         arrays = {
             name: self._data_array(one, f"unit.{name}", f"part.{name}").assign_coords(
@@ -445,6 +447,9 @@ class Recording(Labelled):
 
     def save(self, path: str | Path) -> Recording:
         """Write what is selected to a new store and open it; a path that exists is refused."""
+        return Recording.open(self._write(path))
+
+    def _write(self, path: str | Path) -> str | Path:
         dtypes = {array.dtype for array in self._arrays.values()}
         name = str(next(iter(dtypes))).removeprefix("torch.")
         if len(dtypes) != 1 or name not in DTYPES:
@@ -460,7 +465,7 @@ class Recording(Labelled):
                 writer.append(samples, arrays)
             writer.finish()
         write_columns(path, {name: self.column(name) for name in self.columns if name not in COLUMNS})
-        return Recording.open(path)
+        return path
 
     def _kept_labels(self, site: Site) -> dict[str, Any]:
         places = self._arrays[site].unit_index

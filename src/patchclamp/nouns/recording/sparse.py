@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 import zarr
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
@@ -123,24 +124,11 @@ class SparseCodes:
 
     def to_dense(self) -> Tensor:
         """(n, units), zeros where nothing is stored."""
-        dense = torch.zeros(len(self), self.n_units, dtype=self.value.dtype)
-        row = np.repeat(np.arange(len(self)), np.diff(self.indptr))
-        dense[torch.from_numpy(row), torch.from_numpy(self.unit.astype(np.int64))] = self.value
-        return dense
+        return dense_rows(self.indptr, self.unit, self.value, self.n_units)
 
     def save(self, group: zarr.Group, name: str, chunk: int = 1 << 20) -> None:
         """Write into the Zarr group `group` as its subgroup `name`, in chunks of `chunk` entries."""
-        if name in group:
-            raise PatchclampError(f"{name}: the group already holds codes of this name; choose another")
-        dtype = str(self.value.dtype).removeprefix("torch.")
-        inner = group.create_group(name, attributes={"n_units": self.n_units, "dtype": dtype})
-        columns = {"indptr": self.indptr, "unit": self.unit, "value": to_disk(self.value)}
-        for key, column in columns.items():
-            array = inner.create_array(
-                key, shape=column.shape, chunks=(max(1, min(chunk, len(column))),), dtype=column.dtype
-            )
-            if len(column):
-                array[:] = column
+        write_rows(group, name, self.indptr, self.unit, self.value, self.n_units, chunk)
 
     @classmethod
     def load(cls, group: zarr.Group, name: str) -> SparseCodes:
@@ -151,6 +139,36 @@ class SparseCodes:
         dtype = storage_dtype(inner.attrs["dtype"])
         indptr, unit = np.asarray(inner["indptr"][:]), np.asarray(inner["unit"][:])
         return cls(indptr, unit, from_disk(np.asarray(inner["value"][:]), dtype), int(inner.attrs["n_units"]))
+
+
+def dense_rows(indptr: NDArray[np.int64], unit: NDArray[Any], value: Tensor, n_units: int) -> Tensor:
+    """(rows, units) of compressed rows, zeros where nothing is stored."""
+    dense = torch.zeros(len(indptr) - 1, n_units, dtype=value.dtype)
+    row = np.repeat(np.arange(len(dense)), np.diff(indptr))
+    dense[torch.from_numpy(row), torch.from_numpy(unit.astype(np.int64))] = value
+    return dense
+
+
+def write_rows(
+    group: zarr.Group,
+    name: str,
+    indptr: NDArray[np.int64],
+    unit: NDArray[Any],
+    value: Tensor,
+    n_units: int,
+    chunk: int,
+) -> None:
+    """Write compressed rows into a Zarr group as its subgroup `name`, in chunks of `chunk` entries."""
+    if name in group:
+        raise PatchclampError(f"{name}: the group already holds codes of this name; choose another")
+    dtype = str(value.dtype).removeprefix("torch.")
+    inner = group.create_group(name, attributes={"n_units": n_units, "dtype": dtype})
+    for key, column in {"indptr": indptr, "unit": unit, "value": to_disk(value)}.items():
+        array = inner.create_array(
+            key, shape=column.shape, chunks=(max(1, min(chunk, len(column))),), dtype=column.dtype
+        )
+        if len(column):
+            array[:] = column
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.tables import write_arrays
 from patchclamp.nouns.recording.events import coded, events_table, keep, offsets
 from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.samples import COLUMNS
@@ -299,14 +300,14 @@ class SpikeTrains:
 
     def save(self, path: str | Path) -> Path:
         """Write times, span and labels of units to a ``.npz`` file that `open_recording` reads."""
-        path = Path(path)
-        if path.suffix != ".npz" or path.exists():
-            raise PatchclampError(
-                f"{path}: " + ("exists already" if path.exists() else "the name must end in .npz")
-            )
+        return write_arrays(path, **self._columns())
+
+    def _columns(self) -> dict[str, Any]:
         parts = [self[i] for i in range(self.n_units)]
-        owner = np.repeat(np.arange(self.n_units), [len(part) for part in parts])
-        labels = {f"unit_{key}": np.asarray([c[i] for i in self._units]) for key, c in self._labels.items()}
-        fields: dict[str, Any] = {"spike_times": np.concatenate(parts), "spike_units": owner, **labels}
-        np.savez(path, span=np.array(self.span), n_units=np.array(self.n_units), **fields)
-        return path
+        return {
+            "span": np.array(self.span),
+            "n_units": np.array(self.n_units),
+            "spike_times": np.concatenate(parts),
+            "spike_units": np.repeat(np.arange(self.n_units), [len(part) for part in parts]),
+            **{f"unit_{key}": np.asarray([c[i] for i in self._units]) for key, c in self._labels.items()},
+        }

@@ -95,23 +95,22 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the store's attributes."""
-        sites = [
-            {
-                "name": str(site),
-                "point": site.point,
-                "layer": site.layer,
-                "dictionary": site.dictionary,
-                "io": site.io,
-                "shape": list(shape),
-                **({"sparse": True} if site in self.sparse else {}),
-            }
-            for site, shape in self.shapes.items()
-        ]
         return {
             "n_samples": self.n_samples,
             "dtype": self.dtype,
             "chunk_rows": self.chunk_rows,
-            "sites": sites,
+            "sites": [
+                {
+                    "name": str(site),
+                    "point": site.point,
+                    "layer": site.layer,
+                    "dictionary": site.dictionary,
+                    "io": site.io,
+                    "shape": list(shape),
+                    **({"sparse": True} if site in self.sparse else {}),
+                }
+                for site, shape in self.shapes.items()
+            ],
         }
 
     @classmethod

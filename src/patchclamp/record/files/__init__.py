@@ -15,7 +15,7 @@ from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files import arrays, mat, meeg, nifti, nwb, tables
-from patchclamp.record.files.base import Contents, Item, existing
+from patchclamp.record.files.base import Contents, FileItem, existing
 
 FORMATS: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "nwb": (nwb, (".nwb",)),
@@ -105,7 +105,7 @@ def file_contents(path: str | Path, *, format: str | None = None) -> Contents:
     found = existing(path)
     if found.is_dir():
         recording = _folder(found)
-        items = [Item(str(site), "activity", recording[site].shape) for site in recording.sites]
+        items = [FileItem(str(site), "activity", recording[site].shape) for site in recording.sites]
         about = {"samples": recording.n_samples, "complete": recording.complete}
         return Contents(str(found), "patchclamp store", tuple(items), {}, {}, about)
     contents: Contents = FORMATS[chosen(found, format)][0].contents(found)
@@ -144,4 +144,4 @@ def _folder(path: Path) -> Recording:
     return Recording.open(path)
 
 
-__all__ = ["FORMATS", "Contents", "Item", "chosen", "file_contents", "open_recording"]
+__all__ = ["FORMATS", "Contents", "FileItem", "chosen", "file_contents", "open_recording"]

@@ -27,7 +27,7 @@ _PACKAGES = {"pynwb": "NWB", "h5py": "HDF5", "mne": "M/EEG", "nibabel": "NIfTI",
 
 
 @dataclass(frozen=True)
-class Item:
+class FileItem:
     """One thing in a file that can be opened as a recording.
 
     Parameters
@@ -68,12 +68,12 @@ class Contents:
 
     path: str
     format: str
-    items: tuple[Item, ...]
+    items: tuple[FileItem, ...]
     tables: Mapping[str, int] = field(default_factory=dict)
     behaviour: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
-    def choose(self, what: str | None) -> Item:
+    def choose(self, what: str | None) -> FileItem:
         """The item of this name; without a name, the only one."""
         names = [item.name for item in self.items]
         if not names:

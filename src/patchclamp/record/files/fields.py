@@ -27,7 +27,7 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Read
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.nouns.recording.times import Ragged, trace_names
-from patchclamp.record.files.base import Contents, Item, build, checked, even_step, increasing
+from patchclamp.record.files.base import Contents, FileItem, build, checked, even_step, increasing
 
 KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", "time", "step", "run", "group",
          "label", "trial", "repeat")  # fmt: skip
@@ -60,7 +60,7 @@ def listed(path: Any, kind: str, found: Mapping[str, Any]) -> Contents:
         if name in ("activity", "spike_times", "spikes"):
             spikes = name != "activity"
             items.append(
-                Item("units" if spikes else "activity", "spikes" if spikes else "activity", shape, name)
+                FileItem("units" if spikes else "activity", "spikes" if spikes else "activity", shape, name)
             )
         elif name not in KNOWN and not name.startswith("unit_"):
             behaviour[name] = shape

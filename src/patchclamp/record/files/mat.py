@@ -84,14 +84,14 @@ def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
         cells = [np.asarray(cell) for cell in value.reshape(-1)]
         texts = all(cell.dtype.kind in "US" for cell in cells)
         out[name] = (
-            np.array(["".join(map(str, cell.reshape(-1))) for cell in cells]) if texts else _Cells(cells)
+            np.array(["".join(map(str, cell.reshape(-1))) for cell in cells]) if texts else _CellArray(cells)
         )
     else:
         out[name] = value
 
 
 @dataclass(frozen=True)
-class _Cells:
+class _CellArray:
     """A cell array of numeric arrays."""
 
     cells: list[Any]
@@ -168,7 +168,7 @@ def _dataset(h5py: Any, file: Any, data: Any, path: Path) -> Any:
         cells = [_dataset(h5py, file, file[ref], path) for ref in np.transpose(data[()]).reshape(-1)]
         if all(isinstance(cell, str) for cell in cells):
             return np.array(cells)
-        return _Cells(cells)
+        return _CellArray(cells)
     if kind == b"char":
         return "".join(chr(int(c)) for c in np.transpose(data[()]).reshape(-1))
     if data.dtype.kind not in "iufb":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Computed, Ramp, Read
-from patchclamp.record.files.base import Contents, Item, build, checked, need, unreadable
+from patchclamp.record.files.base import Contents, FileItem, build, checked, need, unreadable
 
 _TROUBLE = ("outside", "does not match", "truncat", "incomplete", "corrupt", "unexpected")
 
@@ -32,11 +32,11 @@ def contents(path: Path) -> Contents:
     n = len(info["ch_names"])
     if kind == "raw":
         notes = {"events": len(found.annotations)} if len(found.annotations) else {}
-        item = Item("meeg", "activity", (int(found.n_times), n), f"continuous, {info['sfreq']:g} Hz")
+        item = FileItem("meeg", "activity", (int(found.n_times), n), f"continuous, {info['sfreq']:g} Hz")
         return Contents(str(path), "M/EEG", (item,), notes, {}, about)
     trials = len(found)
     size = (trials, len((found[0] if kind == "averages" else found).times), n)
-    return Contents(str(path), "M/EEG", (Item("meeg", "activity", size, kind),), {}, {}, about)
+    return Contents(str(path), "M/EEG", (FileItem("meeg", "activity", size, kind),), {}, {}, about)
 
 
 def read(

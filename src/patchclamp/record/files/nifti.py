@@ -20,7 +20,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import Rows
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Read, Stacked
-from patchclamp.record.files.base import Contents, Item, build, checked, existing, need, sized, unreadable
+from patchclamp.record.files.base import Contents, FileItem, build, checked, existing, need, sized, unreadable
 
 _LOOK = 48  # volumes that the default mask looks at
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -37,7 +37,9 @@ def contents(path: Path) -> Contents:
     about["tr"] = _sidecar(path).get("RepetitionTime", _header_tr(image))
     events = _beside(path, "events.tsv")
     tables = {"events": len(pd.read_csv(events, sep="\t"))} if events else {}
-    item = Item("bold", "activity", (shape[3], int(np.prod(shape[:3]))), "volumes x voxels of the whole grid")
+    item = FileItem(
+        "bold", "activity", (shape[3], int(np.prod(shape[:3]))), "volumes x voxels of the whole grid"
+    )
     return Contents(str(path), "NIfTI", (item,), tables, {}, about)
 
 

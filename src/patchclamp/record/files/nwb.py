@@ -20,7 +20,7 @@ from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.nouns.recording.times import Ragged, Trace
 from patchclamp.record.files.base import (
     Contents,
-    Item,
+    FileItem,
     build,
     checked,
     even_step,
@@ -127,7 +127,7 @@ def _contents(opened: _Open) -> Contents:
     units, items = opened.file.units, []
     if units is not None and len(units) and units.spike_times is not None:
         items.append(
-            Item("units", "spikes", (len(units),), f"Units, {units.spike_times.data.shape[0]} spikes")
+            FileItem("units", "spikes", (len(units),), f"Units, {units.spike_times.data.shape[0]} spikes")
         )
     traces = {}
     for name, series in opened.series().items():
@@ -137,7 +137,7 @@ def _contents(opened: _Open) -> Contents:
         else:
             rate = f", {series.rate:g} Hz" if series.rate else ""
             items.append(
-                Item(name, "activity", (*shape, 1)[:2], f"{series.neurodata_type}{rate}, {series.unit}")
+                FileItem(name, "activity", (*shape, 1)[:2], f"{series.neurodata_type}{rate}, {series.unit}")
             )
     tables = {name: len(table) for name, table in (opened.file.intervals or {}).items()}
     return Contents(opened.path, "NWB", tuple(items), tables, traces, _about(opened))

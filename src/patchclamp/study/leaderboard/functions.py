@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from patchclamp.describe.functions import Answer, Function, Query, executable_describer, score_describer
+from patchclamp.describe.functions import Answer, Function, Query, score_describer
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import BlackBox, Truth
 
@@ -17,9 +17,8 @@ def describe_variants(name: str, method: Any, system: BlackBox) -> list[Variant]
 
 
 def ask(method: Any, system: BlackBox, variant: Variant, seed: int) -> Answer:
-    """Let a describer ask. The search for predicates is called through the describer that is built on it."""
-    describer = executable_describer if getattr(method, "__name__", "") == "search_description" else method
-    answer: Answer = describer(Query(system.data["function"], seed))
+    """Let a describer ask."""
+    answer: Answer = method(Query(system.data["function"], seed))
     return answer
 
 
@@ -44,9 +43,4 @@ DESCRIBE = Adaptor(
     describe_variants,
     ask,
     judge_function,
-    # Others in the table decode, explain by a language model, or score; a user's describer has another name.
-    fits=lambda name, method, truth: (
-        name == "search_description"
-        or not getattr(method, "__module__", "").startswith("patchclamp.describe")
-    ),
 )

@@ -163,7 +163,7 @@ class _Keep(torch.autograd.Function):
         return gradient, None, None
 
 
-class Tap:
+class DictionaryTap:
     """One dictionary during one pass: the codes read at its site, changed, and written at its target.
 
     Parameters
@@ -255,7 +255,7 @@ class FeaturePlace(Place):
     """Where features are read: the place of the site under them, through the tap."""
 
     base: Place | None = None
-    tap: Tap | None = None
+    tap: DictionaryTap | None = None
 
     def units(self, tensor: Tensor, batch: Batch) -> Tensor:
         """The codes."""
@@ -286,11 +286,11 @@ class Taps:
         self.captures: list[Write] = []
         changed = [edit for edit in write if edit.site.dictionary is not None]
         sites = {site for site in read if site.dictionary is not None} | {edit.site for edit in changed}
-        self._taps: dict[Site, Tap] = {}
+        self._taps: dict[Site, DictionaryTap] = {}
         for site in sorted(sites):
             dictionary = subject.dictionary(site)
             mine = [edit for edit in changed if edit.site == site]
-            tap = self._taps[site] = Tap(dictionary, mine)
+            tap = self._taps[site] = DictionaryTap(dictionary, mine)
             if not mine and not grad:
                 continue
             if dictionary.target == dictionary.site:
@@ -390,4 +390,13 @@ def output_rows(subject: Any, site: Site) -> Float[Tensor, "feature d_model"]:
     return rows
 
 
-__all__ = ["Attachment", "FeaturePlace", "Shelf", "Tap", "Taps", "fingerprint", "output_rows", "provenance"]
+__all__ = [
+    "Attachment",
+    "DictionaryTap",
+    "FeaturePlace",
+    "Shelf",
+    "Taps",
+    "fingerprint",
+    "output_rows",
+    "provenance",
+]

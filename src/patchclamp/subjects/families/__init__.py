@@ -1,6 +1,6 @@
 """The rows of the anatomy table, by kind of model."""
 
 from patchclamp.subjects.families import decoders, encoders, experts
-from patchclamp.subjects.families.row import Row
+from patchclamp.subjects.families.row import AnatomyRow
 
-TABLE: tuple[Row, ...] = (*decoders.ROWS, *experts.ROWS, *encoders.ROWS)
+TABLE: tuple[AnatomyRow, ...] = (*decoders.ROWS, *experts.ROWS, *encoders.ROWS)

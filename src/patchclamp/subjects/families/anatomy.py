@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.units import POINTS
 from patchclamp.subjects.families import TABLE
-from patchclamp.subjects.families.row import Row, Tap
+from patchclamp.subjects.families.row import AnatomyRow, Tap
 
 __all__ = [
     "POINTS",
     "TABLE",
-    "Row",
+    "AnatomyRow",
     "Tap",
     "families",
     "module_at",
@@ -58,7 +58,7 @@ def text_config(model: nn.Module) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def row_for(model: nn.Module) -> Row:
+def row_for(model: nn.Module) -> AnatomyRow:
     """The row of the anatomy table that fits a model, its paths relative to this very object.
 
     Parameters
@@ -106,7 +106,7 @@ def row_for(model: nn.Module) -> Row:
     return _adapted(row, model)
 
 
-def _adapted(row: Row, model: nn.Module) -> Row:
+def _adapted(row: AnatomyRow, model: nn.Module) -> AnatomyRow:
     """Fit paths to the object at hand: drop the base's prefix if the model is the base, find its head."""
     if module_at(model, row.base) is None:
         row = _without_prefix(row)
@@ -132,7 +132,7 @@ def _adapted(row: Row, model: nn.Module) -> Row:
     )
 
 
-def _without_prefix(row: Row) -> Row:
+def _without_prefix(row: AnatomyRow) -> AnatomyRow:
     def short(path: str) -> str:
         return path.removeprefix(row.base + ".")
 

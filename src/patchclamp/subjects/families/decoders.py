@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patchclamp.subjects.families.row import DENSE, PARALLEL, Row, Tap, block
+from patchclamp.subjects.families.row import DENSE, PARALLEL, AnatomyRow, Tap, block
 
 _LLAMA_BLOCK = block(
     attention="self_attn",
@@ -14,7 +14,7 @@ _LLAMA_BLOCK = block(
     mlp_proj="mlp.down_proj",
     mlp_out=Tap("mlp", "out"),
 )
-LLAMA = Row(
+LLAMA = AnatomyRow(
     family="Llama",
     model_types=("llama",),
     layers="model.layers",
@@ -99,7 +99,7 @@ _OLMO2 = replace(
     norms=("post_attention_layernorm", "post_feedforward_layernorm"),
 )
 
-_GPT2 = Row(
+_GPT2 = AnatomyRow(
     family="GPT-2",
     model_types=("gpt2",),
     base="transformer",
@@ -160,7 +160,7 @@ _NEOX_BLOCK = block(
     mlp_out=Tap("mlp", "out"),
     mlp_out_post=Tap("post_mlp_dropout", "out"),
 )
-_NEOX_SEQUENTIAL = Row(
+_NEOX_SEQUENTIAL = AnatomyRow(
     family="GPT-NeoX (one after the other)",
     model_types=("gpt_neox",),
     base="gpt_neox",
@@ -191,7 +191,7 @@ _NEOX = replace(
     when={"use_parallel_residual": True},
 )
 
-_OPT = Row(
+_OPT = AnatomyRow(
     family="OPT",
     model_types=("opt",),
     base="model",
@@ -238,7 +238,7 @@ _OPT_POST = replace(
 )
 
 # BLOOM's attention and MLP modules add the stream themselves: their raw outputs are those of the inner projections.
-_BLOOM = Row(
+_BLOOM = AnatomyRow(
     family="BLOOM",
     model_types=("bloom",),
     base="transformer",
@@ -305,7 +305,7 @@ _FALCON = replace(
     when={},
 )
 
-ROWS: tuple[Row, ...] = (
+ROWS: tuple[AnatomyRow, ...] = (
     LLAMA,
     replace(LLAMA, family="Mistral", model_types=("mistral",)),
     replace(LLAMA, family="Qwen2", model_types=("qwen2",)),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from patchclamp.subjects.families.row import DENSE, Row, Tap, block
+from patchclamp.subjects.families.row import DENSE, AnatomyRow, Tap, block
 
-_VIT = Row(
+_VIT = AnatomyRow(
     family="ViT",
     model_types=("vit",),
     base="vit",
@@ -37,7 +37,7 @@ _VIT = Row(
     position_ids=False,
     missing={"router": DENSE},
 )
-_BERT = Row(
+_BERT = AnatomyRow(
     family="BERT",
     model_types=("bert",),
     base="bert",
@@ -74,4 +74,4 @@ _BERT = Row(
     when={"is_decoder": False},
 )
 
-ROWS: tuple[Row, ...] = (_VIT, _BERT)
+ROWS: tuple[AnatomyRow, ...] = (_VIT, _BERT)

@@ -6,7 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from patchclamp.subjects.families.decoders import LLAMA
-from patchclamp.subjects.families.row import EXPERT_NEURONS, PROBS_READ_ONLY, ROUTER_READ_ONLY, Row, Tap
+from patchclamp.subjects.families.row import (
+    EXPERT_NEURONS,
+    PROBS_READ_ONLY,
+    ROUTER_READ_ONLY,
+    AnatomyRow,
+    Tap,
+)
 
 _NEURONS = ("mlp_pre", "mlp_act")
 _ROUTED = {point: tap for point, tap in LLAMA.taps.items() if point not in _NEURONS} | {
@@ -27,14 +33,14 @@ _EXPERTS = replace(
 )
 
 
-def _family(family: str, model_type: str, **changes: Any) -> Row:
+def _family(family: str, model_type: str, **changes: Any) -> AnatomyRow:
     dense = replace(
         LLAMA, family=family, model_types=(model_type,), missing={"router": _DENSE_LAYER}, **changes
     )
     return replace(_EXPERTS, family=family, model_types=(model_type,), dense=dense, **changes)
 
 
-ROWS: tuple[Row, ...] = (
+ROWS: tuple[AnatomyRow, ...] = (
     _family("Mixtral", "mixtral"),
     _family("Qwen2-MoE", "qwen2_moe"),
     _family("Qwen3-MoE", "qwen3_moe"),

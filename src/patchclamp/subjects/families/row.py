@@ -42,7 +42,7 @@ PROBS_READ_ONLY = (
 
 
 @dataclass(frozen=True)
-class Row:
+class AnatomyRow:
     """The anatomy of one family (or of one variant of it, chosen by its configuration).
 
     Parameters
@@ -138,9 +138,9 @@ class Row:
     inplace: tuple[str, ...] = ()
     read_only: Mapping[str, str] = field(default_factory=lambda: {"attn_probs": PROBS_READ_ONLY})
     experts: str | None = None
-    dense: Row | None = None
+    dense: AnatomyRow | None = None
 
-    def at(self, layer: nn.Module) -> Row:
+    def at(self, layer: nn.Module) -> AnatomyRow:
         """The row that holds for this block: `dense` for the dense blocks of an expert model, else this one."""
         if self.experts is None or self.dense is None or _has(layer, self.experts):
             return self

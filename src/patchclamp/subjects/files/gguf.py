@@ -108,7 +108,7 @@ class _Header:
 
 
 @dataclass(frozen=True)
-class Contents:
+class GGUFModel:
     """What a GGUF file holds, in transformers' terms.
 
     Attributes
@@ -128,7 +128,7 @@ class Contents:
     factors: Tensor | None
 
 
-def read_gguf(path: str | Path) -> Contents:
+def read_gguf(path: str | Path) -> GGUFModel:
     """Read a GGUF file into a transformers config and a float32 state dict.
 
     Raises
@@ -140,7 +140,7 @@ def read_gguf(path: str | Path) -> Contents:
     header = _open(Path(path))
     config = _config(header)
     factors = header.tensors.get("rope_freqs.weight")
-    return Contents(
+    return GGUFModel(
         header.layout.model_class,
         config,
         _state(header, config),

@@ -1,0 +1,66 @@
+"""Tables and data sets from arrays: what the `save` and `to_xarray` of the nouns stand on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from patchclamp.base.errors import PatchclampError
+
+
+def write_table(path: str | Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    """Write arrays as Parquet (one row an item, one column an array, lists of numbers) and facts as `path`.json beside it."""
+    path = Path(path)
+    pd.DataFrame({name: list(a.reshape(len(a), -1)) for name, a in arrays.items()}).to_parquet(path)
+    path.with_name(path.name + ".json").write_text(json.dumps(facts, indent=1, default=str))
+
+
+def write_arrays(path: str | Path, **arrays: ArrayLike) -> Path:
+    """Write arrays to a new ``.npz`` file.
+
+    Raises
+    ------
+    PatchclampError
+        For another ending, or a file that exists.
+    """
+    path = Path(path)
+    if path.suffix != ".npz" or path.exists():
+        raise PatchclampError(
+            f"{path}: " + ("exists already" if path.exists() else "the name must end in .npz")
+        )
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def item_dataset(
+    values: Mapping[str, NDArray[Any]], positions: Sequence[Hashable] | None, attrs: Mapping[str, Any]
+) -> xr.Dataset:
+    """A data set of arrays (item, unit) or, with `positions`, (item, unit, pos); each has a unit axis ``unit_NAME``."""
+    last = [] if positions is None else ["pos"]
+    variables = {name: xr.Variable(["item", f"unit_{name}", *last], a) for name, a in values.items()}
+    return xr.Dataset(variables, {} if positions is None else {"pos": list(positions)}, attrs)
+
+
+def edge_dataset(
+    nodes: Sequence[str],
+    arrays: Mapping[str, ArrayLike | None],
+    node_data: pd.DataFrame | None,
+    attrs: Mapping[str, Any],
+) -> xr.Dataset:
+    """A data set of arrays (target, source); those that are None are left out, columns of nodes are labels of targets."""
+    coords: dict[str, Any] = {"target": list(nodes), "source": list(nodes)}
+    for name, column in ({} if node_data is None else node_data).items():
+        coords[f"target_{name}"] = ("target", column.to_numpy())
+    variables = {
+        name: (("target", "source"), np.asarray(array, dtype=np.float64))
+        for name, array in arrays.items()
+        if array is not None
+    }
+    return xr.Dataset(variables, coords, attrs)
