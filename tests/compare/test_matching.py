@@ -10,7 +10,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare import match_clusters, match_units, rsa, sparse_match, stochastic_procrustes
 from patchclamp.compare.dissimilarity import square
 from patchclamp.compare.resampled import draw_counts, resampled
-from patchclamp.compare.rsa import _COMPARATORS
+from patchclamp.compare.rsa import COMPARATORS
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -21,7 +21,7 @@ def rotation(d: int, seed: int = 0) -> np.ndarray:
     return np.linalg.qr(rng(seed).normal(size=(d, d)))[0]
 
 
-@pytest.mark.parametrize("comparator", list(_COMPARATORS))
+@pytest.mark.parametrize("comparator", list(COMPARATORS))
 def test_resampled_scores_are_those_of_each_draw_ranked_anew(comparator: str) -> None:
     g, n = rng(), 14
     pairs = n * (n - 1) // 2
@@ -37,7 +37,7 @@ def test_resampled_scores_are_those_of_each_draw_ranked_anew(comparator: str) ->
         i, j = i[i != j], j[i != j]
         for a in range(2):
             for t in range(3):
-                expected = _COMPARATORS[comparator](square(models[a])[i, j], square(targets[t])[i, j])
+                expected = COMPARATORS[comparator](square(models[a])[i, j], square(targets[t])[i, j])
                 assert found[b, a, t] == pytest.approx(expected, abs=3e-7)
 
 

@@ -69,9 +69,9 @@ def rsa(
         raise PatchclampError(
             f"{conditions_of(mine.shape[-1])} and {conditions_of(theirs.shape[-1])} conditions: they must be the same"
         )
-    score = _COMPARATORS.get(comparator)
+    score = COMPARATORS.get(comparator)
     if score is None:
-        raise PatchclampError(f"comparator {comparator!r}: give one of {', '.join(_COMPARATORS)}")
+        raise PatchclampError(f"comparator {comparator!r}: give one of {', '.join(COMPARATORS)}")
     value = float(np.mean([score(mine, one) for one in theirs]))
     n = conditions_of(mine.shape[-1])
     low = high = None
@@ -94,7 +94,7 @@ def ceilings(subjects: Any, comparator: Comparator = "spearman") -> tuple[float,
     vectors = np.asarray(subjects, np.float64)
     if vectors.ndim != 2 or len(vectors) < 2:
         raise PatchclampError("a ceiling needs the dissimilarities of at least two subjects (subject, pair)")
-    score, seen = _COMPARATORS[comparator], _as_seen(vectors, comparator)
+    score, seen = COMPARATORS[comparator], _as_seen(vectors, comparator)
     upper = np.mean([score(seen.mean(0), one) for one in seen])
     lower = np.mean([score(np.delete(seen, i, 0).mean(0), one) for i, one in enumerate(seen)])
     return float(lower), float(upper)
@@ -140,7 +140,7 @@ def _spearman(x: Matrix, y: Matrix) -> float:
     return _pearson(average_ranks(x), average_ranks(y))
 
 
-_COMPARATORS: dict[str, Callable[[Matrix, Matrix], float]] = {
+COMPARATORS: dict[str, Callable[[Matrix, Matrix], float]] = {
     "cosine": _cosine,
     "pearson": _pearson,
     "spearman": _spearman,

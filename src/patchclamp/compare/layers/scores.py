@@ -19,7 +19,7 @@ from patchclamp.compare.encoding.ridge import Ridge
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.layers.regions import Region
 from patchclamp.compare.resampled import draw_counts, resampled
-from patchclamp.compare.rsa import _COMPARATORS, ceilings
+from patchclamp.compare.rsa import COMPARATORS, ceilings
 
 Scores = tuple[Matrix, Matrix]  # (layer, region) and (draw, layer, region)
 
@@ -71,7 +71,7 @@ class RSAScorer(Scorer):
         self.held.append(dissimilarities(features, self.kind))  # type: ignore[arg-type]
 
     def finish(self) -> Scores:
-        models, score = np.stack(self.held), _COMPARATORS[self.comparator]
+        models, score = np.stack(self.held), COMPARATORS[self.comparator]
         values = np.array([[np.mean([score(m, s) for s in t]) for t in self.targets] for m in models])
         found = np.full((self.draws.n_boot, len(models), len(self.targets)), np.nan)
         if self.draws.n_boot:
@@ -92,7 +92,7 @@ class RSAScorer(Scorer):
             return ceilings(vectors, self.comparator)  # type: ignore[arg-type]
         if region.trials is None:
             return None
-        score = _COMPARATORS[self.comparator]
+        score = COMPARATORS[self.comparator]
         halves = [
             score(dissimilarities(a, self.kind), dissimilarities(b, self.kind))  # type: ignore[arg-type]
             for a, b in _halves(region.trials, self.draws.seed)
@@ -186,7 +186,7 @@ class CKAScorer(Scorer):
         values, found = [], []
         for gram in self.grams:
             value = float(_ratio(_hsic_unbiased(torch.from_numpy(np.stack([own, gram]))).numpy())[0, 1])
-            without = _leave_one_out(own, gram)
+            without = leave_one_out(own, gram)
             influence = (n - 1) * (value - without)
             counts = self.draws.counts() if self.draws.n_boot else np.zeros((0, n))
             values.append(value)
@@ -207,7 +207,7 @@ class CKAScorer(Scorer):
         return float(np.mean(found)), 1.0
 
 
-def _leave_one_out(k: Matrix, m: Matrix) -> Matrix:
+def leave_one_out(k: Matrix, m: Matrix) -> Matrix:
     """Debiased alignment without each sample in turn, from sums over whole matrices."""
     n = len(k) - 1
 
