@@ -55,6 +55,7 @@ def test_groups_that_share_a_signal_come_back():
     assert found.graph.baseline is not None and found.graph.limits
 
 
+@pytest.mark.slow
 def test_neurons_on_their_own_are_one_cluster_and_one_state():
     x = np.random.default_rng(0).normal(size=(600, 20))
     found = biclustering(x, smooth=0)

@@ -35,6 +35,7 @@ def needs_the_package(request: pytest.FixtureRequest) -> None:
         pytest.importorskip("causallearn")
 
 
+@pytest.mark.slow
 def test_the_planted_chain_comes_back_where_a_linear_test_fails() -> None:
     graph = cd_nod(planted(), null=None)
     assert arrows(graph) == CHAIN | CHANGES and len(graph.params["kinds"]) == 5

@@ -54,6 +54,7 @@ def test_zero_lag_correlation_fails_on_the_direction_of_the_circuit():
     assert (one_way != 0).all() and graph.auroc(truth) < 0.9
 
 
+@pytest.mark.slow
 def test_significant_edges_of_the_circuit_and_none_in_its_shuffled_twin():
     graph = lagged_correlation(CIRCUIT.recording, lags=(1, 2), null_samples=99)
     found = {tuple(int(i) for i in pair) for pair in np.argwhere(graph.significant().T)}
