@@ -1,6 +1,6 @@
 # make demo    set up, then find the circuit of a behaviour in the embedded model and write the report
-# make test    set up, then all tests: the fast tier, then the embedded model's
-# Other targets: setup dev test-fast test-smollm2 lint format docs leaderboard bench crosscheck clean
+# make test    set up, then all tests: the fast tier, the slow one, then the embedded model's
+# Other targets: setup dev test-fast test-slow test-smollm2 lint format docs leaderboard bench crosscheck clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Passes run on small batches: more threads than the two tiers' workers need only get into each other's way.
 TEST_ENV := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 
-.PHONY: setup dev demo test test-fast test-smollm2 lint format docs leaderboard bench crosscheck clean
+.PHONY: setup dev demo test test-fast test-slow test-smollm2 lint format docs leaderboard bench crosscheck clean
 
 setup: $(VENV)/.setup
 dev: $(VENV)/.dev
@@ -34,10 +34,14 @@ $(VENV)/.dev: $(VENV)/.setup
 demo: setup
 	$(BIN)/patchclamp study ioi
 
-test: test-fast test-smollm2
+test: test-fast test-slow test-smollm2
 
 test-fast: dev
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not smollm2 and not crosscheck"
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow and not smollm2 and not crosscheck"
+
+# Planted answers at the sizes at which nulls and intervals can be judged.
+test-slow: dev
+	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) -m "slow and not smollm2 and not crosscheck"
 
 test-smollm2: dev
 	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "smollm2 and not crosscheck"

@@ -1,4 +1,4 @@
-"""One torch thread, no network, and the embedded model where its wheel is installed."""
+"""One torch thread, no network, the same examples in every run, and the embedded model where it is installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+# HYPOTHESIS_PROFILE=explore draws other examples in every run; no example has a deadline on a busy machine.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,16 +6,16 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors, tra
 from transformers import PreTrainedTokenizerFast
 
 from patchclamp.nouns.tasks.builtin import (
-    _countries,
-    _words,
     agreement,
     capitals,
     colored_objects,
+    countries,
     greater_than,
     ioi,
     mcqa,
     pronouns,
     sentiment,
+    word_lists,
 )
 
 
@@ -35,12 +35,25 @@ def build(texts: list[str], digits: int = 1, bos: bool = False) -> PreTrainedTok
 def for_tasks(digits: int = 1, bos: bool = False) -> PreTrainedTokenizerFast:
     """A tokenizer for which every word of the built-in tasks is one token."""
     texts = [f" {number:02d} {number:04d}" for number in range(100)]
-    for words in (_words.MEN, _words.WOMEN, _words.PLACES, _words.GIFTS, _words.SPANS_OF_TIME, _words.COLORS):
+    for words in (
+        word_lists.MEN,
+        word_lists.WOMEN,
+        word_lists.PLACES,
+        word_lists.GIFTS,
+        word_lists.SPANS_OF_TIME,
+        word_lists.COLORS,
+    ):
         texts += [f" {word}" for word in words]
-    for words in (_words.THINGS, _words.GOOD, _words.BAD, agreement.PREPOSITIONS, colored_objects.PLACES):
+    for words in (
+        word_lists.THINGS,
+        word_lists.GOOD,
+        word_lists.BAD,
+        agreement.PREPOSITIONS,
+        colored_objects.PLACES,
+    ):
         texts += [f" {word}" for word in words]
-    texts += [f" {word}" for pair in (*_words.NOUNS, *agreement.VERBS) for word in pair]
-    texts += [f" {word}" for pair in _countries.CAPITALS for word in pair]
+    texts += [f" {word}" for pair in (*word_lists.NOUNS, *agreement.VERBS) for word in pair]
+    texts += [f" {word}" for pair in countries.CAPITALS for word in pair]
     texts += [f" {word}" for word in (*sentiment.THINGS, *mcqa.LETTERS, "he", "she", "positive", "negative")]
     for templates in (ioi.TEMPLATES, greater_than.TEMPLATES, capitals.TEMPLATES, pronouns.TEMPLATES):
         texts += list(templates.values())

@@ -12,8 +12,8 @@ from torch import nn
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare import LayerProfile, cka, layers, rsa
 from patchclamp.compare.encoding import Blocked
-from patchclamp.compare.layers.activity import _Sketch, activities, default_sites, in_order, untrained_twin
-from patchclamp.compare.layers.scores import _leave_one_out
+from patchclamp.compare.layers.activity import Sketch, activities, default_sites, in_order, untrained_twin
+from patchclamp.compare.layers.scores import leave_one_out
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.subjects import TorchModule
 
@@ -152,7 +152,7 @@ def test_intervals_cover_the_value_of_many_stimuli() -> None:
 def test_leave_one_out_is_that_of_leaving_out() -> None:
     g = np.random.default_rng(0)
     x, y = g.normal(size=(12, 4)), g.normal(size=(12, 6))
-    every = _leave_one_out(x @ x.T, y @ y.T)
+    every = leave_one_out(x @ x.T, y @ y.T)
     for i in (0, 7):
         expected = cka(np.delete(x, i, 0), np.delete(y, i, 0)).value
         assert every[i] == pytest.approx(expected, abs=1e-10)
@@ -197,10 +197,10 @@ def test_the_untrained_twin_leaves_the_subject_alone(net: TorchModule, stimuli: 
 
 def test_a_projection_keeps_inner_products() -> None:
     x = torch.randn(6, 20000, generator=torch.Generator().manual_seed(0))
-    seen = _Sketch(20000, 4096, 0)(x)
+    seen = Sketch(20000, 4096, 0)(x)
     exact, kept = x @ x.T, seen @ seen.T
     assert torch.allclose(kept / 20000, exact / 20000, atol=0.06)
-    whole = _Sketch(20000, 4096, 0)(torch.cat([x, x]))
+    whole = Sketch(20000, 4096, 0)(torch.cat([x, x]))
     assert torch.equal(whole[:6], seen)
 
 

@@ -86,6 +86,7 @@ def test_renamed_neurons_carry_nothing() -> None:
     assert np.median(weights[truth > 0]) < 0.1 * np.median(graph().weights[truth > 0])
 
 
+@pytest.mark.slow
 def test_null_seed_and_what_it_is_not() -> None:
     x = coupled(0, trials=5, time=200).recording
     kinds = ("circular_shift", "label_permutation")

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import biclustering
-from patchclamp.connect.groups.biclustering import _fit_states
+from patchclamp.connect.groups.biclustering import fit_states
 
 GROUPS = np.repeat([0, 1, 2], 10)
 
@@ -55,6 +55,7 @@ def test_groups_that_share_a_signal_come_back():
     assert found.graph.baseline is not None and found.graph.limits
 
 
+@pytest.mark.slow
 def test_neurons_on_their_own_are_one_cluster_and_one_state():
     x = np.random.default_rng(0).normal(size=(600, 20))
     found = biclustering(x, smooth=0)
@@ -74,7 +75,7 @@ def test_a_gaussian_hidden_markov_model_recovers_its_states():
     rng = np.random.default_rng(0)
     states = np.repeat([0, 1, 2, 1], 150)
     x = np.array([[-2, 0], [0, 2], [2, 0]])[states] + rng.normal(size=(600, 2)) * 0.7
-    fits = [_fit_states(x, [slice(0, 300), slice(300, 600)], 3, 0.98, [k]) for k in range(4)]
+    fits = [fit_states(x, [slice(0, 300), slice(300, 600)], 3, 0.98, [k]) for k in range(4)]
     likelihood, path, transition = max(fits, key=lambda fit: fit[0])
     assert adjusted_rand_score(states, path) > 0.97 and np.diag(transition).min() > 0.95
     assert np.isfinite(likelihood)

@@ -9,7 +9,7 @@ import pytest
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import cd_nod
-from patchclamp.connect.coupling.cd_nod import _kinds, _weights
+from patchclamp.connect.coupling.cd_nod import edge_kinds, edge_weights
 
 CHAIN = {("unit[0]", "unit[1]"), ("unit[1]", "unit[2]"), ("unit[2]", "unit[3]")}
 CHANGES = {("context", "unit[1]"), ("context", "unit[3]")}
@@ -35,6 +35,7 @@ def needs_the_package(request: pytest.FixtureRequest) -> None:
         pytest.importorskip("causallearn")
 
 
+@pytest.mark.slow
 def test_the_planted_chain_comes_back_where_a_linear_test_fails() -> None:
     graph = cd_nod(planted(), null=None)
     assert arrows(graph) == CHAIN | CHANGES and len(graph.params["kinds"]) == 5
@@ -108,10 +109,10 @@ def test_marks_are_read_as_the_package_writes_them() -> None:
     marks[1, 0], marks[0, 1] = 1, -1
     marks[1, 2] = marks[2, 1] = -1
     marks[0, 2] = marks[2, 0] = 1
-    weights = _weights(marks)
+    weights = edge_weights(marks)
     assert weights[1, 0] == 1 and weights[0, 1] == 0
     assert weights[1, 2] == weights[2, 1] == weights[0, 2] == weights[2, 0] == 0.5
-    assert _kinds(marks, "abcd").values.tolist() == [
+    assert edge_kinds(marks, "abcd").values.tolist() == [
         ["a", "c", "bidirected"],
         ["a", "b", "directed"],
         ["b", "c", "undirected"],

@@ -10,6 +10,7 @@ from patchclamp.connect import dynamic_connectome
 from patchclamp.connect.groups.connectome import DynamicConnectome
 from patchclamp.truth.populations_coded import MOTIFS, motifs
 
+pytestmark = pytest.mark.slow
 PLANTED = motifs(0)
 
 

@@ -124,6 +124,7 @@ def test_nothing_is_found_in_shuffled_spikes() -> None:
     assert (graph.node_data["gain"] < 0.001).all()
 
 
+@pytest.mark.slow
 def test_group_lasso_leaves_most_pairs_out_and_keeps_the_edges() -> None:
     system = coupled(0, trials=6)
     graph = glm_coupling(
@@ -220,6 +221,7 @@ def test_what_is_refused() -> None:
 # ---- neurons that can be stimulated
 
 
+@pytest.mark.slow
 def test_functional_connectivity_against_stimulation() -> None:
     """Each method's area for 'stimulating j changes i', beside the same area on shifted spikes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from patchclamp.connect import affinities, dynamic_connectome
@@ -13,20 +14,22 @@ from patchclamp.truth.populations_coded import motifs
 PLANTED = motifs(0)
 
 
+@pytest.mark.slow
 def test_shuffled_motifs_give_none():
     twin = dynamic_connectome(motifs(0, shuffled=True).recording, rank=2, restarts=1, tolerance=1e-3)
     assert len(twin.table()) == 0 and not twin.components()["motif"].any() and twin.p_error > 0.05
 
 
+@pytest.mark.slow
 def test_rank_is_where_the_error_stops_falling_more_than_on_the_null():
-    from patchclamp.connect.groups.functional_connectome import _ranks
+    from patchclamp.connect.groups.functional_connectome import errors_by_rank
 
     tensor = affinities(PLANTED.recording)
     fit = {"tolerance": 1e-4, "seed": 0}
-    table = _ranks(tensor, None, 6, 0.01, "neuron_shift", 2, fit)
+    table = errors_by_rank(tensor, None, 6, 0.01, "neuron_shift", 2, fit)
     assert table["rank"][table["kept"]].max() == 4
     twin = affinities(motifs(0, shuffled=True).recording)
-    assert _ranks(twin, None, 6, 0.01, "neuron_shift", 1, fit)["kept"].sum() == 1
+    assert errors_by_rank(twin, None, 6, 0.01, "neuron_shift", 1, fit)["kept"].sum() == 1
 
 
 def test_nulls_keep_what_they_promise():

@@ -16,7 +16,7 @@ from patchclamp.connect import (
     transfer_entropy,
 )
 from patchclamp.connect.coupling import compositional_partial_correlation
-from patchclamp.connect.coupling.partial import _closed, _compositional
+from patchclamp.connect.coupling.partial import closed_shares, partial_of_logs
 from patchclamp.connect.nulls import circular_shift, phase_randomised
 from patchclamp.connect.series import series
 from patchclamp.nouns.recording.recording import Recording, Samples
@@ -61,6 +61,7 @@ def test_zero_lag_correlation_fails_on_the_direction_of_the_circuit():
     assert (one_way != 0).all() and graph.auroc(truth) < 0.9
 
 
+@pytest.mark.slow
 def test_significant_edges_of_the_circuit_and_none_in_its_shuffled_twin():
     graph = lagged_correlation(CIRCUIT.recording, lags=(1, 2), null_samples=99)
     found = {tuple(int(i) for i in pair) for pair in np.argwhere(graph.significant().T)}
@@ -148,9 +149,9 @@ def test_compositional_partial_correlation_centred_and_additive_ratios_agree():
 def test_zero_shares_are_replaced_and_rows_still_sum_to_one():
     x = compositional_truth()[:50]
     x[3, 2] = 0
-    shares, floor = _closed(series(x), None)
+    shares, floor = closed_shares(series(x), None)
     assert shares.min() > 0 and np.allclose(shares.sum(1), 1) and floor > 0
-    assert np.isfinite(_compositional(series(np.log(shares)), 0.1)).all()
+    assert np.isfinite(partial_of_logs(series(np.log(shares)), 0.1)).all()
 
 
 def test_gaussian_transfer_entropy_is_half_the_log_ratio_of_residual_variances():

@@ -186,7 +186,14 @@ def test_likelihood_never_falls_and_one_state_has_zero_gradient() -> None:
     assert np.abs(gradient[~np.eye(3, dtype=bool)]).max() < 0.05 and (np.diagonal(one.weights[0]) == 0).all()
 
 
-@pytest.mark.parametrize("prior", ["naive", "gaussian", "one_hot"])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        pytest.param("naive", marks=pytest.mark.slow),
+        "gaussian",
+        pytest.param("one_hot", marks=pytest.mark.slow),
+    ],
+)
 def test_planted_states_and_weights_come_back(prior: em.Prior) -> None:
     graph = fitted(prior)
     states, true = graph.params["states"], SYSTEM.data["states"].ravel()
@@ -221,6 +228,7 @@ def test_the_one_hot_prior_predicts_best_what_was_not_fitted() -> None:
     assert max(held, key=held.get) == "one_hot"
 
 
+@pytest.mark.slow
 def test_one_state_is_not_split() -> None:
     still = switching(0, n_states=1, trials=3, time=800)
     graph = switching_glm(still.recording, restarts=2, n_states=2, null=None)
@@ -231,6 +239,7 @@ def small(seed: int = 0) -> np.ndarray:
     return switching(seed, n_states=2, units=4, trials=4, time=100).recording["neurons"][:].numpy()
 
 
+@pytest.mark.slow
 def test_null_seed_and_baselines() -> None:
     x, groups = small(), np.repeat(np.arange(4), 100)
     one, two = (

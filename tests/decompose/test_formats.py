@@ -11,71 +11,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import linear, relu
 
+from format_toys import (
+    FEATURES,
+    GATE,
+    OUT,
+    RANDOM,
+    THRESHOLD,
+    UNITS,
+    W,
+    X,
+    close,
+    normal,
+    saelens,
+    saelens_gated,
+    saelens_jumprelu,
+    saelens_standard,
+    saelens_topk,
+    topk,
+)
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import load_dictionary
-from patchclamp.decompose.dictionaries import SparseDictionary
-
-UNITS, FEATURES, OUT = 12, 40, 9
-RANDOM = torch.Generator().manual_seed(0)
-
-
-def normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=RANDOM)
-
-
-X = normal(30, UNITS)
-# Free rows of uneven norm, so that a forgotten folding shows.
-W = {"W_enc": normal(UNITS, FEATURES), "b_enc": 0.3 * normal(FEATURES)}
-W |= {"W_dec": normal(FEATURES, UNITS) * (0.2 + torch.rand(FEATURES, 1)), "b_dec": normal(UNITS)}
-THRESHOLD = torch.rand(FEATURES, generator=RANDOM) * 2
-GATE = {"b_gate": normal(FEATURES), "b_mag": normal(FEATURES), "r_mag": 0.3 * normal(FEATURES)}
-
-
-def topk(pre: Tensor, k: int) -> Tensor:
-    values, places = relu(pre).topk(k, dim=-1)
-    return torch.zeros_like(pre).scatter(-1, places, values)
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
-def saelens(folder: Path, cfg: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    cfg = {
-        "d_in": UNITS,
-        "d_sae": FEATURES,
-        "dtype": "float32",
-        "metadata": {"hook_name": "blocks.5.hook_resid_pre"},
-    } | cfg
-    (folder / "cfg.json").write_text(json.dumps(cfg))
-    save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "sae_weights.safetensors")
-    return folder
-
-
-# ---- SAELens: x - b_dec * apply, encode, decode
-
-
-def saelens_standard(x: Tensor, b: Tensor) -> Tensor:
-    return relu((x - b) @ W["W_enc"] + W["b_enc"])
-
-
-def saelens_topk(x: Tensor, b: Tensor) -> Tensor:
-    return topk((x - b) @ W["W_enc"] + W["b_enc"], 4)
-
-
-def saelens_jumprelu(x: Tensor, b: Tensor) -> Tensor:
-    pre = (x - b) @ W["W_enc"] + W["b_enc"]
-    return relu(pre) * (pre > THRESHOLD).float()
-
-
-def saelens_gated(x: Tensor, b: Tensor) -> Tensor:
-    active = ((x - b) @ W["W_enc"] + GATE["b_gate"] > 0).float()
-    return active * relu((x - b) @ (W["W_enc"] * GATE["r_mag"].exp()) + GATE["b_mag"])
 
 
 @pytest.mark.parametrize("apply", [True, False])
@@ -175,8 +134,6 @@ def test_saelens_transcoders_never_subtract_b_dec(tmp_path: Path, architecture: 
 
 
 # ---- dictionary_learning: linear layers are stored transposed
-
-
 def learned(folder: Path, tensors: dict[str, Any], **trainer: Any) -> Path:
     folder.mkdir(exist_ok=True)
     torch.save(tensors, folder / "ae.pt")
@@ -186,6 +143,8 @@ def learned(folder: Path, tensors: dict[str, Any], **trainer: Any) -> Path:
 
 
 LAYERS = {"encoder.weight": W["W_enc"].T.contiguous(), "encoder.bias": W["b_enc"]}
+
+
 LAYERS |= {"decoder.weight": W["W_dec"].T.contiguous()}
 
 
@@ -261,8 +220,6 @@ def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path) -> None:
 
 
 # ---- sparsify
-
-
 @pytest.mark.parametrize("transcode", [False, True])
 def test_sparsify(tmp_path: Path, transcode: bool) -> None:
     folder = tmp_path / "layers.7.mlp"
@@ -285,8 +242,6 @@ def test_sparsify(tmp_path: Path, transcode: bool) -> None:
 
 
 # ---- circuit-tracer
-
-
 def traced(folder: Path, tensors: dict[str, Tensor], **config: Any) -> Path:
     yaml = pytest.importorskip("yaml")
     folder.mkdir(exist_ok=True)
@@ -324,8 +279,6 @@ def test_circuit_tracer(tmp_path: Path) -> None:
 
 
 # ---- GemmaScope
-
-
 def test_gemma_scope(tmp_path: Path) -> None:
     np.savez(
         tmp_path / "params.npz", **{name: t.numpy() for name, t in W.items()}, threshold=THRESHOLD.numpy()
@@ -340,142 +293,3 @@ def test_gemma_scope(tmp_path: Path) -> None:
     )
     with pytest.raises(PatchclampError, match="give site="):
         load_dictionary(tmp_path)
-
-
-# ---- writing
-
-
-def ours(activation: str, **changes: Any) -> SparseDictionary:
-    more: dict[str, Any] = {
-        "topk": {"k": 4},
-        "batchtopk": {"k": 4, "threshold": 1.5},
-        "jumprelu": {"threshold": THRESHOLD},
-        "gated": GATE,
-    }.get(activation, {})
-    return SparseDictionary(
-        "resid_post.2", **W, activation=activation, **{**more, **changes}, meta={"seed": 3}
-    )
-
-
-@pytest.mark.parametrize("activation", ["relu", "topk", "batchtopk", "jumprelu", "gated"])
-@pytest.mark.parametrize("skip", [False, True])
-def test_what_is_saved_and_read_back_encodes_the_same_bits(
-    tmp_path: Path, activation: str, skip: bool
-) -> None:
-    changes = {"W_skip": normal(UNITS, UNITS), "target": "mlp_out.2", "apply_b_dec_to_input": False}
-    dictionary = ours(activation, **(changes if skip else {}))
-    back = load_dictionary(dictionary.save(tmp_path / "x"))
-    assert isinstance(back, SparseDictionary)
-    assert torch.equal(back.encode(X), dictionary.encode(X))
-    assert torch.equal(back.reconstruct(X), dictionary.reconstruct(X))
-    assert (back.site, back.target, back.meta) == (dictionary.site, dictionary.target, dictionary.meta)
-    assert back.settings() == dictionary.settings()
-    assert {n: tuple(t.shape) for n, t in back.state().items()} == {
-        n: tuple(t.shape) for n, t in dictionary.state().items()
-    }
-
-
-@pytest.mark.parametrize("activation", ["relu", "topk", "batchtopk", "jumprelu", "gated"])
-def test_what_is_written_is_saelens_own_layout(tmp_path: Path, activation: str) -> None:
-    """Without our block in the config, SAELens' arithmetic on the file gives the same codes."""
-    dictionary = ours(activation)
-    dictionary.save(tmp_path)
-    cfg = json.loads((tmp_path / "cfg.json").read_text())
-    tensors = load_file(tmp_path / "sae_weights.safetensors")
-    wanted = {"W_enc", "W_dec", "b_dec"} | (set(GATE) if activation == "gated" else {"b_enc"})
-    assert set(tensors) == wanted | ({"threshold"} if activation in ("batchtopk", "jumprelu") else set())
-    assert cfg["metadata"]["hook_name"] == "blocks.2.hook_resid_post"
-    theirs = {"relu": "standard", "batchtopk": "jumprelu"}.get(activation, activation)
-    assert cfg["architecture"] == theirs
-    del cfg["patchclamp"]
-    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
-    assert torch.equal(load_dictionary(tmp_path).encode(X), dictionary.encode(X))
-
-
-def test_what_saelens_has_no_architecture_for_is_written_under_a_name_it_refuses(tmp_path: Path) -> None:
-    ours("topk", target="mlp_out.2", apply_b_dec_to_input=False).save(tmp_path)
-    cfg = json.loads((tmp_path / "cfg.json").read_text())
-    assert cfg["architecture"] == "patchclamp.sparse"
-    del cfg["patchclamp"]
-    (tmp_path / "cfg.json").write_text(json.dumps(cfg))
-    with pytest.raises(PatchclampError, match="is not read"):
-        load_dictionary(tmp_path)
-
-
-# ---- SparseDictionary itself
-
-
-def test_sparse_codes_never_hold_more_than_a_piece_of_the_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    from patchclamp.decompose.dictionaries import sparse_dictionary
-
-    seen: list[int] = []
-    original = SparseDictionary.pre_activations
-
-    def watch(self: SparseDictionary, activity: Tensor) -> Tensor:
-        seen.append(len(activity) * self.n_features)
-        return original(self, activity)
-
-    monkeypatch.setattr(sparse_dictionary, "DENSE_ENTRIES", 7 * FEATURES)
-    monkeypatch.setattr(SparseDictionary, "pre_activations", watch)
-    for activation in ("topk", "relu"):
-        dictionary = ours(activation)
-        codes = dictionary.encode_sparse(X)
-        assert max(seen) <= 7 * FEATURES
-        assert close(
-            codes.to_dense(),
-            original(dictionary, X).relu() if activation == "relu" else topk(original(dictionary, X), 4),
-        )
-    assert len(ours("topk").encode_sparse(X[:0])) == 0
-
-
-def test_unit_directions_keep_the_output_and_r_mag_is_not_scaled() -> None:
-    for activation in ("relu", "jumprelu", "gated", "batchtopk"):
-        dictionary = ours(activation)
-        folded = dictionary.unit_directions()
-        assert close(folded.reconstruct(X), dictionary.reconstruct(X))
-        assert torch.equal(folded.encode(X) > 0, dictionary.encode(X) > 0)
-
-
-def test_encoding_is_differentiable() -> None:
-    x = X.clone().requires_grad_()
-    ours("topk").encode(x).sum().backward()
-    assert x.grad is not None
-    active = (ours("topk").encode(X) > 0).float()
-    assert close(x.grad, active @ W["W_enc"].T)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"activation": "topk"}, "needs k"),
-        ({"activation": "jumprelu"}, "needs threshold"),
-        ({"activation": "tok"}, "did you mean topk"),
-        ({"activation": "topk", "k": FEATURES + 1}, "there are 40 features"),
-        ({"b_enc": torch.zeros(3)}, r"b_enc is \(3,\)"),
-        ({"W_dec": torch.full((FEATURES, UNITS), float("nan"))}, "W_dec holds NaN"),
-        ({"W_dec": torch.zeros(FEATURES, OUT), "b_dec": None}, "apply_b_dec_to_input"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(PatchclampError, match=message):
-        SparseDictionary("resid_post.2", **{**W, **changes})
-
-
-def test_activity_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(PatchclampError, match="12 units"):
-        ours("relu").encode(torch.zeros(2, 13))
-    with pytest.raises(PatchclampError, match="NaN"):
-        ours("relu").encode(torch.full((2, UNITS), float("nan")))
-
-
-def test_paths_without_a_dictionary_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PatchclampError, match="no such file"):
-        load_dictionary(tmp_path / "nowhere")
-    with pytest.raises(PatchclampError, match="holds no dictionary"):
-        load_dictionary(tmp_path)
-    with pytest.raises(PatchclampError, match="one of saelens"):
-        load_dictionary(tmp_path, layout="sealens")
-    with pytest.raises(PatchclampError, match="architecture 'temporal'"):
-        load_dictionary(saelens(tmp_path / "t", {"architecture": "temporal"}, W))
-    with pytest.raises(PatchclampError, match="give site="):
-        load_dictionary(saelens(tmp_path / "n", {"metadata": {}}, W))

@@ -161,7 +161,8 @@ def test_relative_norms_tell_shared_from_exclusive_features(crossed: CrosscoderD
     x, y, true, codes = sides()
     activity = crossed.join([x, 10 * y + 3])
     scaled = torch.cat(crossed.split(true)[:1] + [10 * crossed.split(true)[1]], 1)
-    found, _ = match(crossed.directions * crossed._scales(true), scaled * crossed._scales(true))
+    factors = torch.cat([torch.full((n,), f) for n, f in zip(crossed.widths, crossed.factors, strict=True)])
+    found, _ = match(crossed.directions * factors, scaled * factors)
     norms = crossed.relative_norms()[found]
     assert float(norms[24:32, 1].max()) < 0.05
     assert float(norms[32:, 1].min()) > 0.95

@@ -9,7 +9,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries import SparseDictionary
 from patchclamp.describe import lm_head
 from patchclamp.describe.lm_head import decode_directions
-from patchclamp.describe.search import extremes as _extremes
+from patchclamp.describe.search import extremes as extremes_module
 from patchclamp.describe.search.extremes import VocabularyRows, extremes
 from patchclamp.subjects import open_subject
 from tiny import tiny_model
@@ -22,7 +22,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("chunk", [None, 64, 100, 333])
 @pytest.mark.parametrize("buffer", [1 << 10, 1 << 26])
 def test_the_extremes_are_those_of_the_whole_product(monkeypatch, chunk, buffer):
-    monkeypatch.setattr(_extremes, "_BUFFER_BYTES", buffer)
+    monkeypatch.setattr(extremes_module, "BUFFER_BYTES", buffer)
     weights, unit = noise(333, 16), torch.nn.functional.normalize(noise(21, 16, seed=1))
     rows = VocabularyRows(weights, None, 0.0, chunk)
     centred = weights - weights.mean(0)

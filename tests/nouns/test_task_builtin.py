@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.tasks.builtin import CORRUPTIONS, TASKS, _build, load_task
-from patchclamp.nouns.tasks.builtin._countries import CAPITALS
-from patchclamp.nouns.tasks.builtin._words import BAD, GOOD, MEN, WOMEN
+from patchclamp.nouns.tasks.builtin import CORRUPTIONS, TASKS, construction, load_task
+from patchclamp.nouns.tasks.builtin.countries import CAPITALS
 from patchclamp.nouns.tasks.builtin.pronouns import TEMPLATES
+from patchclamp.nouns.tasks.builtin.word_lists import BAD, GOOD, MEN, WOMEN
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 from task_tokenizer import build, for_tasks
@@ -260,4 +260,4 @@ def test_a_third_country_is_a_third_one_and_an_empty_pool_is_refused(tokenizer):
     for item in task.items:
         assert f" {capital_of[item.meta['corrupted_country']]}" not in (*item.answers, *item.foils)
     with pytest.raises(PatchclampError, match="without fitting words"):
-        _build.rounds([], random.Random(0))
+        construction.rounds([], random.Random(0))

@@ -18,6 +18,7 @@ from record_subject import same_tree, texts, tiny_subject
 HERE = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_killed_at_ten_random_moments_the_store_is_bit_identical(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -46,6 +46,7 @@ def test_bystanders_move_items_and_not_the_mean():
     assert float(values.mean()) > 0 and 1.2 < float(values.std() / values.mean()) < 1.8
 
 
+@pytest.mark.slow
 def test_a_study_without_effect_claims_none():
     found = null_rate(2 * RUNS, seed=0)
     assert found.runs >= 2 * RUNS - 1 and found.tests == 9 * found.runs
@@ -54,11 +55,13 @@ def test_a_study_without_effect_claims_none():
     assert found.holds
 
 
+@pytest.mark.slow
 def test_selecting_and_verifying_on_the_same_items_claims_too_much():
     found = null_rate(RUNS, seed=1000, claims=partial(null_claims, held_out=False))
     assert found.claimed >= 2 and found.rate > 0.2, str(found)
 
 
+@pytest.mark.slow
 def test_without_the_floor_every_small_set_would_be_enough(monkeypatch):
     """Blocks are not needed: with all heads ablated everything is left, so no head is what keeps it."""
     monkeypatch.setattr(findings, "suffices", lambda share: share.low >= 0.5)
@@ -66,6 +69,7 @@ def test_without_the_floor_every_small_set_would_be_enough(monkeypatch):
     assert found.by_kind.get("sufficiency head", 0) >= 2
 
 
+@pytest.mark.slow
 def test_without_random_sets_heads_that_are_all_alike_would_be_claimed(monkeypatch):
     calm = partial(null_claims, alike=True, noise=0.2)
     assert null_rate(4, seed=0, claims=calm).by_kind.get("necessity head", 0) <= 1

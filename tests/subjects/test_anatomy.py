@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,68 +12,29 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
 import tiny
-from hooks import hook_counts
+from anatomy import (
+    EVERY,
+    LANGUAGE,
+    bare_logits,
+    batch_of,
+    close,
+    layers_of,
+    linear,
+    plain_sites,
+    recorded,
+    subject_of,
+    texts,
+    writable,
+)
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Site
-from patchclamp.subjects import Batch, Edit, LanguageModel, TensorTask, VisionModel
-from patchclamp.subjects.clamp.reference import Reference
-from patchclamp.subjects.clamp.trial import run_trial
+from patchclamp.subjects import Batch, Edit, LanguageModel, VisionModel
 from patchclamp.subjects.families.anatomy import POINTS, TABLE, families, module_at, row_for, weight_in_out
 
 torch.set_num_threads(1)
-LENGTHS = (9, 4, 7)
-EVERY = sorted(tiny.ALL)
-LANGUAGE = sorted(tiny.LANGUAGE)
-
-
-@cache
-def subject_of(name: str) -> Any:
-    model = tiny.tiny_model(name)
-    return VisionModel(model, name) if name in tiny.VISION else LanguageModel(model, name=name)
-
-
-def texts(lengths: tuple[int, ...] = LENGTHS, seed: int = 1) -> list[list[int]]:
-    draw = torch.Generator().manual_seed(seed)
-    return [torch.randint(6, tiny.VOCAB, (n,), generator=draw).tolist() for n in lengths]
-
-
-def batch_of(name: str, lengths: tuple[int, ...] = LENGTHS) -> Batch:
-    subject = subject_of(name)
-    if name in tiny.VISION:
-        return subject.batch(torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
-    return subject.batch(texts(lengths))
-
-
-def plain_sites(subject: Any) -> list[Site]:
-    return [site for site in subject.known_sites() if site.point != "attn_probs"]
-
-
-@cache
-def recorded(name: str) -> dict[str, Tensor]:
-    subject = subject_of(name)
-    run = subject.run(batch_of(name), read=plain_sites(subject), logits="all")
-    return {str(site): value for site, value in run.activity.items()} | {"out": run.logits}
-
-
-def close(got: Tensor, want: Tensor, tolerance: float = 1e-5) -> None:
-    assert got.shape == want.shape
-    error = (got - want).norm() / want.norm()
-    assert error < tolerance, f"relative error {error:.2e}"
-
-
-def layers_of(subject: Any) -> list[tuple[int, nn.Module, Any]]:
-    return [(i, layer, subject.row_at(i)) for i, layer in enumerate(subject.layers)]
-
-
-def linear(module: nn.Module, x: Tensor) -> Tensor:
-    y = x @ weight_in_out(module)
-    return y if module.bias is None else y + module.bias
 
 
 # ---- arithmetic
-
-
 @pytest.mark.parametrize("name", EVERY)
 def test_stream_adds_up(name: str) -> None:
     subject, seen = subject_of(name), recorded(name)
@@ -201,8 +161,6 @@ def _values(subject: Any, i: int, batch: Batch) -> Tensor | None:
 
 
 # ---- against tools of others
-
-
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_transformers_own_hidden_states(name: str) -> None:
     subject, seen = subject_of(name), recorded(name)
@@ -245,17 +203,6 @@ def test_recorded_equals_hand_written_hooks_bit_for_bit(name: str) -> None:
         assert torch.equal(value.reshape(seen[site].shape), seen[site]), site
 
 
-# ---- recording changes nothing; padding changes nothing
-
-
-def bare_logits(name: str, batch: Batch) -> Tensor:
-    subject = subject_of(name)
-    # GPT-J rounds otherwise when it keeps a cache, and the engine keeps none
-    inputs = dict(batch.tensors) if name in tiny.VISION else {"input_ids": batch.tokens, "use_cache": False}
-    with torch.no_grad():
-        return subject.model(**inputs).logits
-
-
 @pytest.mark.parametrize("name", EVERY)
 def test_recording_changes_no_output_bit(name: str) -> None:
     subject, batch = subject_of(name), batch_of(name, (8, 8, 8))
@@ -265,10 +212,6 @@ def test_recording_changes_no_output_bit(name: str) -> None:
     assert all(torch.isfinite(value).all() for value in run.activity.values())
     for edit in (Edit(site, lambda t, b: t.clone()) for site in writable(subject)):
         assert torch.equal(subject.run(batch, write=[edit], logits="all").logits, want), edit.site
-
-
-def writable(subject: Any) -> list[Site]:
-    return [site for site in plain_sites(subject) if site.point not in ("router", "logits")]
 
 
 def left_padded(sequences: list[list[int]]) -> Batch:
@@ -303,188 +246,7 @@ def test_padding_agrees_with_the_model_under_its_own_mask(name: str) -> None:
     close(recorded(name)["out"][batch.mask], want[batch.mask])
 
 
-# ---- writing
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_no_write_is_lost(name: str) -> None:
-    """A write is what a later read of the same site sees, and it reaches the output."""
-    subject, batch = subject_of(name), batch_of(name)
-    base = recorded(name)
-    for site in writable(subject):
-        new = base[str(site)].roll(1, -1) * 1.5  # not a shift and a scale, which a norm would undo
-        kept = new.clone()
-        run = subject.run(batch, read=[site], write=[Edit(site, lambda t, b, v=new: v)], logits="all")
-        assert torch.equal(new, kept), f"{site}: the caller's own tensor was changed"
-        close(run.activity[site], new, 1e-6)
-        assert not torch.allclose(run.logits, base["out"], atol=1e-4), f"{site}: the write had no effect"
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_written_stream_carries_on(name: str) -> None:
-    """Writing resid_mid moves both the norm's input and the skip path."""
-    subject, batch = subject_of(name), batch_of(name)
-    for i, layer, row in layers_of(subject):
-        if row.parallel:
-            with pytest.raises(PatchclampError, match="same stream"):
-                subject.resolve(f"resid_mid.{i}")
-            continue
-        middle, added, after = (Site(p, i) for p in ("resid_mid", "mlp_out_post", "resid_post"))
-        edit = Edit(middle, lambda t, b: -0.5 * t)
-        seen = subject.run(batch, read=[middle, added, after], write=[edit]).activity
-        want = seen[middle] + seen[added]
-        close(module_at(layer, row.norms[1])(want) if row.post_norm else want, seen[after])
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_zeroed_head_equals_zeroed_slice_by_hand(name: str) -> None:
-    subject, batch = subject_of(name), batch_of(name)
-    layer, head = 1, 2
-    site = Site("head", layer)
-
-    def silence(z: Tensor, batch: Batch) -> Tensor:
-        keep = torch.ones(z.shape[2], 1)
-        keep[head] = 0
-        return z * keep
-
-    ours = subject.run(batch, write=[Edit(site, silence)], logits="all").logits
-    size = recorded(name)[str(site)].shape[-1]
-
-    def by_hand(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        z = args[0].clone()
-        z[..., head * size : (head + 1) * size] = 0
-        return (z, *args[1:])
-
-    proj = module_at(subject.layers[layer], subject.row.head_proj)
-    handle = proj.register_forward_pre_hook(by_hand)
-    want = subject.run(batch, logits="all").logits
-    handle.remove()
-    assert torch.equal(ours, want)
-    assert not torch.allclose(ours, recorded(name)["out"], atol=1e-4)
-
-
-def test_order_of_the_list_of_edits_decides_nothing() -> None:
-    subject, batch = subject_of("llama"), batch_of("llama")
-    edits = [
-        Edit(Site(p, 1), lambda t, b, k=k: k * t) for k, p in ((2, "resid_mid"), (3, "resid_pre"), (5, "z"))
-    ]
-    forth = subject.run(batch, write=edits, read=[Site("resid_mid", 1)], logits="all")
-    back = subject.run(batch, write=edits[::-1], read=[Site("resid_mid", 1)], logits="all")
-    assert torch.equal(forth.logits, back.logits)
-    seen = subject.run(batch, write=edits[1:], read=[Site("resid_mid", 1)]).activity
-    close(forth.activity[Site("resid_mid", 1)], 2 * seen[Site("resid_mid", 1)])
-
-
-@pytest.mark.parametrize("name", LANGUAGE)
-def test_unembedding(name: str) -> None:
-    """logits = norm-without-gain(stream) * gain @ W_U (+ bias), up to the final cap."""
-    subject, seen = subject_of(name), recorded(name)
-    if name == "bert":
-        with pytest.raises(PatchclampError, match="not linear"):
-            subject.unembed()
-        return
-    weight, gain = subject.unembed()
-    stream = seen[f"resid_post.{subject.n_layers - 1}"]
-    if gain is not None:
-        norm = module_at(subject.model, subject.row.fixed["final_norm"].module)
-        centred = stream - stream.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else stream
-        eps = next(getattr(norm, key) for key in ("eps", "variance_epsilon") if hasattr(norm, key))
-        stream = centred / (centred.pow(2).mean(-1, keepdim=True) + eps).sqrt() * gain
-        stream = stream if getattr(norm, "bias", None) is None else stream + norm.bias
-    bias = subject.model.get_output_embeddings().bias
-    logits = stream @ weight.T
-    close(logits if bias is None else logits + bias, seen["logits"])
-
-
-@pytest.mark.parametrize("name", ["llama", "mixtral", "bert", "vit"])
-def test_write_that_would_do_nothing_is_refused(name: str) -> None:
-    subject = subject_of(name)
-    point = "router.0" if name == "mixtral" else "attn_probs.0"
-    (site,) = subject.resolve(point)
-    with pytest.raises(PatchclampError, match="would do nothing"):
-        subject.run(batch_of(name), write=[Edit(site, lambda t, b: t * 0)], logits="all")
-
-
-# ---- stopping and cleaning up
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_pass_stops_after_the_last_site(name: str) -> None:
-    subject, batch = subject_of(name), batch_of(name)
-    calls: list[Any] = []
-    handles = [layer.register_forward_pre_hook(lambda m, a: calls.append(m)) for layer in subject.layers]
-    heads = [module_at(subject.model, path) for path in subject.row.head_path]
-    handles += [head.register_forward_pre_hook(lambda m, a: calls.append(m)) for head in heads if head]
-    # OPT and Gemma 3 with images see their embeddings at the door of the first block
-    door = int(subject.row.fixed["embeddings"].module.endswith("layers.0"))
-    for address, wanted in (("embeddings", door), ("resid_pre.1", 2), ("mlp_out.1", 2), ("resid_post.0", 1)):
-        calls.clear()
-        subject.run(batch, read=subject.resolve(address))
-        assert len(calls) == wanted, address
-    calls.clear()
-    subject.run(batch, read=subject.resolve(f"resid_post.{subject.n_layers - 1}"))
-    assert len(calls) == subject.n_layers, "the head ran"
-    for handle in handles:
-        handle.remove()
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_everything_is_restored_after_an_exception(name: str) -> None:
-    subject, batch = subject_of(name), batch_of(name)
-    flags = [p.requires_grad for p in subject.model.parameters()]
-    attention = subject.model.config._attn_implementation
-
-    hooked = hook_counts(subject.model)  # transformers leaves some of its own
-
-    def fail(tensor: Tensor) -> None:
-        raise KeyError("from the reader")
-
-    for point in ("mlp_out", "attn_probs"):
-        with pytest.raises(KeyError, match="from the reader"):
-            subject.run(batch, read={Site(point, 1): fail}, grad=True)
-    assert hook_counts(subject.model) == hooked
-    assert not any("forward" in module.__dict__ for module in subject.model.modules())
-    assert [p.requires_grad for p in subject.model.parameters()] == flags
-    assert subject.model.config._attn_implementation == attention
-    assert torch.equal(subject.run(batch, logits="all").logits, recorded(name)["out"])
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_resumed_pass_gives_the_same_bits(name: str) -> None:
-    subject, batch = subject_of(name), batch_of(name)
-    run = subject.run(batch, logits="all", start=(2, recorded(name)["resid_pre.2"]))
-    assert torch.equal(run.logits, recorded(name)["out"])
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_logits_are_read_at_every_position_whatever_is_asked_for(name: str) -> None:
-    subject, batch = subject_of(name), batch_of(name)
-    if "logits" in subject.row.fixed:
-        for logits in (None, "last"):
-            seen = subject.run(batch, read=[Site("logits")], logits=logits).activity[Site("logits")]
-            assert torch.equal(seen, recorded(name)["logits"])
-
-
-def test_positions_of_a_vision_model_are_its_patches() -> None:
-    subject, batch = subject_of("vit"), batch_of("vit")
-    assert batch.mask.shape == subject.content_mask(batch).shape == recorded("vit")["resid_post.0"].shape[:2]
-    task = TensorTask("class", batch.tensors["pixel_values"], None, lambda out: out[:, 0])
-    for where in (0, 3, -1):
-        edit = Edit(
-            Site("mlp_act", 1), lambda a, b, where=where: a.index_fill(1, torch.tensor([where % 17]), 0.0)
-        )
-        want = subject.run(batch, write=[edit], logits="all").logits[:, 0]
-        trial = run_trial(subject, task, [[Intervention("mlp_act.1", "zero", where)]])
-        assert trial.changed[0] == pytest.approx(want.numpy(), abs=1e-6)
-    site = Site("mlp_act", 1)
-    size = recorded("vit")[str(site)].abs().mean((0, 1)).double() * subject.output_norms(site)
-    assert torch.allclose(Reference(subject, task).activity([site])[site], size.double(), rtol=1e-5)
-    assert run_trial(subject, task, [[Intervention("logits[0]", "zero")]]).changed.tolist() == [[0.0, 0.0]]
-
-
 # ---- the table
-
-
 def test_table_is_whole() -> None:
     used = {row_for(tiny.tiny_model(name)).family for name in EVERY}
     assert used == set(families())

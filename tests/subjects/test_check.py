@@ -118,7 +118,7 @@ def test_wrong_order_of_heads_is_caught() -> None:
     def interleaved(z: Tensor) -> Tensor:  # d_head and heads exchanged
         return z.unflatten(-1, (z.shape[-1] // subject.n_heads, subject.n_heads)).transpose(-1, -2)
 
-    subject._split_heads = interleaved
+    subject.split_heads = interleaved
     assert "heads sum" in failures(subject, fast=True)
 
 

@@ -93,11 +93,11 @@ def test_gradients_are_inverted_and_gradient_times_difference_is_right() -> None
 
 
 def test_training_is_the_same_for_the_same_seed() -> None:
-    from patchclamp.truth.controls_inversion import _inverted
+    from patchclamp.truth.controls_inversion import inversion_network
 
-    first, facts = _inverted(0)
-    _inverted.cache_clear()
-    second, again = _inverted(0)
+    first, facts = inversion_network(0)
+    inversion_network.cache_clear()
+    second, again = inversion_network(0)
     assert facts == again
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 

@@ -19,7 +19,7 @@ from patchclamp.truth.populations_wired import (
     roll_trials,
 )
 
-NAMES = [entry.name for entry in populations._ENTRIES]
+NAMES = [entry.name for entry in populations.ENTRIES]
 
 
 def values(system: Population, site: str = "neurons") -> np.ndarray:

@@ -12,9 +12,9 @@ from patchclamp.attribute import activation_patching
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.subjects.clamp.edits import compile_interventions
-from patchclamp.truth import _weights, modular, strict, strict_entries, strict_facts, training
-from patchclamp.truth._weights import FOLDER, load_weights, read_index, rounded, save_weights
+from patchclamp.truth import modular, strict, strict_entries, strict_facts, training, weight_files
 from patchclamp.truth.base import TRUTHS, Circuit, Planted, load_truth
+from patchclamp.truth.weight_files import FOLDER, load_weights, read_index, rounded, save_weights
 
 STORED = sorted(read_index())
 
@@ -83,7 +83,7 @@ def test_other_bytes_than_those_measured_are_refused(tmp_path):
     with pytest.raises(PatchclampError, match="not there"):
         load_weights("toy", 1, tmp_path)
     with pytest.raises(PatchclampError, match="no weights are stored"):
-        _weights.stored_seed("toyy", 0, tmp_path)
+        weight_files.stored_seed("toyy", 0, tmp_path)
     with pytest.raises(PatchclampError, match="did you mean strict-iit"):
         training.train("strict-iitt")
 

@@ -133,11 +133,12 @@ class Transformer(Subject):
             raise PatchclampError(
                 f"{site}: this block of {self.row.family} has none; it has {', '.join(here)}"
             )
-        views = (self._split_heads, _merge_heads) if site.point == "head" else (_same, _same_as)
+        views = (self.split_heads, _merge_heads) if site.point == "head" else (_same, _same_as)
         flat, inplace = site.point in row.flat, site.point in row.inplace
         return Place(module, tap.io, tap.index, views[0], views[1], flat, inplace)
 
-    def _split_heads(self, z: Tensor) -> Tensor:
+    def split_heads(self, z: Tensor) -> Tensor:
+        """The input of the output projection, cut into heads: (..., heads x d_head) to (..., head, d_head)."""
         return z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
 
     # ---- passes

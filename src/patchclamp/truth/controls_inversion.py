@@ -61,7 +61,8 @@ def gradient_size(net: nn.Module, x: Float[Tensor, "item d"]) -> Float[Tensor, "
 
 
 @lru_cache(maxsize=8)
-def _inverted(seed: int) -> tuple[OneHidden, dict[str, float]]:
+def inversion_network(seed: int) -> tuple[OneHidden, dict[str, float]]:
+    """The trained network of `feature_inversion`, and how often its gradients rank the signal first and last."""
     draw = torch.Generator().manual_seed(seed)
     net = OneHidden(DIMENSIONS, WIDTH, draw)
     j = torch.randint(DIMENSIONS, (POINTS,), generator=draw)
@@ -105,7 +106,7 @@ def feature_inversion(seed: int = 0) -> Circuit:
     >>> circuit.data["accuracy"], circuit.data["gradient_top"], circuit.data["gradient_bottom"] > 0.3
     (1.0, 0.0, True)
     """
-    net, facts = _inverted(seed)
+    net, facts = inversion_network(seed)
     signal = seed % DIMENSIONS
     y = torch.tensor([1.0, -1.0]).repeat(4)
     clean = y[:, None] * torch.eye(DIMENSIONS)[signal]

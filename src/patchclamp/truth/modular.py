@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchclamp.truth._weights import seeded_normal
+from patchclamp.truth.weight_files import seeded_normal
 
 WIDTH, HEADS, HIDDEN = 64, 4, 256
 Array = NDArray[np.float64]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth._weights import load_weights, rounded, stored_seed
 from patchclamp.truth.base import Circuit, Truth, register
 from patchclamp.truth.modular import (
     RECIPES,
@@ -20,6 +19,7 @@ from patchclamp.truth.modular import (
     one_hot,
     pairs_and_sums,
 )
+from patchclamp.truth.weight_files import load_weights, rounded, stored_seed
 
 SITE = "waves.out"
 ITEMS = 48

@@ -18,7 +18,7 @@ from patchclamp.truth.populations_coded import (
 )
 from patchclamp.truth.populations_wired import coupled, integrate_and_fire, switching
 
-_ENTRIES = (
+ENTRIES = (
     Truth(
         "coupled",
         "population",
@@ -145,5 +145,5 @@ _ENTRIES = (
         control=True,
     ),
 )
-for _entry in _ENTRIES:
+for _entry in ENTRIES:
     register(_entry)

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from patchclamp.truth._weights import seeded_normal
+from patchclamp.truth.weight_files import seeded_normal
 
 WIDTH, LAYERS, UNITS, HIDDEN, MODULUS = 48, 2, 4, 32, 5
 V_UNIT, Y_UNIT = (0, 1), (1, 2)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth._weights import load_weights, rounded, stored_seed
 from patchclamp.truth.base import Circuit, Truth, register
 from patchclamp.truth.strict import (
     ALIGNED,
@@ -24,6 +23,7 @@ from patchclamp.truth.strict import (
     variable,
 )
 from patchclamp.truth.strict_facts import interchange_facts, log_odds
+from patchclamp.truth.weight_files import load_weights, rounded, stored_seed
 
 SITES = tuple(f"{name}.out" for name in NAMES)
 EDGES = (

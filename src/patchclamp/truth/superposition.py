@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth._weights import load_weights, seeded_normal, stored_seed
 from patchclamp.truth.base import Circuit, Planted, Truth, register
+from patchclamp.truth.weight_files import load_weights, seeded_normal, stored_seed
 
 
 @dataclass(frozen=True)

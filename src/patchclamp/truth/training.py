@@ -20,7 +20,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.truth import modular, strict, strict_facts, superposition
-from patchclamp.truth._weights import FOLDER, rounded, save_weights
+from patchclamp.truth.weight_files import FOLDER, rounded, save_weights
 
 Weights = Mapping[str, Tensor]
 

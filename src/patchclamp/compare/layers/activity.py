@@ -57,7 +57,7 @@ def activities(
     for group in _groups(list(sites), {site: 4.0 * n * kept[site] for site in sites}, memory):
         out = {site: np.empty((n, kept[site]), np.float32) for site in group}
         sketches = {
-            site: _Sketch(widths[site], kept[site], seed) for site in group if kept[site] < widths[site]
+            site: Sketch(widths[site], kept[site], seed) for site in group if kept[site] < widths[site]
         }
         for rows, batch in _batches(subject, stimuli, batch_size):
             mask = subject.content_mask(batch)  # type: ignore[attr-defined]
@@ -158,7 +158,7 @@ def _groups(sites: list[Site], sizes: dict[Site, float], memory: float) -> Itera
         yield group
 
 
-class _Sketch:
+class Sketch:
     """Random projection by signed sums of random groups of features; inner products are kept on average.
 
     E <Sx, Sy> = <x, y> with variance (|x|^2 |y|^2 + <x, y>^2) / width. Holds two numbers a feature (Charikar et

@@ -186,7 +186,7 @@ class CKAScorer(Scorer):
         values, found = [], []
         for gram in self.grams:
             value = float(cka_of_hsic(hsic_unbiased(torch.from_numpy(np.stack([own, gram]))).numpy())[0, 1])
-            without = _leave_one_out(own, gram)
+            without = leave_one_out(own, gram)
             influence = (n - 1) * (value - without)
             counts = self.draws.counts() if self.draws.n_boot else np.zeros((0, n))
             values.append(value)
@@ -207,7 +207,7 @@ class CKAScorer(Scorer):
         return float(np.mean(found)), 1.0
 
 
-def _leave_one_out(k: Matrix, m: Matrix) -> Matrix:
+def leave_one_out(k: Matrix, m: Matrix) -> Matrix:
     """Debiased alignment without each sample in turn, from sums over whole matrices."""
     n = len(k) - 1
 

@@ -100,7 +100,7 @@ def cd_nod(
     step = -(-len(units.values) // max_samples)
     names = (*units.names, CONTEXT)
     marks = _run(units.values[::step], when[::step], alpha, test)
-    weights = _weights(marks)
+    weights = edge_weights(marks)
     found = None
     if null is not None:
         rng = np.random.default_rng([seed, 6501])
@@ -129,7 +129,7 @@ def cd_nod(
         "alpha": alpha,
         "step": step,
         "samples": len(units.values[::step]),
-        "kinds": _kinds(marks, names),
+        "kinds": edge_kinds(marks, names),
         "seed": seed,
     }
     table = _table(units, weights[:-1, -1] > 0)
@@ -178,7 +178,8 @@ def _run(x: Array, when: Array, alpha: float, test: str) -> NDArray[np.int64]:
     return marks
 
 
-def _weights(marks: NDArray[np.int64]) -> Array:
+def edge_weights(marks: NDArray[np.int64]) -> Array:
+    """1 for an arrow from row to column, 0.5 both ways where the direction is open; NaN into the context."""
     arrow = (marks == 1) & (marks.T == -1)
     either = (marks != 0) & (marks == marks.T)
     out = arrow + 0.5 * either
@@ -190,13 +191,14 @@ def _surrogate(
     units: Series, when: Array, step: int, alpha: float, test: str, rng: np.random.Generator
 ) -> Array:
     rolled = circular_shift(units, rng).values[::step]
-    out = _weights(_run(rolled, when[::step], alpha, test))
-    apart = _weights(_run(units.values[::step], rng.permutation(when[::step]), alpha, test))
+    out = edge_weights(_run(rolled, when[::step], alpha, test))
+    apart = edge_weights(_run(units.values[::step], rng.permutation(when[::step]), alpha, test))
     out[:, -1], out[-1] = apart[:, -1], apart[-1]
     return out
 
 
-def _kinds(marks: NDArray[np.int64], names: Sequence[str]) -> pd.DataFrame:
+def edge_kinds(marks: NDArray[np.int64], names: Sequence[str]) -> pd.DataFrame:
+    """Source, target and kind (directed, undirected, bidirected) of every edge in causal-learn's matrix."""
     rows = []
     for i in range(len(marks)):
         for j in range(len(marks)):

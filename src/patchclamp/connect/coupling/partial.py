@@ -129,12 +129,12 @@ def compositional_partial_correlation(
     units = series(data, groups, what="compositional_partial_correlation")
     if units.n_units < 3:
         raise PatchclampError("compositional_partial_correlation: two shares are one number; from 3 parts on")
-    shares, floor = _closed(units, zeros)
+    shares, floor = closed_shares(units, zeros)
     logs = units.with_values(np.log(shares))
     chosen = shrink(logs) if shrinkage is None else shrinkage
 
     def measure(one: Series) -> Array:
-        return _compositional(one, chosen)
+        return partial_of_logs(one, chosen)
 
     weights = measure(logs)
     found = make_null(
@@ -186,7 +186,8 @@ def _from_precision(k: Array) -> Array:
     return out
 
 
-def _compositional(logs: Series, shrinkage: float) -> Array:
+def partial_of_logs(logs: Series, shrinkage: float) -> Array:
+    """Partial correlations (unit, unit) of the centred log ratios."""
     x = logs.centred().values
     covariance = x.T @ x / len(x)
     covariance = (1 - shrinkage) * covariance + shrinkage * np.diag(np.diag(covariance))
@@ -195,7 +196,8 @@ def _compositional(logs: Series, shrinkage: float) -> Array:
     return _from_precision(np.asarray(k, np.float64))
 
 
-def _closed(units: Series, zeros: float | None) -> tuple[Array, float]:
+def closed_shares(units: Series, zeros: float | None) -> tuple[Array, float]:
+    """Shares (sample, unit) that sum to one and hold no zero, and what replaced the zeros."""
     x = units.values
     if (x < 0).any():
         row, unit = (int(i) for i in np.argwhere(x < 0)[0])

@@ -285,7 +285,7 @@ def _states(
     """Path and transition; where `count` is None, the number of states that beats one state by more than on `fakes`."""
     tried = {}
     for n in [count] if count else range(1, most + 1):
-        fits = [_fit_states(x, segments, n, stay, [seed, 6403, n, k]) for k in range(1 if n == 1 else 3)]
+        fits = [fit_states(x, segments, n, stay, [seed, 6403, n, k]) for k in range(1 if n == 1 else 3)]
         likelihood, path, transition = max(fits, key=lambda fit: fit[0])
         tried[n] = _criterion(likelihood, n, x), path, transition
     chosen = min(tried, key=lambda n: tried[n][0])
@@ -302,7 +302,7 @@ def _states(
 
 def _gain(x: Array, segments: Sequence[slice], n: int, stay: float, seed: int) -> float:
     """By how much `n` states beat one, by one short fit each."""
-    one, more = (_fit_states(x, segments, k, stay, [seed, 6405, k], 25)[0] for k in (1, n))
+    one, more = (fit_states(x, segments, k, stay, [seed, 6405, k], 25)[0] for k in (1, n))
     return _criterion(one, 1, x) - _criterion(more, n, x)
 
 
@@ -312,7 +312,7 @@ def _criterion(likelihood: float, n: int, x: Array) -> float:
     return float(-2 * likelihood + free * np.log(len(x)))
 
 
-def _fit_states(
+def fit_states(
     x: Array, segments: Sequence[slice], n: int, stay: float, seed: Sequence[int], steps: int = 50
 ) -> tuple[float, NDArray[np.int64], Array]:
     """Expectation-maximisation of a Gaussian hidden Markov model with diagonal variances."""
@@ -378,6 +378,6 @@ def _state_similarity(
     total = np.zeros((len(x[::step]), len(x[::step])))
     count = 1 if n == 1 else min(runs, 8)
     for k in range(count):
-        path = _fit_states(x, segments, n, stay, [seed, 6404, k])[1][::step]
+        path = fit_states(x, segments, n, stay, [seed, 6404, k])[1][::step]
         total += path[:, None] == path
     return total / count, step

@@ -95,7 +95,7 @@ def dynamic_connectome(
     )
     _rename(tensor, names, animals)
     fit: dict[str, Any] = {"tolerance": tolerance, "seed": seed}
-    ranks = _ranks(tensor, rank, max_rank, least_gain, null, restarts, fit)
+    ranks = errors_by_rank(tensor, rank, max_rank, least_gain, null, restarts, fit)
     chosen = rank or int(ranks["rank"][ranks["kept"]].max())
     factors = tensor_factorisation(tensor, chosen, restarts=restarts, **fit)
     draws = [_draw(tensor, chosen, null, [seed, 6301, k], fit) for k in range(null_samples)]
@@ -137,7 +137,7 @@ def _rename(tensor: Affinities, names: Sequence[str] | None, animals: Sequence[s
             setattr(tensor, what, tuple(given))
 
 
-def _ranks(
+def errors_by_rank(
     tensor: Affinities,
     rank: int | None,
     max_rank: int,

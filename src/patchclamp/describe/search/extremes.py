@@ -19,7 +19,7 @@ __all__ = ["Best", "Block", "VocabularyRows", "extremes"]
 
 GROUP = 64
 _ROWS_BYTES = 1 << 28
-_BUFFER_BYTES = 1 << 26
+BUFFER_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def extremes(unit: Float[Tensor, "n d_model"], rows: VocabularyRows, k: int) -> 
     parts: dict[str, list[Best]] = {"promotes": [], "suppresses": []}
     for block in rows.blocks():
         whole = -(-len(block.ids) // GROUP) * GROUP
-        step = max(1, min(len(unit), _BUFFER_BYTES // (4 * whole)))
+        step = max(1, min(len(unit), BUFFER_BYTES // (4 * whole)))
         buffer = torch.empty(step, whole, device=unit.device)
         found: dict[str, list[Best]] = {"promotes": [], "suppresses": []}
         for start in range(0, len(unit), step):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -35,19 +35,19 @@ def agreement(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
     corruption
         One of `CORRUPTIONS`; ``"subject_number"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "agreement")
+    kind = construction.choose(corruption, CORRUPTIONS, "agreement")
     words = Words(tokenizer, "agreement")
-    one = set(words.single([noun for pair in _words.NOUNS for noun in pair], "forms of nouns", 24))
-    whole = [pair for pair in _words.NOUNS if set(pair) <= one]
+    one = set(words.single([noun for pair in word_lists.NOUNS for noun in pair], "forms of nouns", 24))
+    whole = [pair for pair in word_lists.NOUNS if set(pair) <= one]
     words.need(len(whole), 12, "nouns are one token in both numbers")
-    nouns = _build.pools(whole, "agreement", seed)
+    nouns = construction.pools(whole, "agreement", seed)
     prepositions = words.single(PREPOSITIONS, "prepositions", 2)
     forms = words.counts(form for verb in VERBS for form in verb)
     verbs = [verb for verb in VERBS if all(forms[form] == 1 for form in verb)]
     words.need(len(verbs), 1, "verbs are one token in both numbers")
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        pair = _build.rounds(_build.pairs(nouns[split]), rng)
+        pair = construction.rounds(construction.pairs(nouns[split]), rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             number, near = index % 2, (index + index // 2) % 2
@@ -55,7 +55,7 @@ def agreement(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "agreement",
         n,
         seed,
@@ -94,4 +94,4 @@ def _item(
 
 def _text(subject: str, preposition: str, attractor: str) -> tuple[str, dict[str, tuple[int, int]]]:
     slots = {"subject": subject, "preposition": preposition, "attractor": attractor}
-    return _build.fill(FRAME, slots)
+    return construction.fill(FRAME, slots)

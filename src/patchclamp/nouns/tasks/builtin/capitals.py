@@ -6,9 +6,9 @@ import random
 from collections import Counter
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
-from patchclamp.nouns.tasks.builtin._countries import CAPITALS
+from patchclamp.nouns.tasks.builtin import construction
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
+from patchclamp.nouns.tasks.builtin.countries import CAPITALS
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -38,15 +38,15 @@ def capitals(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
     corruption
         One of `CORRUPTIONS`; ``"other_country"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "capitals")
+    kind = construction.choose(corruption, CORRUPTIONS, "capitals")
     facts = _facts(Words(tokenizer, "capitals"))
-    dealt = _build.pools(facts, "capitals", seed)
+    dealt = construction.pools(facts, "capitals", seed)
 
     def prepare(split: str, rng: random.Random) -> Draw:
         sizes = Counter(fact[2] for fact in dealt[split])
         least = 3 if kind == "third_country" else 2  # countries whose names have as many tokens
-        own = [(a, b) for a, b in _build.pairs(dealt[split]) if a[2] == b[2] and sizes[a[2]] >= least]
-        pair = _build.rounds(own, rng)
+        own = [(a, b) for a, b in construction.pairs(dealt[split]) if a[2] == b[2] and sizes[a[2]] >= least]
+        pair = construction.rounds(own, rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             template = list(TEMPLATES)[index % len(TEMPLATES)]
@@ -56,7 +56,7 @@ def capitals(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "capitals",
         n,
         seed,
@@ -98,4 +98,4 @@ def _item(template: str, fact: Fact, foil: Fact, other: Fact) -> Item:
 
 
 def _text(template: str, country: str) -> tuple[str, dict[str, tuple[int, int]]]:
-    return _build.fill(TEMPLATES[template].replace("{again}", country), {"country": country})
+    return construction.fill(TEMPLATES[template].replace("{again}", country), {"country": country})

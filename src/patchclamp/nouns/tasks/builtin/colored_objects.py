@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -56,14 +56,14 @@ def colored_objects(
         ``"statement"``, or ``"question"``: two worked examples, "a blue pencil, ... What color is the pencil?"; the
         usual form, which models as small as SmolLM2-135M cannot do.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "colored_objects")
+    kind = construction.choose(corruption, CORRUPTIONS, "colored_objects")
     if form not in FORMS:
         raise PatchclampError(f"task colored_objects: no form {form!r}; it has {', '.join(FORMS)}")
     templates = FORMS[form]
     words = Words(tokenizer, "colored_objects")
-    fresh = [thing for thing in _words.THINGS if f" {thing}" not in EXAMPLE]
-    things = _build.pools(words.single(fresh, "things", 12), "colored_objects", seed)
-    colors = words.single(_words.COLORS, "colors", 4)
+    fresh = [thing for thing in word_lists.THINGS if f" {thing}" not in EXAMPLE]
+    things = construction.pools(words.single(fresh, "things", 12), "colored_objects", seed)
+    colors = words.single(word_lists.COLORS, "colors", 4)
     places = words.single(PLACES, "places", 1)
 
     def prepare(split: str, rng: random.Random) -> Draw:
@@ -74,7 +74,7 @@ def colored_objects(
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "colored_objects",
         n,
         seed,
@@ -120,5 +120,5 @@ def _text(
     frame: str, place: str, things: list[str], colors: list[str], at: int, query: int
 ) -> tuple[str, dict[str, tuple[int, int]]]:
     slots = {f"o{i}": thing for i, thing in enumerate(things)} | {f"c{i}": c for i, c in enumerate(colors)}
-    text, spans = _build.fill(frame, slots | {"place": place, "query": things[query]})
+    text, spans = construction.fill(frame, slots | {"place": place, "query": things[query]})
     return text, {"color": spans[f"c{at}"], "object": spans[f"o{at}"], "query": spans["query"]}

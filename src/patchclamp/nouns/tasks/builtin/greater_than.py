@@ -10,8 +10,8 @@ import random
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.encode import plain_ids
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
@@ -45,7 +45,7 @@ def greater_than(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | 
     corruption
         One of `CORRUPTIONS`; ``"year_01"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "greater_than")
+    kind = construction.choose(corruption, CORRUPTIONS, "greater_than")
     words = Words(tokenizer, "greater_than")
     width = _digits(tokenizer)
     tails = {century: _tails(tokenizer, century, width) for century in _CENTURIES}
@@ -53,12 +53,12 @@ def greater_than(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | 
         c + tail for c, own in tails.items() for tail in own if 20 <= int(tail) <= 88 and tail[1] not in "09"
     ]
     words.need(len(years), 20, "years of the 12th to 18th century can be written")
-    nouns = _build.pools(words.single(_words.SPANS_OF_TIME, "nouns", 12), "greater_than", seed)
+    nouns = construction.pools(words.single(word_lists.SPANS_OF_TIME, "nouns", 12), "greater_than", seed)
     # Decades in turn, so that every digit is the beginning equally often.
     decades = sorted({year[2] for year in years})
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        noun = _build.rounds(nouns[split], rng)
+        noun = construction.rounds(nouns[split], rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             template = list(TEMPLATES)[index % len(TEMPLATES)]
@@ -68,7 +68,7 @@ def greater_than(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | 
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "greater_than",
         n,
         seed,
@@ -132,6 +132,6 @@ def _item(
 
 def _text(template: str, noun: str, century: str, tail: str) -> tuple[str, dict[str, tuple[int, int]]]:
     slots = {"noun": noun, "XX": century, "Y": tail[0], "Z": tail[1], "again": century}
-    text, spans = _build.fill(TEMPLATES[template], slots)
+    text, spans = construction.fill(TEMPLATES[template], slots)
     del spans["again"]  # its last token is the end
     return text, spans

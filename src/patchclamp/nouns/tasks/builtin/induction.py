@@ -6,8 +6,8 @@ import random
 import re
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -37,8 +37,8 @@ def induction(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
     corruption
         One of `CORRUPTIONS`; ``"other_words"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "induction")
-    words = _build.pools(_vocabulary(tokenizer, seed), "induction", seed)
+    kind = construction.choose(corruption, CORRUPTIONS, "induction")
+    words = construction.pools(_vocabulary(tokenizer, seed), "induction", seed)
 
     def prepare(split: str, rng: random.Random) -> Draw:
         def draw(index: int, rng: random.Random) -> Item:
@@ -46,7 +46,7 @@ def induction(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "induction",
         n,
         seed,
@@ -63,7 +63,7 @@ def _vocabulary(tokenizer: Any, seed: int) -> list[str]:
     known = sorted(tokenizer.get_vocab())
     marked = {token[1:] for token in known if token[:1] in _MARKS}
     found = sorted(word for word in marked or known if _WORD.fullmatch(word))
-    _build.generator("induction", "vocabulary", seed).shuffle(found)
+    construction.generator("induction", "vocabulary", seed).shuffle(found)
     return Words(tokenizer, "induction").single(found[:_POOL], "words of its vocabulary", 8 * _LENGTH)
 
 
@@ -94,6 +94,6 @@ def _item(pool: list[str], place: int, kind: str, rng: random.Random) -> Item:
 
 def _text(first: list[str], again: list[str], place: int) -> tuple[str, dict[str, tuple[int, int]]]:
     slots = {f"w{i}": word for i, word in enumerate(first)}
-    text, spans = _build.fill("List: " + " ".join("{" + slot + "}" for slot in slots), slots)
+    text, spans = construction.fill("List: " + " ".join("{" + slot + "}" for slot in slots), slots)
     roles = {"A1": spans[f"w{place - 1}"], "B1": spans[f"w{place}"]}
     return text + "".join(f" {word}" for word in again), roles

@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -44,14 +44,16 @@ def ioi(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = No
     corruption
         One of `CORRUPTIONS`; ``"abc"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "ioi")
+    kind = construction.choose(corruption, CORRUPTIONS, "ioi")
     words = Words(tokenizer, "ioi")
-    names = _build.pools(words.single((*_words.MEN, *_words.WOMEN), "first names", 24), "ioi", seed)
-    places = words.single(_words.PLACES, "places", 3)
-    gifts = words.single(_words.GIFTS, "gifts", 3)
+    names = construction.pools(
+        words.single((*word_lists.MEN, *word_lists.WOMEN), "first names", 24), "ioi", seed
+    )
+    places = words.single(word_lists.PLACES, "places", 3)
+    gifts = words.single(word_lists.GIFTS, "gifts", 3)
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        pair = _build.rounds(_build.pairs(names[split]), rng)
+        pair = construction.rounds(construction.pairs(names[split]), rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             template = list(TEMPLATES)[index // 2 % len(TEMPLATES)]
@@ -60,7 +62,7 @@ def ioi(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = No
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "ioi",
         n,
         seed,
@@ -108,7 +110,7 @@ def _text(
     template: str, order: str, io: str, first: str, second: str, scene: dict[str, str]
 ) -> tuple[str, dict[str, tuple[int, int]]]:
     slots = {"1": io, "2": first} if order == "ABBA" else {"1": first, "2": io}
-    text, spans = _build.fill(TEMPLATES[template], {**slots, **scene, "S2": second})
+    text, spans = construction.fill(TEMPLATES[template], {**slots, **scene, "S2": second})
     here = ("1", "2") if order == "ABBA" else ("2", "1")
     roles = {"IO": spans[here[0]], "S1": spans[here[1]], "S2": spans["S2"]}
-    return text, roles | {"S1+1": _build.next_word(text, roles["S1"])}
+    return text, roles | {"S1+1": construction.next_word(text, roles["S1"])}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -40,15 +40,15 @@ def mcqa(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = N
     corruption
         One of `CORRUPTIONS`; ``"answer_position"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "mcqa")
+    kind = construction.choose(corruption, CORRUPTIONS, "mcqa")
     words = Words(tokenizer, "mcqa")
-    fresh = [thing for thing in _words.THINGS if f" {thing}" not in EXAMPLE]
-    things = _build.pools(words.single(fresh, "things", 12), "mcqa", seed)
-    colors = words.single(_words.COLORS, "colors", 4)
+    fresh = [thing for thing in word_lists.THINGS if f" {thing}" not in EXAMPLE]
+    things = construction.pools(words.single(fresh, "things", 12), "mcqa", seed)
+    colors = words.single(word_lists.COLORS, "colors", 4)
     letters = words.single(LETTERS, "letters", 4)
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        thing = _build.rounds(things[split], rng)
+        thing = construction.rounds(things[split], rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             own = rng.sample([letter for letter in letters if letter not in "AB"], 2)
@@ -56,7 +56,7 @@ def mcqa(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = N
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "mcqa",
         n,
         seed,
@@ -102,4 +102,4 @@ def _text(
     slots |= {f"L{i}": letter for i, letter in enumerate(letters)} | {
         f"c{i}": c for i, c in enumerate(choices)
     }
-    return _build.fill(EXAMPLE + QUERY, slots)
+    return construction.fill(EXAMPLE + QUERY, slots)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -37,14 +37,14 @@ def pronouns(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
     corruption
         One of `CORRUPTIONS`; ``"other_gender"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "pronouns")
+    kind = construction.choose(corruption, CORRUPTIONS, "pronouns")
     words = Words(tokenizer, "pronouns")
-    men = _build.pools(words.single(_words.MEN, "men's names", 8), "pronouns", "men", seed)
-    women = _build.pools(words.single(_words.WOMEN, "women's names", 8), "pronouns", "women", seed)
+    men = construction.pools(words.single(word_lists.MEN, "men's names", 8), "pronouns", "men", seed)
+    women = construction.pools(words.single(word_lists.WOMEN, "women's names", 8), "pronouns", "women", seed)
     words.single(("he", "she"), "pronouns", 2)
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        he, she = _build.rounds(men[split], rng), _build.rounds(women[split], rng)
+        he, she = construction.rounds(men[split], rng), construction.rounds(women[split], rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             template = list(TEMPLATES)[index // 2 % len(TEMPLATES)]
@@ -52,7 +52,7 @@ def pronouns(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "pronouns",
         n,
         seed,
@@ -67,8 +67,8 @@ def pronouns(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
 def _item(template: str, man: str, woman: str, woman_first: int) -> Item:
     people = [(man, " he"), (woman, " she")]
     (name, answer), (other, foil) = reversed(people) if woman_first else people
-    clean, spans = _build.fill(TEMPLATES[template], {"name": name})
-    corrupted, corrupted_spans = _build.fill(TEMPLATES[template], {"name": other})
+    clean, spans = construction.fill(TEMPLATES[template], {"name": name})
+    corrupted, corrupted_spans = construction.fill(TEMPLATES[template], {"name": other})
     return Item(
         clean=clean,
         corrupted=corrupted,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from patchclamp.nouns.tasks.builtin import _build, _words
-from patchclamp.nouns.tasks.builtin._build import Draw, Words
+from patchclamp.nouns.tasks.builtin import construction, word_lists
+from patchclamp.nouns.tasks.builtin.construction import Draw, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -56,15 +56,15 @@ def sentiment(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
     corruption
         One of `CORRUPTIONS`; ``"valence"`` if None.
     """
-    kind = _build.choose(corruption, CORRUPTIONS, "sentiment")
+    kind = construction.choose(corruption, CORRUPTIONS, "sentiment")
     words = Words(tokenizer, "sentiment")
-    good = _build.pools(words.single(_words.GOOD, "good adjectives", 8), "sentiment", "good", seed)
-    bad = _build.pools(words.single(_words.BAD, "bad adjectives", 8), "sentiment", "bad", seed)
+    good = construction.pools(words.single(word_lists.GOOD, "good adjectives", 8), "sentiment", "good", seed)
+    bad = construction.pools(words.single(word_lists.BAD, "bad adjectives", 8), "sentiment", "bad", seed)
     things = words.single(THINGS, "things", 2)
     words.single(("positive", "negative"), "labels", 2)
 
     def prepare(split: str, rng: random.Random) -> Draw:
-        plus, minus = _build.rounds(good[split], rng), _build.rounds(bad[split], rng)
+        plus, minus = construction.rounds(good[split], rng), construction.rounds(bad[split], rng)
 
         def draw(index: int, rng: random.Random) -> Item:
             template = list(TEMPLATES)[index // 2 % len(TEMPLATES)]
@@ -72,7 +72,7 @@ def sentiment(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
 
         return draw
 
-    return _build.assemble(
+    return construction.assemble(
         "sentiment",
         n,
         seed,
@@ -88,8 +88,8 @@ def _item(template: str, thing: str, good: str, bad: str, negative: int) -> Item
     sides = [(good, " positive"), (bad, " negative")]
     (adjective, answer), (other, foil) = reversed(sides) if negative else sides
     text = EXAMPLE + TEMPLATES[template]
-    clean, spans = _build.fill(text, {"thing": thing, "adjective": adjective})
-    corrupted, corrupted_spans = _build.fill(text, {"thing": thing, "adjective": other})
+    clean, spans = construction.fill(text, {"thing": thing, "adjective": adjective})
+    corrupted, corrupted_spans = construction.fill(text, {"thing": thing, "adjective": other})
     return Item(
         clean=clean,
         corrupted=corrupted,
