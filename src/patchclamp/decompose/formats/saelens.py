@@ -110,6 +110,7 @@ def _read_ours(cfg: dict[str, Any], tensors: dict[str, Tensor], where: Where) ->
     if where.site is not None and where.target is None and ours["site"] == ours["target"]:
         target = site
     if ours["kind"] == SparseDictionary.kind:
+        tensors = {"b_enc": tensors["W_enc"].new_zeros(tensors["W_enc"].shape[1]), **tensors}
         if "threshold" in tensors and ours["scalar_threshold"]:
             tensors["threshold"] = tensors["threshold"].flatten()[0]
         if "W_skip" in tensors:
