@@ -127,7 +127,7 @@ def compare(name: str, a: Tensor, cap: float) -> list[dict[str, Any]]:
     rows = []
     for sparsity in (SPARSITY, None):
         began = time.process_time()
-        found = SNMF(k=K, sparsity=sparsity, held_out=0).fit(a)
+        found = SNMF(n_features=K, sparsity=sparsity, held_out=0).fit(a)
         seconds, loss = time.process_time() - began, found.meta["error"]
         winners = None if sparsity is None else math.ceil(sparsity * UNITS)
         what = "winner-take-all 1 %" if sparsity else "no winner-take-all"
@@ -173,7 +173,7 @@ def peak(path: Path) -> None:
 
     stored = Recording.open(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    SNMF(k=50, polish=1, held_out=0).fit(stored)
+    SNMF(n_features=50, polish=1, held_out=0).fit(stored)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 

@@ -51,7 +51,9 @@ def drawing() -> str:
             )  # fmt: skip
             if said:
                 parts.append(
-                    element("text", said, x=middle, y=top + 36, fill="#345", font_size=12, text_anchor="middle")
+                    element(
+                        "text", said, x=middle, y=top + 36, fill="#345", font_size=12, text_anchor="middle"
+                    )
                 )
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '

@@ -26,7 +26,7 @@ def activity() -> Tensor:
 def test_pca_is_scikit_learns(activity: Tensor) -> None:
     from sklearn.decomposition import PCA as Theirs
 
-    found = PCA(k=4, held_out=0).fit(activity)
+    found = PCA(n_features=4, held_out=0).fit(activity)
     theirs = Theirs(4, svd_solver="full").fit(activity.double().numpy())
     # Signs as of the largest entry; scikit-learn's newer versions agree, its older ones turn some around.
     turned = np.sign((theirs.components_ * found.directions.numpy()).sum(1))[:, None]
@@ -39,16 +39,18 @@ def test_pca_is_scikit_learns(activity: Tensor) -> None:
 
 def test_pca_does_not_depend_on_the_order_of_samples(activity: Tensor) -> None:
     order = torch.randperm(len(activity), generator=torch.Generator().manual_seed(1))
-    first, second = (PCA(k=4, held_out=0).fit(rows) for rows in (activity, activity[order]))
+    first, second = (PCA(n_features=4, held_out=0).fit(rows) for rows in (activity, activity[order]))
     assert torch.allclose(first.directions, second.directions, atol=1e-6)
 
 
 def test_incremental_pca_is_close_and_needs_no_covariance(activity: Tensor) -> None:
-    exact, streamed = (PCA(k=3, held_out=0, solver=s).fit(activity) for s in ("covariance", "incremental"))
+    exact, streamed = (
+        PCA(n_features=3, held_out=0, solver=s).fit(activity) for s in ("covariance", "incremental")
+    )
     assert match(exact, streamed, signed=False, null=0).cosines.min() > 0.999
     assert np.allclose(exact.meta["explained"], streamed.meta["explained"], rtol=1e-2)
     with pytest.raises(PatchclampError, match="cannot resume"):
-        PCA(k=3, solver="incremental").fit(activity, resume="somewhere")
+        PCA(n_features=3, solver="incremental").fit(activity, resume="somewhere")
 
 
 def test_ica_recovers_planted_sources_that_pca_mixes() -> None:
@@ -58,16 +60,16 @@ def test_ica_recovers_planted_sources_that_pca_mixes() -> None:
     )
     mixing = random.normal(size=(3, 12))
     data = torch.from_numpy(sources @ mixing).float()
-    found = ICA(k=3).fit(data)
+    found = ICA(n_features=3).fit(data)
     truth = torch.from_numpy(mixing)
     assert found.meta["converged"]
     assert match(truth, found, signed=False, null=0).cosines.min() > 0.998
-    assert match(truth, PCA(k=3).fit(data), signed=False, null=0).cosines.min() < 0.98
+    assert match(truth, PCA(n_features=3).fit(data), signed=False, null=0).cosines.min() < 0.98
     assert torch.allclose(found.encode(data).std(0), torch.ones(3), atol=0.05)
     assert torch.allclose(found.reconstruct(data), data, atol=1e-3)
 
 
-@pytest.mark.parametrize("method", [PCA(k=2), ICA(k=2)], ids=["pca", "ica"])
+@pytest.mark.parametrize("method", [PCA(n_features=2), ICA(n_features=2)], ids=["pca", "ica"])
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -88,7 +90,7 @@ def test_nearly_constant_activity_keeps_its_variance() -> None:
     """A mean a million times the spread: summing squares about zero would lose it in float32."""
     random = torch.Generator().manual_seed(0)
     spread = torch.randn(500, 1, generator=random) * torch.tensor([1.0, -1.0, 0.0])
-    found = PCA(k=1, held_out=0).fit((spread + 1e4).double())
+    found = PCA(n_features=1, held_out=0).fit((spread + 1e4).double())
     assert match(torch.tensor([[1.0, -1.0, 0.0]]), found, signed=False, null=0).mcc > 0.9999
 
 
@@ -121,7 +123,9 @@ def test_matching_is_one_to_one_where_the_best_cosine_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [SNMF(k=3, sparsity=0.2), NMF(k=3), PCA(k=3), ICA(k=3)], ids=["snmf", "nmf", "pca", "ica"]
+    "method",
+    [SNMF(n_features=3, sparsity=0.2), NMF(n_features=3), PCA(n_features=3), ICA(n_features=3)],
+    ids=["snmf", "nmf", "pca", "ica"],
 )
 def test_a_dictionary_saved_and_read_back_encodes_the_same_bits(method: Any, tmp_path: Path) -> None:
     rows = torch.rand(400, 20, generator=torch.Generator().manual_seed(0)) ** 3

@@ -42,7 +42,7 @@ def data() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("seed", range(6))
 def test_planted_groups_are_recovered_from_any_start(data: tuple[Tensor, Tensor], seed: int) -> None:
     activity, groups = data
-    found = SNMF(k=6, sparsity=0.02, seed=seed).fit(activity)
+    found = SNMF(n_features=6, sparsity=0.02, seed=seed).fit(activity)
     assert match(groups, found, null=0).cosines.min() > 0.999
     assert (found.directions != 0).sum(1).tolist() == [8] * 6
     assert found.meta["unexplained"] < 0.02
@@ -53,16 +53,16 @@ def test_without_winner_take_all_the_error_is_the_same_and_the_groups_are_lost(
     data: tuple[Tensor, Tensor],
 ) -> None:
     activity, groups = data
-    with_step = SNMF(k=6, sparsity=0.02).fit(activity).meta["error"]
+    with_step = SNMF(n_features=6, sparsity=0.02).fit(activity).meta["error"]
     for seed in range(3):
-        found = SNMF(k=6, sparsity=None, seed=seed).fit(activity)
+        found = SNMF(n_features=6, sparsity=None, seed=seed).fit(activity)
         assert abs(found.meta["error"] - with_step) < 0.001
         assert match(groups, found, null=0).cosines.min() < 0.9
 
 
 def test_features_are_units_of_the_site_and_beat_the_null(data: tuple[Tensor, Tensor]) -> None:
     activity, groups = data
-    matching = match(groups, SNMF(k=6, sparsity=0.02).fit(activity))
+    matching = match(groups, SNMF(n_features=6, sparsity=0.02).fit(activity))
     assert matching.mcc > 0.999
     assert matching.null_mcc < 0.2
 
@@ -134,7 +134,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_chunks_on_disk(
 ) -> None:
     activity = data[0]
     fine, coarse = (recorded(activity, tmp_path / str(rows), rows) for rows in (100, 1000))
-    method = SNMF(k=6, sparsity=0.02, polish=3)
+    method = SNMF(n_features=6, sparsity=0.02, polish=3)
     first, second = method.fit(fine), method.fit(coarse, "mlp_act.3")
     assert str(first.site) == "mlp_act.3"
     assert torch.equal(first.directions, second.directions)
@@ -157,7 +157,7 @@ def test_a_polishing_pass_does_not_depend_on_the_order_of_samples() -> None:
 
 
 def test_a_fit_that_was_killed_goes_on_to_the_same_bits(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
-    method = SNMF(k=6, sparsity=0.02, held_out=0)
+    method = SNMF(n_features=6, sparsity=0.02, held_out=0)
     whole = method.fit(data[0])
 
     class Killed(RuntimeError):
@@ -175,12 +175,12 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(data: tuple[Tensor, Tens
     assert torch.equal(found.directions, whole.directions)
     assert found.meta["errors"] == whole.meta["errors"]
     with pytest.raises(PatchclampError, match="another fit"):
-        SNMF(k=5, sparsity=0.02, held_out=0).fit(data[0], resume=tmp_path)
+        SNMF(n_features=5, sparsity=0.02, held_out=0).fit(data[0], resume=tmp_path)
 
 
 def test_progress_ends_at_its_total(data: tuple[Tensor, Tensor]) -> None:
     calls: list[tuple[int, int]] = []
-    SNMF(k=3).fit(data[0], progress=lambda done, total: calls.append((done, total)))
+    SNMF(n_features=3).fit(data[0], progress=lambda done, total: calls.append((done, total)))
     assert calls[-1][0] == calls[-1][1]
 
 
@@ -216,7 +216,9 @@ def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(self, places)
 
     monkeypatch.setattr(Activity, "rows", watch)
-    SNMF(k=3, polish=1, held_out=0).fit(torch.randn(9000, 8, generator=torch.Generator().manual_seed(0)))
+    SNMF(n_features=3, polish=1, held_out=0).fit(
+        torch.randn(9000, 8, generator=torch.Generator().manual_seed(0))
+    )
     assert max(read) <= 2048
 
 
@@ -233,13 +235,17 @@ def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
         (torch.ones(20, 5, dtype=torch.int64), "wanted floating"),
     ],
 )
-@pytest.mark.parametrize("method", [SNMF(k=2, held_out=0), NMF(k=2, held_out=0)], ids=["snmf", "nmf"])
+@pytest.mark.parametrize(
+    "method", [SNMF(n_features=2, held_out=0), NMF(n_features=2, held_out=0)], ids=["snmf", "nmf"]
+)
 def test_unusable_activity_is_refused_by_name(method: Any, activity: Tensor, message: str) -> None:
     with pytest.raises(PatchclampError, match=message):
         method.fit(activity)
 
 
-@pytest.mark.parametrize("method", [SNMF(k=3, sparsity=None), NMF(k=3)], ids=["snmf", "nmf"])
+@pytest.mark.parametrize(
+    "method", [SNMF(n_features=3, sparsity=None), NMF(n_features=3)], ids=["snmf", "nmf"]
+)
 def test_constant_activity_is_one_feature_and_dead_ones(method: Any) -> None:
     row = torch.tensor([1.0, 2.0, 0.0, 3.0])
     found = method.fit(row.repeat(30, 1))
@@ -251,7 +257,7 @@ def test_constant_activity_is_one_feature_and_dead_ones(method: Any) -> None:
 def test_rank_deficient_activity_is_explained() -> None:
     random = torch.Generator().manual_seed(0)
     activity = torch.rand(300, 2, generator=random) @ torch.randn(2, 20, generator=random)
-    found = SNMF(k=5, sparsity=None, polish=30).fit(activity)
+    found = SNMF(n_features=5, sparsity=None, polish=30).fit(activity)
     assert torch.isfinite(found.directions).all()
     assert found.meta["error"] < 1e-4
 
@@ -259,18 +265,18 @@ def test_rank_deficient_activity_is_explained() -> None:
 def test_bad_settings_are_refused() -> None:
     activity = torch.rand(20, 5)
     for method, message in (
-        (SNMF(k=0), "at least one feature"),
-        (SNMF(k=30), "at most"),
-        (SNMF(k=2, sparsity=0.0), "sparsity"),
-        (SNMF(k=2, held_out=1.0), "held_out"),
+        (SNMF(n_features=0), "at least one feature"),
+        (SNMF(n_features=30), "at most"),
+        (SNMF(n_features=2, sparsity=0.0), "sparsity"),
+        (SNMF(n_features=2, held_out=1.0), "held_out"),
     ):
         with pytest.raises(PatchclampError, match=message):
             method.fit(activity)
     with pytest.raises(PatchclampError, match="below zero"):
-        NMF(k=2).fit(activity - 0.5)
+        NMF(n_features=2).fit(activity - 0.5)
     two = Recording.from_arrays({"a": activity, "b": activity})
     with pytest.raises(PatchclampError, match="several sites"):
-        SNMF(k=2).fit(two)
+        SNMF(n_features=2).fit(two)
 
 
 # ---- NMF, hierarchy, stability
@@ -280,7 +286,7 @@ def test_nmf_recovers_parts_as_well_as_scikit_learn() -> None:
     from sklearn.decomposition import NMF as Theirs
 
     activity, groups = planted(signed=False)
-    found = NMF(k=6, held_out=0).fit(activity)
+    found = NMF(n_features=6, held_out=0).fit(activity)
     assert float(found.directions.min()) >= 0
     assert match(groups, found, null=0).cosines.min() > 0.99
     theirs = Theirs(6, init="nndsvda", max_iter=200).fit(activity.numpy())
@@ -323,18 +329,18 @@ def test_a_hierarchy_of_activity_finds_features_and_their_families() -> None:
 
 
 def test_stability_is_one_for_planted_groups_and_low_without_the_step(data: tuple[Tensor, Tensor]) -> None:
-    stable = stability(SNMF(k=6, sparsity=0.02), data[0])
-    loose = stability(SNMF(k=6, sparsity=None), data[0])
+    stable = stability(SNMF(n_features=6, sparsity=0.02), data[0])
+    loose = stability(SNMF(n_features=6, sparsity=None), data[0])
     assert stable.mean > 0.999
     assert stable.features.min() > 0.999
     assert loose.mean < 0.99
     assert stable.null < 0.2
     with pytest.raises(PatchclampError, match="two different seeds"):
-        stability(SNMF(k=2), data[0], seeds=(1, 1))
+        stability(SNMF(n_features=2), data[0], seeds=(1, 1))
 
 
 def test_unexplained_variance_is_pooled_about_the_mean(data: tuple[Tensor, Tensor]) -> None:
-    found = SNMF(k=6, sparsity=0.02).fit(data[0])
+    found = SNMF(n_features=6, sparsity=0.02).fit(data[0])
     x = data[0].double()
     wrong = ((x - found.reconstruct(data[0]).double()) ** 2).sum()
     assert unexplained_variance(found, data[0]) == pytest.approx(

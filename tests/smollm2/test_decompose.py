@@ -19,7 +19,7 @@ def test_snmf_of_an_mlp_site(tmp_path: Path) -> None:
     subject = open_subject("smollm2")
     texts = [vars(one) for one in documents("sample")][:120]
     recording = record(subject, texts, "mlp_act.12", store=tmp_path / "store", progress=False)
-    found = SNMF(k=50).fit(recording)
+    found = SNMF(n_features=50).fit(recording)
     assert str(found.site) == "mlp_act.12"
     assert found.directions.shape == (50, 1536)
     assert found.meta["dead"] == 0
@@ -37,7 +37,7 @@ def test_snmf_of_an_mlp_site(tmp_path: Path) -> None:
     kept = torch.zeros_like(activity).index_copy(1, strongest, activity[:, strongest])
     total = (activity - activity.mean(0)).square().sum()
     neurons = float((activity - kept).square().sum() / total)
-    bound = unexplained_variance(PCA(k=50, held_out=0).fit(activity), held)
+    bound = unexplained_variance(PCA(n_features=50, held_out=0).fit(activity), held)
     assert bound < unexplained < neurons
 
     back = load_dictionary(found.save(tmp_path / "snmf"))

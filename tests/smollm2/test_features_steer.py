@@ -75,7 +75,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize("method", ["snmf", "topk"])
 def test_a_feature_is_described_and_its_steering_shows_it(bench: Bench, method: str) -> None:
-    estimator: Any = SNMF(k=100) if method == "snmf" else TopK(n_features=768, k=8, steps=800)
+    estimator: Any = SNMF(n_features=100) if method == "snmf" else TopK(n_features=768, k=8, steps=800)
     found = estimator.fit(bench.recording, SITE)
     codes = found.encode(bench.activity)
     often = (codes > 0).float().mean(0).argsort(descending=True)[:100].tolist()

@@ -1,14 +1,18 @@
 """decompose: what are the right units?
 
-`METHODS` names the methods: estimators whose ``fit(recording, site)`` returns a `Dictionary`. Those that look at structure
-take what they need beside it: `lib` and `interaction_basis` a live subject and a chain of sites, `dark_matter` a dictionary,
-`discrete_codes` a subject and a task; `bricks` gives a partition of units.
+`METHODS` names the estimators of one site: ``METHODS[name](n_features, ...).fit(recording, site)`` gives a `Dictionary`;
+`n_features` is the number of features, and `k`, where there is one, how many are active in a sample.
+
+`TOOLS` names what takes or gives something else: `transcoder` and `crosscoder` several sites, `attention_sae` the
+heads of a layer, `hierarchy` a falling list of numbers, `lib` and `interaction_basis` a live subject and a chain of sites,
+`dark_matter` a dictionary, `discrete_codes` a subject and a task; `bricks` gives a partition of units.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
+from patchclamp.decompose.base import Decomposer
 from patchclamp.decompose.factor.hierarchy import hierarchy
 from patchclamp.decompose.factor.ica import ICA
 from patchclamp.decompose.factor.nmf import NMF
@@ -26,12 +30,11 @@ from patchclamp.decompose.structure.discrete import discrete_codes
 from patchclamp.decompose.structure.interaction import InteractionBasis
 from patchclamp.decompose.structure.lib import LocalInteractionBasis
 
-METHODS: dict[str, Any] = {
+METHODS: dict[str, type[Decomposer]] = {
     "snmf": SNMF,
     "nmf": NMF,
     "pca": PCA,
     "ica": ICA,
-    "hierarchy": hierarchy,
     "relu_l1": ReluL1,
     "gated": Gated,
     "topk": TopK,
@@ -39,6 +42,9 @@ METHODS: dict[str, Any] = {
     "jumprelu": JumpReLU,
     "matryoshka": Matryoshka,
     "matching_pursuit": MatchingPursuit,
+}
+TOOLS: dict[str, Callable[..., object]] = {
+    "hierarchy": hierarchy,
     "transcoder": Transcoder,
     "crosscoder": Crosscoder,
     "attention_sae": AttentionSAE,
@@ -55,12 +61,12 @@ __all__ = [
     "NMF",
     "PCA",
     "SNMF",
+    "TOOLS",
     "AttentionSAE",
     "BatchTopK",
     "Crosscoder",
     "Gated",
     "JumpReLU",
-    "LocalInteractionBasis",
     "MatchingPursuit",
     "Matryoshka",
     "ReluL1",

@@ -6,9 +6,9 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.dictionary import Dictionary, StoredDictionary
 from patchclamp.nouns.recording.recording import Recording, named
 from patchclamp.nouns.units import Site
 
 BLOCK = 2048  # rows of activity held at a time
 STRETCH = 4096  # rows of the source read at a time
 Progress = Callable[[int, int], None]
+Source: TypeAlias = Recording | Tensor
 
 
 class Activity:
@@ -201,18 +202,29 @@ class Decomposer(ABC):
     """An estimator: settings in the constructor, `fit` gives a `Dictionary`. Subclasses are frozen dataclasses.
 
     The signature of `fit` is the same for all: ``fit(source, site=None, progress=None, resume=None)``.
+
+    Parameters
+    ----------
+    n_features
+        Number of features; where None, the method chooses.
+    seed
+        Of all that is drawn.
     """
 
     name: ClassVar[str] = ""
 
+    n_features: int | None = None
+    _: KW_ONLY
+    seed: int = 0
+
     @abstractmethod
     def fit(
         self,
-        source: Any,
+        source: Source,
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
-    ) -> Dictionary:
+    ) -> StoredDictionary:
         """Find features of one site.
 
         Parameters
@@ -232,18 +244,13 @@ class Decomposer(ABC):
         """The estimator's settings, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def seeded(self, seed: int) -> Self:
+        """The same estimator with another seed."""
+        return replace(self, seed=seed)
+
     def described(self) -> dict[str, Any]:
         """The method's name and its settings, as they stand in a dictionary's `meta`."""
         return {"method": self.name, **self.settings()}
-
-
-def check_k(k: int, activity: Activity, most: int | None = None, why: str = "samples") -> None:
-    """Refuse a number of features below 1 or above `most` (by default the number of samples)."""
-    most = activity.n if most is None else most
-    if k < 1:
-        raise PatchclampError(f"k={k}: a dictionary has at least one feature")
-    if k > most:
-        raise PatchclampError(f"{activity.site}: k={k}, but there are {most} {why}; ask for at most {most}")
 
 
 class Checkpoint:
@@ -298,7 +305,7 @@ def fingerprint(settings: dict[str, Any], activity: Activity) -> str:
 
 
 def unexplained_variance(
-    dictionary: Dictionary, source: Any, site: Site | str | None = None, rows: int = BLOCK
+    dictionary: Dictionary, source: Source | Activity, site: Site | str | None = None, rows: int = BLOCK
 ) -> float:
     """Fraction of variance that a dictionary leaves: sum |x - x^|^2 / sum |x - mean|^2, both pooled over all samples.
 

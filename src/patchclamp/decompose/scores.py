@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Decomposer
+from patchclamp.decompose.base import Decomposer, Source
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.units import Site
 
@@ -158,13 +157,9 @@ class FeatureStability:
         return float(np.nanmean(self.mcc))
 
 
-def _seeded(method: Any, seed: int) -> Decomposer:
-    return cast(Decomposer, replace(method, seed=seed))
-
-
 def stability(
     method: Decomposer,
-    source: Any,
+    source: Source,
     site: Site | str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     signed: bool = True,
@@ -184,12 +179,12 @@ def stability(
     >>> random = torch.Generator().manual_seed(0)
     >>> groups = torch.eye(3).repeat_interleave(4, 1)
     >>> codes = torch.rand(300, 3, generator=random) * (torch.rand(300, 3, generator=random) > 0.7)
-    >>> round(stability(SNMF(k=3, sparsity=0.3), codes @ groups).mean, 3)
+    >>> round(stability(SNMF(n_features=3, sparsity=0.3), codes @ groups).mean, 3)
     1.0
     """
     if len(set(seeds)) < 2:
         raise PatchclampError(f"seeds={list(seeds)}: stability takes two different seeds or more")
-    found = tuple(_seeded(method, seed).fit(source, site) for seed in seeds)
+    found = tuple(method.seeded(seed).fit(source, site) for seed in seeds)
     mcc = np.full((len(found), len(found)), np.nan)
     nulls, features = [], np.full((len(found), found[0].n_features), np.nan)
     for i, one in enumerate(found):

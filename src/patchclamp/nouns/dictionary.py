@@ -128,26 +128,75 @@ def settled(tensor: Tensor) -> Tensor:
 class StoredDictionary(Dictionary):
     """A dictionary that can be written to a folder and read back bit for bit.
 
-    A subclass names itself with `kind` (what the file says) and gives `state`, `settings` and `from_state`.
+    A subclass names itself with `kind` (what the file says) and its settings in `plain`, and its constructor takes
+    weights and settings by the names that the file has for them. They become attributes of these names; state, reading
+    back, `directions` and `offset` follow from them.
     """
 
     kind: ClassVar[str] = ""
+    rows: ClassVar[str] = "W_dec"  # the weight whose rows are the directions
+    bias: ClassVar[str] = (
+        "b_dec"  # the weight that is decoded when no feature is active; zeros where there is none
+    )
+    plain: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if cls.kind:
             KINDS[cls.kind] = cls
 
+    def __init__(
+        self,
+        site: Site | str,
+        weights: dict[str, Tensor],
+        target: Site | str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(site, target, meta)
+        self._weights = tuple(weights)
+        for name, tensor in weights.items():
+            setattr(self, name, settled(tensor))
+
+    @property
+    def directions(self) -> Float[Tensor, "feature unit"]:
+        """What each feature writes at the target when its activity is 1 (the rows of D)."""
+        found: Tensor = getattr(self, self.rows)
+        return found
+
+    @property
+    def offset(self) -> Float[Tensor, " unit"]:
+        """What is decoded when no feature is active."""
+        return self.state().get(self.bias, super().offset)
+
+    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+        """Features of activity, differentiable in the activity.
+
+        Raises
+        ------
+        PatchclampError
+            For another width, NaN or Inf.
+        """
+        self.check(activity)
+        return self._encode(activity)
+
     @abstractmethod
+    def _encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+        """Features of activity that was checked."""
+
+    def _on(self, name: str, like: Tensor) -> Tensor:
+        """A weight, on the device of another tensor."""
+        found: Tensor = getattr(self, name)
+        return found.to(like.device)
+
     def state(self) -> dict[str, Tensor]:
         """The tensors, by name."""
+        return {name: getattr(self, name) for name in self._weights}
 
     def settings(self) -> dict[str, Any]:
         """What is no tensor, as plain data."""
-        return {}
+        return {name: getattr(self, name) for name in self.plain}
 
     @classmethod
-    @abstractmethod
     def from_state(
         cls,
         site: Site,
@@ -157,6 +206,10 @@ class StoredDictionary(Dictionary):
         settings: dict[str, Any],
     ) -> Self:
         """Build the dictionary from what `state` and `settings` gave."""
+        given: dict[str, Any] = {**state, **settings, "meta": meta}
+        if target != site:
+            given["target"] = target
+        return cls(site, **given)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``cfg.json`` and ``sae_weights.safetensors`` into `folder`, which must not hold a dictionary yet.

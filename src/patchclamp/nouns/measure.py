@@ -30,13 +30,16 @@ class Measure(ABC):
     `xarray.Dataset` with the dimension ``unit``. The result does not depend on how the data were cut into
     batches or shards, nor on their order: counts and selected samples are exact, sums agree to 1e-6 relative.
 
-    A subclass names its constructor's arguments in `config` and what it accumulates in `fields`; state,
-    restoring and fresh copies follow from these.
+    A subclass names its constructor's arguments in `config` and what it accumulates in `fields` (those of `lows` and
+    `highs` are extremes, the others sums); adding a part, merging, state, restoring and fresh copies follow from these.
+    A field that has no value before the first batch is annotated only.
     """
 
     name: ClassVar[str] = ""  # in `patchclamp.measure.METHODS`
     config: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[tuple[str, ...]] = ()
+    lows: ClassVar[tuple[str, ...]] = ()
+    highs: ClassVar[tuple[str, ...]] = ()
     checks_itself: ClassVar[bool] = False  # the measure looks for NaN and Inf in its own sums
     needs: ClassVar[tuple[str, ...]] = ()  # settings without which `for_site` has to read the model's weights
 
@@ -82,9 +85,28 @@ class Measure(ABC):
                 self.n_samples += other.n_samples
         return self
 
-    @abstractmethod
     def _merge(self, other: Self) -> None:
         """Add the accumulated fields of `other`; both have seen data."""
+        self._add(**{name: getattr(other, name) for name in self.fields})
+
+    def _add(self, **part: Any) -> None:
+        """Add the sums and extremes of a part of the data to the fields of these names."""
+        for name, value in part.items():
+            known = getattr(self, name, None)
+            if known is None:
+                joined = value
+            elif name in self.lows:
+                joined = torch.minimum(known, value) if isinstance(value, Tensor) else min(known, value)
+            elif name in self.highs:
+                joined = torch.maximum(known, value) if isinstance(value, Tensor) else max(known, value)
+            else:
+                joined = known + value
+            setattr(self, name, joined)
+
+    def _behind(self, part: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Columns of a part of the data behind those of the same names that were kept so far."""
+        known = {name: getattr(self, name, None) for name in part}
+        return {n: new if (old := known[n]) is None else torch.cat([old, new]) for n, new in part.items()}
 
     @abstractmethod
     def result(self) -> xr.Dataset:
@@ -100,7 +122,7 @@ class Measure(ABC):
             if value is not None:
                 out[f"config.{name}"] = _copied(value)
         for name in self.fields:
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value is not None:
                 out[name] = _copied(value)
         return out

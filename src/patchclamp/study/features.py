@@ -35,10 +35,7 @@ from patchclamp.study.select import Selection, ranked, select_units
 from patchclamp.study.share import Share, corrected
 from patchclamp.subjects.clamp.features import provenance
 
-__all__ = ["FITTED", "Features", "attach_saved", "find_features", "refuse_decomposition"]
-
-FITTED = ("snmf", "nmf", "pca", "ica", "topk", "batch_topk", "relu_l1", "gated", "jumprelu", "matryoshka")
-"""Decompositions of a single site's activity, which a study can fit by itself."""
+__all__ = ["Features", "attach_saved", "find_features", "refuse_decomposition"]
 
 
 @dataclass
@@ -118,8 +115,8 @@ def attach_saved(subject: Any, folder: Path) -> None:
 
 def refuse_decomposition(name: str) -> None:
     """Refuse the name of no decomposition, or of one that needs more than one site's activity."""
-    if name not in FITTED:
-        hint = did_you_mean(name, FITTED) or f"; give {', '.join(FITTED)}"
+    if name not in DECOMPOSITIONS:
+        hint = did_you_mean(name, DECOMPOSITIONS) or f"; give {', '.join(DECOMPOSITIONS)}"
         raise PatchclampError(
             f"decompose {name!r}: no decomposition of a site's activity has this name{hint}"
         )
@@ -204,12 +201,7 @@ def _activity(
 
 
 def _fit(name: str, recording: Recording, base: Site, options: StudyOptions) -> Dictionary:
-    estimator = DECOMPOSITIONS[name]
-    size = "k" if name in ("snmf", "nmf", "pca", "ica") else "n_features"
-    fitted: Dictionary = estimator(**{size: options.n_features, "seed": options.seed}).fit(
-        recording, site=base
-    )
-    return fitted
+    return DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
 
 
 def _verdict(curve: Sequence[Mapping[str, Any]]) -> str:

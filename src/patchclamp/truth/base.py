@@ -193,6 +193,20 @@ def register(truth: Truth) -> Truth:
     return truth
 
 
+def enter(
+    name: str,
+    kind: Kind,
+    build: Callable[[int], System],
+    about: str,
+    source: str = "",
+    *,
+    control: bool = False,
+    fast: bool = True,
+) -> Truth:
+    """`register` an entry given by its fields."""
+    return register(Truth(name, kind, build, about, source, control, fast))
+
+
 def load_truth(name: str, seed: int = 0) -> System:
     """Build one system by name; ``-reinitialised`` after the name of a live one gives its twin with random weights.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import SUFFIXES, TRUTHS, Circuit, Population, System, Truth, load_truth, register
+from patchclamp.truth.base import SUFFIXES, TRUTHS, Circuit, Population, System, Truth, enter, load_truth
 
 REINITIALISED = "-reinitialised"
 NOISE_UNITS = 32
@@ -201,27 +201,21 @@ def illusion(seed: int = 0) -> Circuit:
     )
 
 
-register(
-    Truth(
-        "illusion",
-        "circuit",
-        illusion,
-        "three units: a direction that works when patched, though neither of its parts does anything",
-        "Makelov et al. 2023",
-    )
+enter(
+    "illusion",
+    "circuit",
+    illusion,
+    "three units: a direction that works when patched, though neither of its parts does anything",
+    "Makelov et al. 2023",
 )
-register(
-    Truth("noise", "circuit", noise, "effects that vary and are zero on average", "controls.py", control=True)
-)
-register(
-    Truth(
-        "noise-recording",
-        "population",
-        noise_recording,
-        "white noise, nothing coupled",
-        "controls.py",
-        control=True,
-    )
+enter("noise", "circuit", noise, "effects that vary and are zero on average", "controls.py", control=True)
+enter(
+    "noise-recording",
+    "population",
+    noise_recording,
+    "white noise, nothing coupled",
+    "controls.py",
+    control=True,
 )
 
 
@@ -229,14 +223,12 @@ def register_twins() -> None:
     """Twins as entries of their own; that of any other live system is had by its name and ``-reinitialised``."""
     for name in ("induction-20", "rasp-reverse"):
         known = TRUTHS[name]
-        register(
-            Truth(
-                name + REINITIALISED,
-                "circuit",
-                lambda seed, name=name: twin(name, seed),  # type: ignore[misc]
-                f"{name} with random weights",
-                "after Adebayo et al. 2018",
-                control=True,
-                fast=known.fast,
-            )
+        enter(
+            name + REINITIALISED,
+            "circuit",
+            lambda seed, name=name: twin(name, seed),  # type: ignore[misc]
+            f"{name} with random weights",
+            "after Adebayo et al. 2018",
+            control=True,
+            fast=known.fast,
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth._digits import digit_images
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 
 SIZE, GRID, CHANNELS, CLASSES = 8, 2, 4, 10
 ITEMS = 8
@@ -128,12 +128,10 @@ def _one_of(mask: Tensor, draw: torch.Generator) -> Int[Tensor, ""]:
     return found[torch.randint(len(found), (1,), generator=draw)[0]]
 
 
-register(
-    Truth(
-        "difull",
-        "circuit",
-        difull,
-        "2 x 2 mosaic of digits, a network a cell: pixels of the other cells score exactly 0",
-        "DiFull: Rao et al. 2022",
-    )
+enter(
+    "difull",
+    "circuit",
+    difull,
+    "2 x 2 mosaic of digits, a network a cell: pixels of the other cells score exactly 0",
+    "DiFull: Rao et al. 2022",
 )

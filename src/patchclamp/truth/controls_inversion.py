@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth._digits import digit_images
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 
 DIMENSIONS, WIDTH, POINTS, EPOCHS = 10, 200, 4000, 40
 DIGITS = (0, 1)
@@ -211,21 +211,17 @@ def block_digits(seed: int = 0) -> Circuit:
     )
 
 
-register(
-    Truth(
-        "feature-inversion",
-        "circuit",
-        feature_inversion,
-        "x = y e_j: the gradient ranks the one coordinate that matters last, gradient times difference first",
-        "Shah et al. 2021 (feature inversion)",
-    )
+enter(
+    "feature-inversion",
+    "circuit",
+    feature_inversion,
+    "x = y e_j: the gradient ranks the one coordinate that matters last, gradient times difference first",
+    "Shah et al. 2021 (feature inversion)",
 )
-register(
-    Truth(
-        "block-digits",
-        "circuit",
-        block_digits,
-        "digits beside a block that says nothing, into which gradients leak",
-        "BlockMNIST: Shah et al. 2021, on scikit-learn's digits",
-    )
+enter(
+    "block-digits",
+    "circuit",
+    block_digits,
+    "digits beside a block that says nothing, into which gradients leak",
+    "BlockMNIST: Shah et al. 2021, on scikit-learn's digits",
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from patchclamp.describe import FUNCTIONS
 from patchclamp.describe.functions import HIGH, LOW, Function, Query, sentences
-from patchclamp.truth.base import BlackBox, Truth, register
+from patchclamp.truth.base import BlackBox, enter
 
 
 def black_box(name: str, seed: int = 0) -> BlackBox:
@@ -48,14 +48,12 @@ def _inputs(entry: Function, n: int, seed: int) -> list[Any]:
 
 
 def _register(name: str) -> None:
-    register(
-        Truth(
-            f"function-{name}",
-            "function",
-            lambda seed: black_box(name, seed),
-            f"black box: {FUNCTIONS[name].description}",
-            "Schwettmann et al. 2023 (FIND)",
-        )
+    enter(
+        f"function-{name}",
+        "function",
+        lambda seed: black_box(name, seed),
+        f"black box: {FUNCTIONS[name].description}",
+        "Schwettmann et al. 2023 (FIND)",
     )
 
 

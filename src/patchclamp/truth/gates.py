@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 
 DELTA = 0.01
 ITEMS = 4
@@ -166,14 +166,12 @@ def gate(name: str) -> Circuit:
 
 
 def _register(name: str, spec: _GateSpec) -> None:
-    register(
-        Truth(
-            name,
-            "circuit",
-            lambda seed: gate(name),
-            f"gate {name.upper()}: {spec.about}",
-            "closed forms; OR and AND after the toy models of ACDC (Conmy et al. 2023)",
-        )
+    enter(
+        name,
+        "circuit",
+        lambda seed: gate(name),
+        f"gate {name.upper()}: {spec.about}",
+        "closed forms; OR and AND after the toy models of ACDC (Conmy et al. 2023)",
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.wiring import Head, Wiring, heads_and_mlps, linear
 
 VOCABULARY = 16
@@ -197,14 +197,12 @@ def _one_hots(
 
 
 def _register(beta: int) -> None:
-    register(
-        Truth(
-            f"induction-{beta}",
-            "circuit",
-            lambda seed: induction(beta, seed),
-            f"hand-built induction transformer, 42 edges each a site, softmax sharpness {beta}",
-            "induction heads: Olsson et al. 2022; edges as sites after Hanna et al. 2024",
-        )
+    enter(
+        f"induction-{beta}",
+        "circuit",
+        lambda seed: induction(beta, seed),
+        f"hand-built induction transformer, 42 edges each a site, softmax sharpness {beta}",
+        "induction heads: Olsson et al. 2022; edges as sites after Hanna et al. 2024",
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.modular import (
     RECIPES,
     ModularNet,
@@ -112,41 +112,28 @@ def reinitialised(seed: int = 0) -> Circuit:
 
 
 _SOURCE = "progress measures for grokking (Nanda et al. 2023), smaller"
-register(
-    Truth(
-        "modular-addition",
-        "circuit",
-        lambda seed: modular_addition("modular-addition", seed),
-        "addition modulo 53 by a few frequencies",
-        _SOURCE,
-    )
+enter(
+    "modular-addition",
+    "circuit",
+    lambda seed: modular_addition("modular-addition", seed),
+    "addition modulo 53 by a few frequencies",
+    _SOURCE,
 )
-register(
-    Truth(
-        "modular-addition-31",
-        "circuit",
-        lambda seed: modular_addition("modular-addition-31", seed),
-        "addition modulo 31 by a few frequencies",
-        _SOURCE,
-    )
+enter(
+    "modular-addition-31",
+    "circuit",
+    lambda seed: modular_addition("modular-addition-31", seed),
+    "addition modulo 31 by a few frequencies",
+    _SOURCE,
 )
-register(
-    Truth(
-        "modular-addition-shuffled",
-        "circuit",
-        lambda seed: modular_addition("modular-addition-shuffled", seed),
-        "random sums learnt by heart: no frequencies",
-        _SOURCE,
-        control=True,
-    )
+enter(
+    "modular-addition-shuffled",
+    "circuit",
+    lambda seed: modular_addition("modular-addition-shuffled", seed),
+    "random sums learnt by heart: no frequencies",
+    _SOURCE,
+    control=True,
 )
-register(
-    Truth(
-        "modular-addition-reinitialised",
-        "circuit",
-        reinitialised,
-        "fresh random weights",
-        _SOURCE,
-        control=True,
-    )
+enter(
+    "modular-addition-reinitialised", "circuit", reinitialised, "fresh random weights", _SOURCE, control=True
 )

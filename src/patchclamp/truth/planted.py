@@ -25,7 +25,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Planted, Truth, register
+from patchclamp.truth.base import Circuit, Planted, enter
 
 Array = NDArray[np.float64]
 SITE = "planted"
@@ -354,33 +354,27 @@ def _builder(settings: PlantSettings, make: Callable[..., Any]) -> Callable[[int
 
 
 for _name, (_settings, _about) in RECIPES.items():
-    register(Truth(_name, "dictionary", _builder(_settings, plant), _about, source="planted.py"))
-register(
-    Truth(
-        "planted-noise",
-        "dictionary",
-        _builder(_BASE, plant_noise),
-        "white noise of the same variance, nothing planted",
-        source="planted.py",
-        control=True,
-    )
+    enter(_name, "dictionary", _builder(_settings, plant), _about, source="planted.py")
+enter(
+    "planted-noise",
+    "dictionary",
+    _builder(_BASE, plant_noise),
+    "white noise of the same variance, nothing planted",
+    source="planted.py",
+    control=True,
 )
-register(
-    Truth(
-        "planted-shuffled",
-        "dictionary",
-        _builder(_BASE, plant_shuffled),
-        "each unit shuffled on its own: marginals kept, directions gone",
-        source="planted.py",
-        control=True,
-    )
+enter(
+    "planted-shuffled",
+    "dictionary",
+    _builder(_BASE, plant_shuffled),
+    "each unit shuffled on its own: marginals kept, directions gone",
+    source="planted.py",
+    control=True,
 )
-register(
-    Truth(
-        "planted-readout",
-        "circuit",
-        _builder(_BASE, planted_circuit),
-        "planted features as units, linear read-out: effects w_i s_i exactly",
-        source="planted.py",
-    )
+enter(
+    "planted-readout",
+    "circuit",
+    _builder(_BASE, planted_circuit),
+    "planted features as units, linear read-out: effects w_i s_i exactly",
+    source="planted.py",
 )

@@ -7,7 +7,10 @@ integrate-and-fire neurons that can be stimulated), `populations_coded` those wh
 
 from __future__ import annotations
 
-from patchclamp.truth.base import Truth, register
+from collections.abc import Callable
+from functools import partial
+
+from patchclamp.truth.base import Population, enter
 from patchclamp.truth.populations_coded import (
     autocorrelated,
     autocorrelated_signal,
@@ -18,132 +21,88 @@ from patchclamp.truth.populations_coded import (
 )
 from patchclamp.truth.populations_wired import coupled, integrate_and_fire, switching
 
-ENTRIES = (
-    Truth(
-        "coupled",
-        "population",
-        coupled,
-        "12 spiking neurons, 8 directed connections",
-        "brain card C7",
-    ),
-    Truth(
-        "coupled-busy",
-        "population",
-        lambda seed: coupled(seed, busy=11),
-        "the same, and an unconnected neuron that fires five times as much",
-        "brain card C7",
-    ),
-    Truth(
-        "coupled-shuffled",
-        "population",
-        lambda seed: coupled(seed, shuffled=True),
-        "trials permuted and rolled neuron by neuron: rates kept, nothing coupled",
-        "brain card C7",
-        control=True,
-    ),
-    Truth(
-        "switching",
-        "population",
-        switching,
-        "8 neurons, 3 states of coupling that switch",
-        "brain card C8",
-    ),
-    Truth(
-        "switching-still",
-        "population",
-        lambda seed: switching(seed, n_states=1),
-        "the same with one state: no switch may be found",
-        "brain card C8",
-    ),
-    Truth(
-        "switching-shuffled",
-        "population",
-        lambda seed: switching(seed, shuffled=True),
-        "trials permuted and rolled neuron by neuron",
-        "brain card C8",
-        control=True,
-    ),
-    Truth(
-        "integrate-and-fire",
-        "population",
-        integrate_and_fire,
-        "20 leaky integrate-and-fire neurons, excitatory and inhibitory, two with common input; can be stimulated",
-        "populations_wired.py",
-        fast=False,
-    ),
-    Truth(
-        "integrate-and-fire-shuffled",
-        "population",
-        lambda seed: integrate_and_fire(seed, shuffled=True),
-        "its spikes, trials permuted and rolled neuron by neuron",
-        "populations_wired.py",
-        control=True,
-        fast=False,
-    ),
-    Truth(
-        "motifs",
-        "population",
-        motifs,
-        "three groups that move together at times, in some animals",
-        "brain card C6",
-    ),
-    Truth(
-        "motifs-shuffled",
-        "population",
-        lambda seed: motifs(seed, shuffled=True),
-        "each neuron rolled in time on its own: no motif",
-        "brain card C6",
-        control=True,
-    ),
-    Truth(
-        "autocorrelated",
-        "population",
-        autocorrelated,
-        "features and responses independent, smooth in time, ten runs: shuffled folds lie",
-        "brain card C1",
-        control=True,
-    ),
-    Truth(
-        "autocorrelated-one-run",
-        "population",
-        one_run,
-        "the same in one run of 600: only a gap around each fold is honest",
-        "brain card C1",
-        control=True,
-    ),
-    Truth(
-        "autocorrelated-signal",
-        "population",
-        autocorrelated_signal,
-        "smooth in time, and responses do follow the features: held-out R2 has a known ceiling",
-        "brain card C1",
-    ),
-    Truth(
-        "place-cells",
-        "population",
-        place_cells,
-        "40 tuned and 20 untuned neurons on a track",
-        "populations_coded.py",
-    ),
-    Truth(
-        "place-cells-shuffled",
-        "population",
-        lambda seed: place_cells(seed, shuffled=True),
-        "laps permuted and rolled neuron by neuron: no tuning",
-        "populations_coded.py",
-        control=True,
-    ),
-    Truth(
-        "voxels", "population", voxels, "50 voxels, 3 repeats, noise ceiling known for each", "brain card C1"
-    ),
-    Truth(
-        "voxels-shuffled",
-        "population",
-        lambda seed: voxels(seed, shuffled=True),
-        "stimuli of the responses permuted: reliable, and nothing to do with the features",
-        "brain card C1",
-        control=True,
-    ),
+C1, C6, C7, C8 = (f"brain card {card}" for card in ("C1", "C6", "C7", "C8"))
+WIRED, CODED = "populations_wired.py", "populations_coded.py"
+ROLLED = "trials permuted and rolled neuron by neuron"
+
+
+def _enter(
+    name: str,
+    build: Callable[..., Population],
+    about: str,
+    source: str,
+    *,
+    shuffled: bool = False,
+    control: bool = False,
+    fast: bool = True,
+) -> None:
+    made = partial(build, shuffled=True) if shuffled else build
+    enter(name, "population", made, about, source, control=control or shuffled, fast=fast)
+
+
+_enter("coupled", coupled, "12 spiking neurons, 8 directed connections", C7)
+_enter(
+    "coupled-busy",
+    partial(coupled, busy=11),
+    "the same, and an unconnected neuron that fires five times as much",
+    C7,
 )
-for _entry in ENTRIES:
-    register(_entry)
+_enter("coupled-shuffled", coupled, f"{ROLLED}: rates kept, nothing coupled", C7, shuffled=True)
+_enter("switching", switching, "8 neurons, 3 states of coupling that switch", C8)
+_enter(
+    "switching-still", partial(switching, n_states=1), "the same with one state: no switch may be found", C8
+)
+_enter("switching-shuffled", switching, ROLLED, C8, shuffled=True)
+_enter(
+    "integrate-and-fire",
+    integrate_and_fire,
+    "20 leaky integrate-and-fire neurons, excitatory and inhibitory, two with common input; can be stimulated",
+    WIRED,
+    fast=False,
+)
+_enter(
+    "integrate-and-fire-shuffled",
+    integrate_and_fire,
+    f"its spikes, {ROLLED}",
+    WIRED,
+    shuffled=True,
+    fast=False,
+)
+_enter("motifs", motifs, "three groups that move together at times, in some animals", C6)
+_enter("motifs-shuffled", motifs, "each neuron rolled in time on its own: no motif", C6, shuffled=True)
+_enter(
+    "autocorrelated",
+    autocorrelated,
+    "features and responses independent, smooth in time, ten runs: shuffled folds lie",
+    C1,
+    control=True,
+)
+_enter(
+    "autocorrelated-one-run",
+    one_run,
+    "the same in one run of 600: only a gap around each fold is honest",
+    C1,
+    control=True,
+)
+_enter(
+    "autocorrelated-signal",
+    autocorrelated_signal,
+    "smooth in time, and responses do follow the features: held-out R2 has a known ceiling",
+    C1,
+)
+_enter("place-cells", place_cells, "40 tuned and 20 untuned neurons on a track", CODED)
+_enter(
+    "place-cells-shuffled",
+    place_cells,
+    "laps permuted and rolled neuron by neuron: no tuning",
+    CODED,
+    shuffled=True,
+)
+_enter("voxels", voxels, "50 voxels, 3 repeats, noise ceiling known for each", C1)
+_enter(
+    "voxels-shuffled",
+    voxels,
+    "stimuli of the responses permuted: reliable, and nothing to do with the features",
+    C1,
+    shuffled=True,
+)

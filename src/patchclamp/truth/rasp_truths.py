@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.rasp import Program, fraction_of_previous, histogram, reverse
 from patchclamp.truth.rasp_compile import TOLERANCE, Compiled
 
@@ -182,12 +182,10 @@ def _build(name: str, ablation: str) -> Callable[[int], Circuit]:
 
 for _name, _spec in PROGRAMS.items():
     for _suffix, _ablation in (("", "patch"), ("-zero", "zero")):
-        register(
-            Truth(
-                _name + _suffix,
-                "circuit",
-                _build(_name, _ablation),
-                f"compiled program: {_spec.about}; truth of {'other inputs' if not _suffix else 'zero'} ablation",
-                "RASP: Weiss et al. 2021; compiled after Lindner et al. 2023 (tracr)",
-            )
+        enter(
+            _name + _suffix,
+            "circuit",
+            _build(_name, _ablation),
+            f"compiled program: {_spec.about}; truth of {'other inputs' if not _suffix else 'zero'} ablation",
+            "RASP: Weiss et al. 2021; compiled after Lindner et al. 2023 (tracr)",
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Truth, register
+from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.strict import (
     ALIGNED,
     LAYERS,
@@ -150,28 +150,20 @@ def reinitialised(seed: int = 0) -> Circuit:
 
 
 _SOURCE = "strict interchange-intervention training (Gupta et al. 2024)"
-register(Truth("strict-iit", "circuit", strict_iit, "(a + b) mod 5 + c mod 5: two of eight units", _SOURCE))
-register(
-    Truth(
-        "iit-leaky",
-        "circuit",
-        lambda seed: leaky("iit-leaky", seed),
-        "interchange accuracy 1.00, and other units carry the variable too",
-        _SOURCE,
-    )
+enter("strict-iit", "circuit", strict_iit, "(a + b) mod 5 + c mod 5: two of eight units", _SOURCE)
+enter(
+    "iit-leaky",
+    "circuit",
+    lambda seed: leaky("iit-leaky", seed),
+    "interchange accuracy 1.00, and other units carry the variable too",
+    _SOURCE,
 )
-register(
-    Truth(
-        "behaviour-only",
-        "circuit",
-        lambda seed: leaky("behaviour-only", seed),
-        "the same task learnt without a known mechanism: all units take part",
-        _SOURCE,
-    )
+enter(
+    "behaviour-only",
+    "circuit",
+    lambda seed: leaky("behaviour-only", seed),
+    "the same task learnt without a known mechanism: all units take part",
+    _SOURCE,
 )
-register(
-    Truth("strict-iit-shuffled", "circuit", shuffled, "trained on permuted answers", _SOURCE, control=True)
-)
-register(
-    Truth("strict-iit-reinitialised", "circuit", reinitialised, "fresh random weights", _SOURCE, control=True)
-)
+enter("strict-iit-shuffled", "circuit", shuffled, "trained on permuted answers", _SOURCE, control=True)
+enter("strict-iit-reinitialised", "circuit", reinitialised, "fresh random weights", _SOURCE, control=True)

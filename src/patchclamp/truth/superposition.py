@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Planted, Truth, register
+from patchclamp.truth.base import Circuit, Planted, enter
 from patchclamp.truth.weight_files import load_weights, seeded_normal, stored_seed
 
 
@@ -197,29 +197,19 @@ _SOURCE = "toy models of superposition (Elhage et al. 2022)"
 
 
 def _register(name: str, about: str) -> None:
-    register(Truth(name, "dictionary", lambda seed: planted_superposition(name, seed), about, _SOURCE))
+    enter(name, "dictionary", lambda seed: planted_superposition(name, seed), about, _SOURCE)
     if name == "superposition-5":
         return  # all of its features matter
-    register(
-        Truth(
-            f"{name}-net",
-            "circuit",
-            lambda seed: superposition_circuit(name, seed),
-            f"{about}: live",
-            _SOURCE,
-        )
-    )
+    enter(f"{name}-net", "circuit", lambda seed: superposition_circuit(name, seed), f"{about}: live", _SOURCE)
 
 
 for _name, _text in _ABOUT.items():
     _register(_name, _text)
-register(
-    Truth(
-        "superposition-20-shuffled",
-        "dictionary",
-        lambda seed: planted_superposition("superposition-20", seed, shuffled=True),
-        "each hidden unit shuffled on its own: directions gone",
-        _SOURCE,
-        control=True,
-    )
+enter(
+    "superposition-20-shuffled",
+    "dictionary",
+    lambda seed: planted_superposition("superposition-20", seed, shuffled=True),
+    "each hidden unit shuffled on its own: directions gone",
+    _SOURCE,
+    control=True,
 )

@@ -38,11 +38,10 @@ def decompose(
     subject = common.open_model(model, device, dtype)
     base = subject.resolve(site)[0]
     recording = record(subject, first_texts(text, field, most), [base], progress=not as_json, long="split")
-    size = "k" if method in ("snmf", "nmf", "pca", "ica") else "n_features"
     with common.console(stderr=True).status(
         f"{method}, {features} features of {recording.n_samples:,} samples"
     ):
-        found = METHODS[method](**{size: features, "seed": seed}).fit(recording, site=base)
+        found = METHODS[method](features, seed=seed).fit(recording, site=base)
     facts = _facts(found, recording, base)
     if out is not None:
         found.save(out)

@@ -2,76 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.nouns.dictionary import StoredDictionary, settled
+from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site
 
 
 class LinearDictionary(StoredDictionary):
-    """z = (x - mean) E, x^ = z D + mean, with E (units, features) and D (features, units)."""
+    """z = (x - b_dec) W_enc, x^ = z W_dec + b_dec, W_enc (units, features), W_dec (features, units), b_dec the mean."""
 
     method: ClassVar[str] = "linear"
     kind: ClassVar[str] = "linear"
 
+    W_enc: Float[Tensor, "unit feature"]
+    W_dec: Float[Tensor, "feature unit"]
+    b_dec: Float[Tensor, " unit"]
+
     def __init__(
         self,
         site: Site | str,
-        encoder: Float[Tensor, "unit feature"],
-        directions: Float[Tensor, "feature unit"],
-        mean: Float[Tensor, " unit"],
+        W_enc: Float[Tensor, "unit feature"],
+        W_dec: Float[Tensor, "feature unit"],
+        b_dec: Float[Tensor, " unit"],
         meta: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(site, None, meta)
-        self._encoder = settled(encoder)
-        self._directions = settled(directions)
-        self._mean = settled(mean)
+        super().__init__(site, {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec}, meta=meta)
 
-    @property
-    def directions(self) -> Float[Tensor, "feature unit"]:
-        """What each feature writes when its activity is 1."""
-        return self._directions
-
-    @property
-    def offset(self) -> Float[Tensor, " unit"]:
-        """The mean."""
-        return self._mean
-
-    @property
-    def encoder(self) -> Float[Tensor, "unit feature"]:
-        """E."""
-        return self._encoder
-
-    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
-        """(x - mean) E.
-
-        Raises
-        ------
-        PatchclampError
-            For another width, NaN or Inf.
-        """
-        self.check(activity)
-        x = activity.to(self._encoder.dtype) - self._mean.to(activity.device)
-        return x @ self._encoder.to(activity.device)
-
-    def state(self) -> dict[str, Tensor]:
-        """Encoder, directions and mean, under SAELens' names."""
-        return {"W_enc": self._encoder, "W_dec": self._directions, "b_dec": self._mean}
-
-    @classmethod
-    def from_state(
-        cls,
-        site: Site,
-        target: Site,
-        meta: dict[str, Any],
-        state: dict[str, Tensor],
-        settings: dict[str, Any],
-    ) -> Self:
-        """Build from what was saved."""
-        return cls(site, state["W_enc"], state["W_dec"], state["b_dec"], meta)
+    def _encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+        x = activity.to(self.W_enc.dtype) - self._on("b_dec", activity)
+        return x @ self._on("W_enc", activity)
 
 
 class PCADictionary(LinearDictionary):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.decompose.factor.nnls import encode_non_negative
-from patchclamp.nouns.dictionary import StoredDictionary, settled
+from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site
 
 
@@ -24,51 +24,23 @@ class NonNegativeDictionary(StoredDictionary):
     ----------
     site
         What was decomposed.
-    directions
-        (features, units); a row of zeros is a feature that is never active.
+    W_dec
+        (features, units), the directions; a row of zeros is a feature that is never active.
     """
 
+    W_dec: Float[Tensor, "feature unit"]
+
     def __init__(
-        self, site: Site | str, directions: Float[Tensor, "feature unit"], meta: dict[str, Any] | None = None
+        self, site: Site | str, W_dec: Float[Tensor, "feature unit"], meta: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(site, None, meta)
-        self._directions = settled(directions)
+        super().__init__(site, {"W_dec": W_dec}, meta=meta)
 
-    @property
-    def directions(self) -> Float[Tensor, "feature unit"]:
-        """What each feature writes when its activity is 1."""
-        return self._directions
-
-    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
-        """The best non-negative codes.
-
-        Raises
-        ------
-        PatchclampError
-            For another width, NaN or Inf.
-        """
-        self.check(activity)
-        return encode_non_negative(activity.to(self._directions.dtype), self._directions.to(activity.device))
-
-    def state(self) -> dict[str, Tensor]:
-        """The directions, under the name that SAELens gives a decoder."""
-        return {"W_dec": self._directions}
-
-    @classmethod
-    def from_state(
-        cls,
-        site: Site,
-        target: Site,
-        meta: dict[str, Any],
-        state: dict[str, Tensor],
-        settings: dict[str, Any],
-    ) -> Self:
-        """Build from what was saved."""
-        return cls(site, state["W_dec"], meta)
+    def _encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+        return encode_non_negative(activity.to(self.directions.dtype), self._on("W_dec", activity))
 
     def dead(self) -> Tensor:
         """Indices of features with no direction."""
-        return torch.nonzero(self._directions.norm(dim=1) == 0).flatten()
+        return torch.nonzero(self.directions.norm(dim=1) == 0).flatten()
 
 
 class SNMFDictionary(NonNegativeDictionary):

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.nouns.dictionary import OURS, StoredDictionary, hook_name, settled
+from patchclamp.nouns.dictionary import OURS, StoredDictionary, hook_name
 from patchclamp.nouns.recording.sparse import SparseCodes
 from patchclamp.nouns.units import Site
 
@@ -90,6 +90,14 @@ class SparseDictionary(StoredDictionary):
 
     method: ClassVar[str] = "sparse"
     kind: ClassVar[str] = "sparse"
+    plain: ClassVar[tuple[str, ...]] = ("activation", "k", "normalize", "apply_b_dec_to_input")
+
+    W_enc: Float[Tensor, "unit feature"]
+    b_enc: Float[Tensor, " feature"]
+    W_dec: Float[Tensor, "feature target_unit"]
+    b_dec: Float[Tensor, " target_unit"]
+    threshold: Tensor | None = None
+    W_skip: Float[Tensor, "unit target_unit"] | None = None
 
     def __init__(
         self,
@@ -111,7 +119,6 @@ class SparseDictionary(StoredDictionary):
         target: Site | str | None = None,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(site, target, meta)
         self.activation, self.k, self.normalize = activation, k, normalize
         self.apply_b_dec_to_input = apply_b_dec_to_input
         given: dict[str, Tensor | None] = {
@@ -125,7 +132,8 @@ class SparseDictionary(StoredDictionary):
             "b_mag": b_mag,
             "W_skip": W_skip,
         }
-        self._tensors = {name: settled(t.to(W_enc.dtype)) for name, t in given.items() if t is not None}
+        tensors = {name: t.to(W_enc.dtype) for name, t in given.items() if t is not None}
+        super().__init__(site, tensors, target, meta)
         self._check_weights()
 
     def _check_weights(self) -> None:
@@ -150,14 +158,14 @@ class SparseDictionary(StoredDictionary):
             "W_skip": ((width, self.W_dec.shape[1]),),
             "threshold": ((), (1,), (features,)),
         }
-        for key, tensor in self._tensors.items():
+        for key, tensor in self.state().items():
             shapes = wanted.get(key, ((width, features),) if key == "W_enc" else ((features,),))
             if tuple(tensor.shape) not in shapes:
                 raise PatchclampError(f"{name}: {key} is {tuple(tensor.shape)}, wanted {shapes[-1]}")
             if not bool(torch.isfinite(tensor).all()):
                 raise PatchclampError(f"{name}: {key} holds NaN or Inf")
         for key in _NEEDS.get(self.activation, ()):
-            if (self.k if key == "k" else self._tensors.get(key)) is None:
+            if (self.k if key == "k" else self.state().get(key)) is None:
                 raise PatchclampError(f"{name}: the activation {self.activation} needs {key}")
         if self.k is not None and not 1 <= self.k <= features:
             raise PatchclampError(f"{name}: k={self.k}, but there are {features} features")
@@ -182,78 +190,10 @@ class SparseDictionary(StoredDictionary):
             tensors.pop("b_enc")  # SAELens' gated autoencoder has none, and loads strictly
         return config, tensors
 
-    # ---- weights
-
-    @property
-    def W_enc(self) -> Float[Tensor, "unit feature"]:
-        """Encoder."""
-        return self._tensors["W_enc"]
-
-    @property
-    def b_enc(self) -> Float[Tensor, " feature"]:
-        """Encoder bias."""
-        return self._tensors["b_enc"]
-
-    @property
-    def W_dec(self) -> Float[Tensor, "feature target_unit"]:
-        """Decoder."""
-        return self._tensors["W_dec"]
-
-    @property
-    def b_dec(self) -> Float[Tensor, " target_unit"]:
-        """Decoder bias."""
-        return self._tensors["b_dec"]
-
-    @property
-    def threshold(self) -> Tensor | None:
-        """() or (features,): what a pre-activation must exceed."""
-        return self._tensors.get("threshold")
-
-    @property
-    def W_skip(self) -> Tensor | None:
-        """(units, units of the target): the linear path beside the features."""
-        return self._tensors.get("W_skip")
-
-    @property
-    def directions(self) -> Float[Tensor, "feature target_unit"]:
-        """The rows of W_dec."""
-        return self.W_dec
-
-    @property
-    def offset(self) -> Float[Tensor, " target_unit"]:
-        """b_dec."""
-        return self.b_dec
-
     @property
     def input_width(self) -> int:
         """Number of units that are read."""
         return len(self.W_enc)
-
-    def state(self) -> dict[str, Tensor]:
-        """The weights by the names of the parameters."""
-        return dict(self._tensors)
-
-    def settings(self) -> dict[str, Any]:
-        """Activation, k, normalisation and whether b_dec is subtracted from the input."""
-        return {
-            "activation": self.activation,
-            "k": self.k,
-            "normalize": self.normalize,
-            "apply_b_dec_to_input": self.apply_b_dec_to_input,
-        }
-
-    @classmethod
-    def from_state(
-        cls,
-        site: Site,
-        target: Site,
-        meta: dict[str, Any],
-        state: dict[str, Tensor],
-        settings: dict[str, Any],
-    ) -> Self:
-        """Build from `state` and `settings`."""
-        given: dict[str, Any] = {"b_enc": None, **state, **settings}
-        return cls(site, **given, target=target, meta=meta)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some of the constructor's arguments changed.
@@ -265,7 +205,7 @@ class SparseDictionary(StoredDictionary):
         [0.0, 0.6000000238418579]
         """
         now = {"site": self.site, "target": self.target, "meta": self.meta}
-        return type(self)(**{**now, **self._tensors, **self.settings(), **changes})
+        return type(self)(**{**now, **self.state(), **self.settings(), **changes})
 
     def unit_directions(self) -> Self:
         """A copy with rows of W_dec of norm 1 (rows of zeros stay) and the norms in the codes: the same output.
@@ -273,22 +213,19 @@ class SparseDictionary(StoredDictionary):
         With n the norms: W_enc, b_enc, b_gate, b_mag and thresholds are multiplied by n, W_dec divided; `r_mag`, a
         log factor, stays. ``topk`` then ranks what features write: not the same features where norms differ.
         """
-        norm = self.W_dec.norm(dim=1)
+        now, norm = self.state(), self.W_dec.norm(dim=1)
         norm = torch.where(norm > 0, norm, torch.ones_like(norm))
         changed = {"W_enc": self.W_enc * norm, "W_dec": self.W_dec / norm[:, None]}
         for name in ("b_enc", "b_gate", "b_mag", "threshold"):
-            if name in self._tensors:
-                changed[name] = self._tensors[name] * norm
+            if name in now:
+                changed[name] = now[name] * norm
         return self.replace(**changed)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """A copy on another device or in another precision."""
-        return self.replace(**{name: t.to(device, dtype) for name, t in self._tensors.items()})
+        return self.replace(**{name: t.to(device, dtype) for name, t in self.state().items()})
 
     # ---- arithmetic
-
-    def _on(self, name: str, like: Tensor) -> Tensor:
-        return self._tensors[name].to(like.device)
 
     def _normed(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(x as the encoder takes it, what to multiply and what to add to undo it)."""
@@ -323,15 +260,7 @@ class SparseDictionary(StoredDictionary):
             return active * (pre > self._on("threshold", pre)).to(active.dtype)
         return active
 
-    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
-        """Features of activity, differentiable in the activity.
-
-        Raises
-        ------
-        PatchclampError
-            For another width, NaN or Inf.
-        """
-        self.check(activity)
+    def _encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
         return self._activate(self.pre_activations(activity))
 
     def decode(self, codes: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch target_unit"]:

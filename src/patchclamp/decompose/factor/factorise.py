@@ -3,18 +3,60 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from patchclamp.decompose.base import BLOCK, Activity, Checkpoint, Progress
+from patchclamp.decompose.dictionaries.non_negative import NonNegativeDictionary
 from patchclamp.decompose.factor import snmf_updates as step
+from patchclamp.decompose.factor.base import Factorisation, Found
 from patchclamp.decompose.factor.nnls import non_negative_codes
 
 SEARCH_STEPS = 20  # updates of D at least before the search ends, however small the recording
 SAVE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Streamed(Factorisation[Found]):
+    """Non-negative codes, found as the activity passes by (see `SNMF`).
+
+    Parameters
+    ----------
+    search, average, polish
+        Passes of each stage; of `polish`, at most. A small recording gets more of `search`, enough for 20 updates.
+    tolerance
+        When to stop polishing.
+    restarts
+        Starts to try on a sample of the activity (of max(2,048, 20 n_features) rows); the one of least error takes the
+        place of the search. Each start ends in a local optimum, and with features that overlap some lose one.
+    """
+
+    _: KW_ONLY
+    search: int = 2
+    average: int = 3
+    polish: int = 10
+    tolerance: float = 1e-3
+    restarts: int = 1
+
+    makes: ClassVar[type[NonNegativeDictionary]]
+    signed: ClassVar[bool] = True
+
+    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> Found:
+        """Run the stages; `meta`: `error` (|A - Z D|^2 / |A|^2), `errors`, `passes`, `dead` (no direction)."""
+        self.check_size(seen)
+        checkpoint = Checkpoint(resume, self.described(), seen)
+        run = FactorisationRun(self, self.winners(seen.width), self.signed, seen, checkpoint, progress)
+        found: Found = self.makes(seen.site, run.go())  # type: ignore[assignment]
+        found.meta = run.meta()
+        return found
+
+    def winners(self, width: int) -> int | None:
+        """Entries of each direction that may differ from zero, of so many units; None for all."""
+        return None
 
 
 @dataclass
@@ -23,15 +65,13 @@ class FactorisationRun:
 
     Parameters
     ----------
-    settings
-        With k, seed, search, average, polish and tolerance.
     count
         Entries of each direction that may differ from zero; None for all.
     signed
         Whether directions may have negative entries.
     """
 
-    settings: Any
+    settings: Streamed[Any]
     count: int | None
     signed: bool
     activity: Activity
@@ -42,7 +82,7 @@ class FactorisationRun:
     done: bool = False
 
     def __post_init__(self) -> None:
-        self.rows = max(BLOCK, 20 * self.settings.k)
+        self.rows = max(BLOCK, 20 * self.settings.n_features)
         self.blocks = self.activity.n_blocks(self.rows)
         wide = self.activity.width
         self.winners = wide if self.count is None else min(wide, self.count)
@@ -59,7 +99,6 @@ class FactorisationRun:
     def meta(self) -> dict[str, Any]:
         """What the dictionary says of its fit."""
         return {
-            "n_samples": self.activity.n,
             "error": self.error,
             "errors": self.errors,
             "passes": self.passes,
@@ -78,8 +117,8 @@ class FactorisationRun:
             self.energy = self.activity.moments().energy
             pool = self.activity.sample(self.rows, self.settings.seed)
             self.directions = self.start(pool)
-            self.c = torch.zeros(self.settings.k, self.settings.k, dtype=torch.float64)
-            self.b = torch.zeros(self.settings.k, self.activity.width, dtype=torch.float64)
+            self.c = torch.zeros(self.settings.n_features, self.settings.n_features, dtype=torch.float64)
+            self.b = torch.zeros(self.settings.n_features, self.activity.width, dtype=torch.float64)
         else:
             tensors, plain = kept
             self.directions, self.c, self.b = tensors["directions"], tensors["c"], tensors["b"]
@@ -102,7 +141,7 @@ class FactorisationRun:
         """Rows of the pool that differ; or with restarts, the best of several fits to the pool, and no search."""
         settings = self.settings
         if settings.restarts <= 1:
-            rows = step.spread_rows(pool, settings.k, settings.seed)
+            rows = step.spread_rows(pool, settings.n_features, settings.seed)
             return rows if self.searching else step.winner_take_all(rows, self.winners)
         tried = []
         for number in range(settings.restarts):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress
+from patchclamp.decompose.base import Progress, Source
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
 from patchclamp.decompose.factor.snmf import SNMF
 from patchclamp.nouns.dictionary import Dictionary
@@ -117,7 +117,7 @@ def refine(
                 f"ks={list(ks)}: only {int(alive.sum())} features of the level below are not dead"
             )
         part = None if sparsity is None else min(1.0, sparsity * dictionary.n_features / k)
-        settings = SNMF(k=k, sparsity=part, seed=seed, held_out=0.0, polish=50, restarts=8)
+        settings = SNMF(n_features=k, sparsity=part, seed=seed, held_out=0.0, polish=50, restarts=8)
         found = settings.fit(rows[alive], dictionary.site)
         level = SNMFDictionary(dictionary.site, found.directions, {**found.meta, "level": len(levels)})
         levels.append(level)
@@ -126,7 +126,7 @@ def refine(
 
 
 def hierarchy(
-    source: Any,
+    source: Source,
     ks: Sequence[int],
     site: Site | str | None = None,
     settings: SNMF | None = None,
@@ -142,7 +142,7 @@ def hierarchy(
     ks
         Features of each level, finest first, falling.
     settings
-        Of the finest level; its `k` is replaced.
+        Of the finest level; its `n_features` is replaced.
 
     Examples
     --------
@@ -156,5 +156,5 @@ def hierarchy(
     """
     if len(ks) < 2:
         raise PatchclampError(f"ks={list(ks)}: a hierarchy has two levels or more")
-    fine = replace(settings or SNMF(), k=ks[0])
+    fine = replace(settings or SNMF(), n_features=ks[0])
     return refine(fine.fit(source, site, progress, resume), ks[1:], fine.sparsity, fine.seed)

@@ -5,31 +5,30 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from patchclamp.decompose.base import Activity, Decomposer, Progress, unexplained_variance
+from patchclamp.decompose.base import Activity, Progress
 from patchclamp.decompose.dictionaries.linear import ICADictionary
-from patchclamp.decompose.factor.pca import components
-from patchclamp.nouns.units import Site
+from patchclamp.decompose.factor.pca import Whitened
 
 
 @dataclass(frozen=True)
-class ICA(Decomposer):
-    """k directions whose codes are as far from Gaussian as can be, in the span of the k first principal components.
+class ICA(Whitened[ICADictionary]):
+    """Directions whose codes are as far from Gaussian as can be, in the span of as many first principal components.
 
     Whitening streams over all samples (see `PCA`). FastICA needs the whitened samples at once and gets at most
-    `samples` of them, drawn by the seed: samples x k numbers, however long the recording is.
+    `samples` of them, drawn by the seed: samples x features numbers, however long the recording is.
 
     Parameters
     ----------
-    k
+    n_features
         Components.
     seed
         Of the start, of the samples drawn, and of the held-out groups.
     held_out
-        As in `SNMF`.
+        As in `Factorisation`.
     samples
         Samples at most for FastICA.
     iterations
@@ -44,36 +43,19 @@ class ICA(Decomposer):
 
     name: ClassVar[str] = "ica"
 
-    k: int = 50
-    seed: int = 0
-    held_out: float = 0.1
     samples: int = 50_000
     iterations: int = 300
-    solver: str = "auto"
 
-    def fit(
-        self,
-        source: Any,
-        site: Site | str | None = None,
-        progress: Progress | None = None,
-        resume: str | Path | None = None,
-    ) -> ICADictionary:
-        """Find `k` independent components; codes have variance 1, directions come in descending norm.
+    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> ICADictionary:
+        """Independent components; codes have variance 1, directions come in descending norm.
 
-        Signs are free: the entry of largest magnitude of each direction is positive. `meta`: `converged`,
-        `unexplained` (held out).
-
-        Raises
-        ------
-        PatchclampError
-            As `PCA.fit`.
+        Signs are free: the entry of largest magnitude of each direction is positive. `meta`: `converged`.
         """
         from sklearn.decomposition import FastICA
         from sklearn.exceptions import ConvergenceWarning
 
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
-        mean, values, vectors = components(self, seen, progress, resume)
-        scale, basis = values[: self.k].sqrt(), vectors[: self.k]
+        mean, values, vectors = self.components(seen, progress, resume)
+        scale, basis = values[: self.n_features].sqrt(), vectors[: self.n_features]
         white = (seen.sample(self.samples, self.seed).double() - mean) @ (basis / scale[:, None]).T
         model = FastICA(whiten=False, random_state=self.seed, max_iter=self.iterations)
         with warnings.catch_warnings(record=True) as caught:
@@ -86,7 +68,6 @@ class ICA(Decomposer):
         directions, turn = (directions * largest)[order], (turn * largest)[order]
         encoder = (turn @ (basis / scale[:, None])).T
         converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)
-        meta = {**self.described(), "n_samples": seen.n, "converged": converged}
-        found = ICADictionary(seen.site, encoder.float(), directions.float(), mean.float(), meta)
-        found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
-        return found
+        return ICADictionary(
+            seen.site, encoder.float(), directions.float(), mean.float(), {"converged": converged}
+        )

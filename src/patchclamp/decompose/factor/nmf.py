@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import (
-    Activity,
-    Checkpoint,
-    Decomposer,
-    Progress,
-    check_k,
-    unexplained_variance,
-)
+from patchclamp.decompose.base import Activity, Progress
 from patchclamp.decompose.dictionaries.non_negative import NMFDictionary
-from patchclamp.decompose.factor.factorise import FactorisationRun
-from patchclamp.nouns.units import Site
+from patchclamp.decompose.factor.factorise import Streamed
 
 
 @dataclass(frozen=True)
-class NMF(Decomposer):
+class NMF(Streamed[NMFDictionary]):
     """min |A - Z D|^2 over Z >= 0 and D >= 0 (Frobenius), streaming as `SNMF` does.
 
     Parameters
     ----------
-    k
+    n_features
         Features.
     seed, held_out, search, average, polish, tolerance, restarts
-        As in `SNMF`.
+        As in `Factorisation` and `Streamed`.
 
     References
     ----------
@@ -42,43 +34,24 @@ class NMF(Decomposer):
     >>> random = torch.Generator().manual_seed(0)
     >>> parts = torch.eye(2).repeat_interleave(5, 1)
     >>> codes = torch.rand(200, 2, generator=random) * (torch.rand(200, 2, generator=random) > 0.5)
-    >>> round(NMF(k=2).fit(codes @ parts).meta["error"], 4)
+    >>> round(NMF(n_features=2).fit(codes @ parts).meta["error"], 4)
     0.0
     """
 
     name: ClassVar[str] = "nmf"
 
-    k: int = 20
-    seed: int = 0
-    held_out: float = 0.1
-    search: int = 2
-    average: int = 3
+    n_features: int = 20
     polish: int = 20
-    tolerance: float = 1e-3
-    restarts: int = 1
 
-    def fit(
-        self,
-        source: Any,
-        site: Site | str | None = None,
-        progress: Progress | None = None,
-        resume: str | Path | None = None,
-    ) -> NMFDictionary:
-        """Find `k` features of one site whose activity is nowhere negative; `meta` as in `SNMF.fit`.
+    makes: ClassVar[type[NMFDictionary]] = NMFDictionary
+    signed: ClassVar[bool] = False
 
-        Raises
-        ------
-        PatchclampError
-            For negative activity (SNMF takes it), and as `SNMF.fit`.
-        """
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
-        check_k(self.k, seen)
+    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> NMFDictionary:
+        """As `SNMF`; activity below zero is refused."""
+        self.check_size(seen)
         for block in seen.blocks():
             if float(block.min()) < 0:
                 raise PatchclampError(
                     f"{seen.site}: activity goes down to {float(block.min()):.3g}; NMF takes none below zero, SNMF does"
                 )
-        run = FactorisationRun(self, None, False, seen, Checkpoint(resume, self.described(), seen), progress)
-        found = NMFDictionary(seen.site, run.go(), {**self.described(), **run.meta()})
-        found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
-        return found
+        return super().factor(seen, progress, resume)

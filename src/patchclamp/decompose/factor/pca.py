@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import (
-    Activity,
-    Checkpoint,
-    Decomposer,
-    Progress,
-    check_k,
-    unexplained_variance,
-)
+from patchclamp.decompose.base import Activity, Checkpoint, Progress
 from patchclamp.decompose.dictionaries.linear import PCADictionary
-from patchclamp.nouns.units import Site
+from patchclamp.decompose.factor.base import Factorisation, Found
 
 WIDEST = 8192  # units up to which the covariance (512 MB there) is kept
 
 
 @dataclass(frozen=True)
-class PCA(Decomposer):
-    """The directions of most variance: eigenvectors of the covariance, signs as scikit-learn's.
+class Whitened(Factorisation[Found]):
+    """What begins with principal components.
 
     ``solver="covariance"`` adds up the covariance in float64 in one pass and decomposes it: exact, and the same for
     any order of the samples up to rounding. ``"incremental"`` is scikit-learn's `IncrementalPCA`, which never holds
@@ -34,82 +27,71 @@ class PCA(Decomposer):
 
     Parameters
     ----------
-    k
-        Components.
-    seed, held_out
-        Of the held-out groups, as in `SNMF`.
     solver
         ``"auto"``, ``"covariance"`` or ``"incremental"``.
+    """
+
+    solver: str = "auto"
+
+    def components(
+        self, seen: Activity, progress: Progress | None, resume: str | Path | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(mean, variances in descending order, unit vectors as rows), in float64; at least `n_features` vectors.
+
+        With the covariance solver all variances are given, so that their sum is the total.
+        """
+        n = self.n_features
+        if self.solver not in ("auto", "covariance", "incremental"):
+            raise PatchclampError(f"solver={self.solver!r}: one of auto, covariance, incremental")
+        self.check_size(
+            seen, min(seen.n - 1, seen.width), "directions that this many samples and units can have"
+        )
+        moments = seen.moments()
+        if moments.constant:
+            raise PatchclampError(f"{seen.site}: the activity is constant; it has no direction of variance")
+        wide = seen.width > WIDEST if self.solver == "auto" else self.solver == "incremental"
+        if wide:
+            values, vectors = _incremental(n, seen, progress, resume)
+            values = torch.cat([values, torch.tensor([moments.variance / (seen.n - 1)]) - values.sum()])
+        else:
+            checkpoint = Checkpoint(resume, self.described(), seen)
+            values, vectors = _covariance(seen, moments.mean, progress, checkpoint)
+        rank = int((values[: n + 1] > 1e-10 * values[0]).sum())
+        if n > rank:
+            raise PatchclampError(
+                f"{seen.site}: n_features={n}, but the activity has rank {rank}; ask for at most that"
+            )
+        return moments.mean, values, _signed(vectors)
+
+
+@dataclass(frozen=True)
+class PCA(Whitened[PCADictionary]):
+    """The directions of most variance: eigenvectors of the covariance, signs as scikit-learn's.
+
+    Parameters
+    ----------
+    n_features
+        Components.
+    seed, held_out
+        As in `Factorisation`.
+    solver
+        ``"auto"``, ``"covariance"`` or ``"incremental"``; see `Whitened`.
 
     Examples
     --------
-    >>> found = PCA(k=1).fit(torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]))
+    >>> found = PCA(n_features=1).fit(torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]))
     >>> [round(value, 3) for value in found.directions[0].tolist()], round(found.meta["explained"][0], 3)
     ([0.447, 0.894], 1.0)
     """
 
     name: ClassVar[str] = "pca"
 
-    k: int = 50
-    seed: int = 0
-    held_out: float = 0.1
-    solver: str = "auto"
-
-    def fit(
-        self,
-        source: Any,
-        site: Site | str | None = None,
-        progress: Progress | None = None,
-        resume: str | Path | None = None,
-    ) -> PCADictionary:
-        """Find the `k` first components. `meta`: `explained` (fraction of variance, each), `unexplained` (held out).
-
-        Raises
-        ------
-        PatchclampError
-            For constant or all-zero activity, NaN, or more components than the activity's rank.
-        """
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
-        mean, values, vectors = components(self, seen, progress, resume)
-        meta = {
-            **self.described(),
-            "n_samples": seen.n,
-            "explained": (values / values.sum()).tolist()[: self.k],
-        }
-        directions = vectors[: self.k].float()
-        found = PCADictionary(seen.site, directions.T, directions, mean.float(), meta)
-        found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
-        return found
-
-
-def components(
-    settings: Any, seen: Activity, progress: Progress | None, resume: str | Path | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean, variances in descending order, unit vectors as rows), in float64; at least ``settings.k`` vectors.
-
-    With the covariance solver all variances are given, so that their sum is the total.
-    """
-    if settings.solver not in ("auto", "covariance", "incremental"):
-        raise PatchclampError(f"solver={settings.solver!r}: one of auto, covariance, incremental")
-    check_k(
-        settings.k, seen, min(seen.n - 1, seen.width), "directions that this many samples and units can have"
-    )
-    moments = seen.moments()
-    if moments.constant:
-        raise PatchclampError(f"{seen.site}: the activity is constant; it has no direction of variance")
-    wide = seen.width > WIDEST if settings.solver == "auto" else settings.solver == "incremental"
-    if wide:
-        values, vectors = _incremental(settings, seen, progress, resume)
-        values = torch.cat([values, torch.tensor([moments.variance / (seen.n - 1)]) - values.sum()])
-    else:
-        checkpoint = Checkpoint(resume, settings.described(), seen)
-        values, vectors = _covariance(seen, moments.mean, progress, checkpoint)
-    rank = int((values[: settings.k + 1] > 1e-10 * values[0]).sum())
-    if settings.k > rank:
-        raise PatchclampError(
-            f"{seen.site}: k={settings.k}, but the activity has rank {rank}; ask for at most that"
-        )
-    return moments.mean, values, _signed(vectors)
+    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> PCADictionary:
+        """The first components. `meta`: `explained` (fraction of variance, each)."""
+        mean, values, vectors = self.components(seen, progress, resume)
+        explained = (values / values.sum()).tolist()[: self.n_features]
+        directions = vectors[: self.n_features].float()
+        return PCADictionary(seen.site, directions.T, directions, mean.float(), {"explained": explained})
 
 
 def _covariance(
@@ -132,14 +114,14 @@ def _covariance(
 
 
 def _incremental(
-    settings: Any, seen: Activity, progress: Progress | None, resume: str | Path | None
+    n: int, seen: Activity, progress: Progress | None, resume: str | Path | None
 ) -> tuple[Tensor, Tensor]:
     from sklearn.decomposition import IncrementalPCA
 
     if resume is not None:
         raise PatchclampError("solver=incremental cannot resume: it is one pass; leave resume out")
-    model = IncrementalPCA(n_components=settings.k)
-    rows = max(2048, 2 * settings.k)
+    model = IncrementalPCA(n_components=n)
+    rows = max(2048, 2 * n)
     left: Tensor | None = None
     for done, block in enumerate(seen.blocks(rows), 1):
         if left is not None:
@@ -148,7 +130,7 @@ def _incremental(
         if progress is not None:
             progress(done, seen.n_blocks(rows))
     assert left is not None
-    if len(left) >= settings.k or not hasattr(model, "components_"):
+    if len(left) >= n or not hasattr(model, "components_"):
         model.partial_fit(
             left.numpy()
         )  # a last block of fewer rows than components is left out: it cannot take it

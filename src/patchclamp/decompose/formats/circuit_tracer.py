@@ -14,7 +14,7 @@ from typing import Any
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import Where, need, read_tensors
+from patchclamp.decompose.formats.common import Where, need, read_tensors, weights
 
 CONFIG = "config.yaml"
 
@@ -36,7 +36,6 @@ def read(path: Path, where: Where) -> SparseDictionary:
     file = path if path.is_file() else _only(path)
     layer = re.search(r"(\d+)", file.stem)
     tensors = read_tensors(file)
-    w_enc, b_enc, w_dec, b_dec = need(tensors, file, "W_enc", "b_enc", "W_dec", "b_dec")
     threshold = tensors.get("activation_function.threshold")
     activation, k = config.get("activation"), None
     if activation == "topk":
@@ -50,18 +49,13 @@ def read(path: Path, where: Where) -> SparseDictionary:
             raise PatchclampError(
                 f"{file}: {int((threshold < 0).sum())} thresholds are negative; that is not read"
             )
-    skip = tensors.get("W_skip")
     return SparseDictionary(
         where.read_from(_hook(config.get("feature_input_hook"), layer)),
-        w_enc.T,
-        b_enc,
-        w_dec,
-        b_dec,
+        **weights(tensors, file, turned=("W_enc",)),
         activation=activation,
         k=k,
         threshold=threshold,
         apply_b_dec_to_input=False,
-        W_skip=None if skip is None else skip.T,
         target=where.written_to(_hook(config.get("feature_output_hook"), layer)),
         meta={"layout": "circuit_tracer", "config": config},
     )

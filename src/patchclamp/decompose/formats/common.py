@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,16 @@ def need(tensors: dict[str, Tensor], path: Path, *names: str) -> list[Tensor]:
     if lost:
         raise PatchclampError(f"{path}: no tensor {lost[0]}; there are {', '.join(sorted(tensors))}")
     return [tensors[name] for name in names]
+
+
+PLAIN = {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+
+
+def weights(
+    tensors: dict[str, Tensor], path: Path, names: dict[str, str] = PLAIN, turned: Collection[str] = ()
+) -> dict[str, Any]:
+    """Weights of a `SparseDictionary`: our name -> the file's; those in `turned` and a skip path are transposed."""
+    found = dict(zip(names, need(tensors, path, *names.values()), strict=True))
+    if "W_skip" in tensors:
+        found["W_skip"] = tensors["W_skip"]
+    return {name: t.T if name in (*turned, "W_skip") else t for name, t in found.items()}

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import Where, need, read_json, wide
+from patchclamp.decompose.formats.common import PLAIN, Where, read_json, weights, wide
 from patchclamp.nouns.units import Site
 
 WEIGHTS = "ae.pt"
+_LINEAR = {**PLAIN, "W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
+_TURNED = ("W_enc", "W_dec")
 
 
 def matches(path: Path) -> bool:
@@ -41,98 +43,51 @@ def read(path: Path, where: Where) -> SparseDictionary:
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     trainer = config.get("trainer", config)
     site = where.read_from(_site(trainer))
-    weights = _weights(tensors, trainer, folder, site)
-    given = {**weights, "meta": {"layout": "dictionary_learning", "config": config}}
-    scaled = given.pop("scaled")
-    found = SparseDictionary(site, **given)
+    given, scaled = _weights(tensors, trainer, folder, site)
+    found = SparseDictionary(site, **given, meta={"layout": "dictionary_learning", "config": config})
     return found.unit_directions() if scaled else found
 
 
-def _weights(tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path, site: Site) -> dict[str, Any]:
+def _weights(
+    tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path, site: Site
+) -> tuple[dict[str, Any], bool]:
     """Arguments of `SparseDictionary`, and whether codes are scaled by the decoder's norms."""
     name = trainer.get("dict_class")
     if "gate_bias" in tensors:
-        w_enc, r_mag, b_gate, b_mag, w_dec, b_dec = need(
-            tensors,
-            path,
-            "encoder.weight",
-            "r_mag",
-            "gate_bias",
-            "mag_bias",
-            "decoder.weight",
-            "decoder_bias",
-        )
-        gate = {"r_mag": r_mag, "b_gate": b_gate, "b_mag": b_mag}
-        return _arguments(w_enc.T, None, w_dec.T, b_dec, "gated", scaled=True, **gate)
+        gated = {
+            **_LINEAR,
+            "b_dec": "decoder_bias",
+            "r_mag": "r_mag",
+            "b_gate": "gate_bias",
+            "b_mag": "mag_bias",
+        }
+        del gated["b_enc"]
+        return {"b_enc": None, **weights(tensors, path, gated, _TURNED), "activation": "gated"}, True
     if "W_enc" in tensors:
-        w_enc, b_enc, w_dec, b_dec, threshold = need(
-            tensors, path, "W_enc", "b_enc", "W_dec", "b_dec", "threshold"
-        )
+        found = weights(tensors, path, {**PLAIN, "threshold": "threshold"})
         if "group_sizes" in tensors or name == "MatryoshkaBatchTopKSAE":
-            return _arguments(
-                w_enc,
-                b_enc,
-                w_dec,
-                b_dec,
-                "batchtopk",
-                threshold=threshold.flatten()[0],
-                k=_k(tensors, trainer),
-            )
-        return _arguments(
-            w_enc,
-            b_enc,
-            w_dec,
-            b_dec,
-            "jumprelu",
-            scaled=True,
-            threshold=threshold,
-            apply_b_dec_to_input=bool(trainer.get("apply_b_dec_to_input", False)),
-        )
-    w_enc, b_enc, w_dec = need(tensors, path, "encoder.weight", "encoder.bias", "decoder.weight")
-    if "bias" in tensors:
-        return _arguments(w_enc.T, b_enc, w_dec.T, tensors["bias"], "relu")
-    if "decoder.bias" in tensors:
-        return _arguments(
-            w_enc.T, b_enc, w_dec.T, tensors["decoder.bias"], "relu", apply_b_dec_to_input=False
-        )
-    (b_dec,) = need(tensors, path, "b_dec")
-    if name == "AutoEncoderTopK":
-        return _arguments(w_enc.T, b_enc, w_dec.T, b_dec, "topk", k=_k(tensors, trainer))
+            return _batch_topk(found, tensors, trainer), False
+        subtract = bool(trainer.get("apply_b_dec_to_input", False))
+        return {**found, "activation": "jumprelu", "apply_b_dec_to_input": subtract}, True
+    for bias, subtract in (("bias", True), ("decoder.bias", False)):
+        if bias in tensors:
+            found = weights(tensors, path, {**_LINEAR, "b_dec": bias}, _TURNED)
+            return {**found, "activation": "relu", "apply_b_dec_to_input": subtract}, False
     if name == "BatchTopKSAE":
-        threshold = need(tensors, path, "threshold")[0]
-        return _arguments(
-            w_enc.T,
-            b_enc,
-            w_dec.T,
-            b_dec,
-            "batchtopk",
-            threshold=threshold.flatten()[0],
-            k=_k(tensors, trainer),
-        )
+        found = weights(tensors, path, {**_LINEAR, "threshold": "threshold"}, _TURNED)
+        return _batch_topk(found, tensors, trainer), False
+    found = weights(tensors, path, _LINEAR, _TURNED)
+    if name == "AutoEncoderTopK":
+        return {**found, "activation": "topk", "k": _k(tensors, trainer)}, False
     raise PatchclampError(
         f"{path}: dict_class is {name!r} in config.json; TopK and BatchTopK have the same tensors, so that it must "
         "say AutoEncoderTopK or BatchTopKSAE"
     )
 
 
-def _arguments(
-    w_enc: Tensor,
-    b_enc: Tensor | None,
-    w_dec: Tensor,
-    b_dec: Tensor,
-    activation: str,
-    scaled: bool = False,
-    **more: Any,
-) -> dict[str, Any]:
-    return {
-        "W_enc": w_enc,
-        "b_enc": b_enc,
-        "W_dec": w_dec,
-        "b_dec": b_dec,
-        "activation": activation,
-        "scaled": scaled,
-        **more,
-    }
+def _batch_topk(found: dict[str, Any], tensors: dict[str, Tensor], trainer: dict[str, Any]) -> dict[str, Any]:
+    threshold = found["threshold"].flatten()[0]
+    return {**found, "threshold": threshold, "activation": "batchtopk", "k": _k(tensors, trainer)}
 
 
 def _k(tensors: dict[str, Tensor], trainer: dict[str, Any]) -> int | None:

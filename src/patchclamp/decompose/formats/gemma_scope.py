@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import Where, need, wide
+from patchclamp.decompose.formats.common import PLAIN, Where, weights, wide
 
 WEIGHTS = "params.npz"
 
@@ -26,18 +26,11 @@ def read(path: Path, where: Where) -> SparseDictionary:
     path = path if path.suffix == ".npz" else path / WEIGHTS
     with np.load(path, allow_pickle=False) as file:
         tensors = {name: wide(torch.from_numpy(np.asarray(file[name]))) for name in file.files}
-    w_enc, b_enc, w_dec, b_dec, threshold = need(
-        tensors, path, "W_enc", "b_enc", "W_dec", "b_dec", "threshold"
-    )
     site = where.read_from(None)
     return SparseDictionary(
         site,
-        w_enc,
-        b_enc,
-        w_dec,
-        b_dec,
+        **weights(tensors, path, {**PLAIN, "threshold": "threshold"}),
         activation="jumprelu",
-        threshold=threshold,
         apply_b_dec_to_input=False,
         target=site if where.target is None else where.written_to(None),
         meta={"layout": "gemma_scope"},

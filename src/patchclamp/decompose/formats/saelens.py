@@ -15,7 +15,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import CFG, WEIGHTS
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import Where, need, read_json, read_tensors
+from patchclamp.decompose.formats.common import PLAIN, Where, read_json, read_tensors, weights
 from patchclamp.nouns.dictionary import OURS, StoredDictionary, kind
 from patchclamp.nouns.units import Site
 
@@ -29,6 +29,8 @@ _KINDS = {
     "jumprelu_transcoder": "jumprelu",
     "jumprelu_skip_transcoder": "jumprelu",
 }
+
+_ALWAYS = ("W_enc", "W_dec", "b_dec")
 
 
 def matches(path: Path) -> bool:
@@ -52,28 +54,23 @@ def read(path: Path, where: Where) -> StoredDictionary:
     site = where.read_from(about.get("hook_name") or about.get("hook_point"))
     target = where.written_to(about.get("hook_name_out")) if transcoder else site
     activation, k = _activation(cfg, _KINDS[architecture], path)
-    w_enc, w_dec, b_dec = need(tensors, path, "W_enc", "W_dec", "b_dec")
+    names = {
+        name: name for name in (*PLAIN, "b_gate", "r_mag", "b_mag") if name in tensors or name in _ALWAYS
+    }
+    given = {"b_enc": None, **weights(tensors, path, names)}
     if cfg.get("finetuning_scaling_factor"):
         # The factor multiplies the codes on their way to the decoder only.
         factor = tensors[
             "finetuning_scaling_factor" if "finetuning_scaling_factor" in tensors else "scaling_factor"
         ]
-        w_dec = w_dec * factor[:, None]
-    skip = tensors.get("W_skip")
+        given["W_dec"] = given["W_dec"] * factor[:, None]
     found = SparseDictionary(
         site,
-        w_enc,
-        tensors.get("b_enc"),
-        w_dec,
-        b_dec,
+        **given,
         activation=activation,
         k=k,
         threshold=tensors.get("threshold") if activation == "jumprelu" else None,
-        b_gate=tensors.get("b_gate"),
-        r_mag=tensors.get("r_mag"),
-        b_mag=tensors.get("b_mag"),
         apply_b_dec_to_input=not transcoder and bool(cfg.get("apply_b_dec_to_input", True)),
-        W_skip=None if skip is None else skip.T,
         normalize=_normalisation(cfg, path),
         target=target,
         meta={"layout": "saelens", "architecture": architecture, "cfg": cfg},
@@ -110,6 +107,7 @@ def _read_ours(cfg: dict[str, Any], tensors: dict[str, Tensor], where: Where) ->
     if where.site is not None and where.target is None and ours["site"] == ours["target"]:
         target = site
     if ours["kind"] == SparseDictionary.kind:
+        tensors = {"b_enc": tensors["W_enc"].new_zeros(tensors["W_enc"].shape[1]), **tensors}
         if "threshold" in tensors and ours["scalar_threshold"]:
             tensors["threshold"] = tensors["threshold"].flatten()[0]
         if "W_skip" in tensors:

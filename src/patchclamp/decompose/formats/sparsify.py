@@ -11,7 +11,7 @@ from pathlib import Path
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import Where, need, read_json, read_tensors
+from patchclamp.decompose.formats.common import PLAIN, Where, read_json, read_tensors, weights
 
 WEIGHTS = "sae.safetensors"
 _OTHER = ("embed_skip", "gram_lookup", "signed")
@@ -31,21 +31,16 @@ def read(path: Path, where: Where) -> SparseDictionary:
     if cfg.get("activation", "topk") != "topk":
         raise PatchclampError(f"{path}: the activation {cfg['activation']!r} is not read; topk is")
     tensors = read_tensors(path / WEIGHTS)
-    w_enc, b_enc, w_dec, b_dec = need(tensors, path, "encoder.weight", "encoder.bias", "W_dec", "b_dec")
+    names = {**PLAIN, "W_enc": "encoder.weight", "b_enc": "encoder.bias"}
     transcoder = bool(cfg.get("transcode", False))
     # The folder is named by the module, whose output an autoencoder reads; a transcoder reads its input.
     site = where.read_from(None if transcoder else _site(path.name))
-    skip = tensors.get("W_skip")
     return SparseDictionary(
         site,
-        w_enc.T,
-        b_enc,
-        w_dec,
-        b_dec,
+        **weights(tensors, path, names, ("W_enc",)),
         activation="topk",
         k=int(cfg.get("k", 32)),
         apply_b_dec_to_input=not transcoder,
-        W_skip=None if skip is None else skip.T,
         target=where.written_to(_site(path.name)) if transcoder else site,
         meta={"layout": "sparsify", "cfg": cfg},
     )

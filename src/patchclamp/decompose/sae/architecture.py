@@ -15,7 +15,7 @@ from patchclamp.decompose.base import Decomposer
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, init_weights
 from patchclamp.decompose.sae.support import Support
-from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site
 
 
@@ -65,9 +65,7 @@ class Architecture(Decomposer):
         Where training runs.
     """
 
-    n_features: int | None = None
     _: KW_ONLY
-    seed: int = 0
     steps: int | None = None
     batch_size: int = 2048
     lr: float | None = None
@@ -115,7 +113,9 @@ class Architecture(Decomposer):
     def weights(self, params: Tensors, geometry: Geometry, factors: tuple[float, float]) -> dict[str, Any]:
         """Arguments of `SparseDictionary` in the units of the data; `factors` multiplied what was read and written."""
 
-    def build(self, site: Site, target: Site, weights: dict[str, Any], meta: dict[str, Any]) -> Dictionary:
+    def build(
+        self, site: Site, target: Site, weights: dict[str, Any], meta: dict[str, Any]
+    ) -> StoredDictionary:
         """The dictionary with these weights."""
         return SparseDictionary(site, **weights, target=target, meta=meta)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.decompose.sae.base import SparseAutoencoder
@@ -32,3 +33,37 @@ def architecture(name: str, n_features: int | None, settings: dict[str, Any]) ->
                 f"{name} takes no setting {key!r}; it has {', '.join(known)}{did_you_mean(key, known)}"
             )
     return ARCHITECTURES[name](n_features, **settings)
+
+
+@dataclass(frozen=True, init=False)
+class Composed:
+    """What an autoencoder of several sites, or of heads, is made of: a number of features, an architecture, its settings.
+
+    Parameters
+    ----------
+    n_features
+        Features; four times the units read (of all sides) where None.
+    architecture
+        Name in `ARCHITECTURES`.
+    settings
+        Of the architecture: k, penalty, seed, steps ...
+    """
+
+    n_features: int | None
+    architecture: str
+    settings: dict[str, Any]
+
+    name: ClassVar[str] = ""
+    unfit: ClassVar[str] = ""  # why matching pursuit, which has no encoder of its own, does not serve
+
+    def __init__(
+        self, n_features: int | None, architecture: str, settings: dict[str, Any], **own: Any
+    ) -> None:
+        self.__dict__.update(n_features=n_features, architecture=architecture, settings=settings, **own)
+
+    def trainee(self) -> SparseAutoencoder:
+        """The architecture with its settings; matching pursuit is refused where it does not serve."""
+        found = architecture(self.architecture, self.n_features, self.settings)
+        if self.unfit and found.name == "matching_pursuit":
+            raise PatchclampError(f"{self.name}: matching_pursuit {self.unfit}")
+        return found

@@ -11,7 +11,7 @@ input, they say what was written, not what would happen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Progress
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.sae.architectures import architecture
+from patchclamp.decompose.sae.architectures import Composed
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
@@ -30,7 +30,7 @@ from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True, init=False)
-class AttentionSAE:
+class AttentionSAE(Composed):
     """Sparse autoencoder on the head outputs of a layer (Kissane et al. 2024).
 
     Parameters
@@ -52,12 +52,10 @@ class AttentionSAE:
     (2, torch.Size([8, 2]))
     """
 
-    n_features: int | None
     heads: int | None
-    architecture: str
-    settings: dict[str, Any] = field(default_factory=dict)
 
     name: ClassVar[str] = "attention_sae"
+    unfit: ClassVar[str] = "has no encoder to attribute to heads"
 
     def __init__(
         self,
@@ -66,13 +64,7 @@ class AttentionSAE:
         architecture: str = "topk",
         **settings: Any,
     ) -> None:
-        for key, value in (
-            ("n_features", n_features),
-            ("heads", heads),
-            ("architecture", architecture),
-            ("settings", settings),
-        ):
-            object.__setattr__(self, key, value)
+        super().__init__(n_features, architecture, settings, heads=heads)
 
     def fit(
         self,
@@ -93,9 +85,7 @@ class AttentionSAE:
         PatchclampError
             As `SparseAutoencoder.fit`; where the number of heads is unknown or does not divide the units.
         """
-        auto = architecture(self.architecture, self.n_features, self.settings)
-        if auto.name == "matching_pursuit":
-            raise PatchclampError("attention_sae: matching_pursuit has no encoder to attribute to heads")
+        auto = self.trainee()
         rows, name = find(source, site)
         heads = self.heads or (rows.shape[1] if rows.ndim == 3 else None)
         width = int(torch.tensor(rows.shape[1:]).prod())

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
-from patchclamp.decompose.base import Progress
+from patchclamp.decompose.base import Progress, Source
 from patchclamp.decompose.sae.architecture import Architecture
 from patchclamp.decompose.sae.training import Sides, find, train
-from patchclamp.nouns.dictionary import Dictionary
-from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site
 
 
@@ -21,30 +18,15 @@ class SparseAutoencoder(Architecture):
 
     def fit(
         self,
-        source: Recording | Tensor,
+        source: Source,
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
-    ) -> Dictionary:
-        """Train on the rows of `source`.
+    ) -> StoredDictionary:
+        """Train on the rows of `source`; parameters as in `Decomposer.fit`.
 
-        Parameters
-        ----------
-        source
-            A recording, read in pieces (samples that are content: no BOS, no padding), or a tensor (samples, units).
-        site
-            The site to decompose; may be left out where the recording has one. For a tensor, what to call it.
-        progress
-            Called with (steps done, steps in all).
-        resume
-            A folder for the run's state: written every `save_every` steps and at the end, and continued from where
-            there is one. A run that was killed and continued gives the same bits as one that was not.
-
-        Returns
-        -------
-        Dictionary
-            `meta` holds settings, data fingerprint, figures of the last tenth of the run (``unexplained``, ``l0``,
-            ``dead``) and their history.
+        A resumed run's state is written every `save_every` steps and at the end. `meta` holds settings, data fingerprint,
+        figures of the last tenth of the run (``unexplained``, ``l0``, ``dead``) and their history.
 
         Raises
         ------

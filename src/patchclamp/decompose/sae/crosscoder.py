@@ -6,7 +6,7 @@ f = act(sum_m x_m W_enc,m + b_enc), x^_m = f W_dec,m + b_dec,m, with each side s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Progress
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.sae.architectures import architecture
+from patchclamp.decompose.sae.architectures import Composed
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.recording.recording import Recording, named
@@ -25,7 +25,7 @@ from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True, init=False)
-class Crosscoder:
+class Crosscoder(Composed):
     """Sparse autoencoder whose features are shared by several sides (Lindsey et al. 2024).
 
     With the ReLU, the loss is sum_m |x_m - x^_m|^2 + penalty sum_i f_i sum_m |W_dec,i,m|: rows are free, and a sum of
@@ -52,16 +52,11 @@ class Crosscoder:
     torch.Size([8, 2])
     """
 
-    n_features: int | None
-    architecture: str
-    settings: dict[str, Any] = field(default_factory=dict)
-
     name: ClassVar[str] = "crosscoder"
+    unfit: ClassVar[str] = "has no encoder of its own; choose another"
 
     def __init__(self, n_features: int | None = None, architecture: str = "relu_l1", **settings: Any) -> None:
-        given = {"n_features": n_features, "architecture": architecture, "settings": settings}
-        for key, value in given.items():
-            object.__setattr__(self, key, value)
+        super().__init__(n_features, architecture, settings)
 
     def fit(
         self,
@@ -91,10 +86,8 @@ class Crosscoder:
         given = [source] * len(site) if isinstance(source, Recording) else list(source)
         if len(given) != len(site):
             raise PatchclampError(f"crosscoder: {len(given)} recordings for {len(site)} sites")
-        auto = architecture(self.architecture, self.n_features, self.settings)
+        auto = self.trainee()
         sources, sites = zip(*(find(one, name) for one, name in zip(given, site, strict=True)), strict=True)
-        if auto.name == "matching_pursuit":
-            raise PatchclampError("crosscoder: matching_pursuit has no encoder of its own; choose another")
         trained = train(auto, Sides(list(sources), list(sites)), progress, resume)
         weights = auto.weights(trained.params, trained.geometry, (1.0, 1.0))
         inner = SparseDictionary(joined(sites), **weights)
@@ -133,7 +126,7 @@ class CrosscoderDictionary(StoredDictionary):
         factors: Sequence[float],
         meta: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(joined([named(side) for side in sides]), None, meta)
+        super().__init__(joined([named(side) for side in sides]), {}, meta=meta)
         if sum(widths) != inner.input_width or not len(sides) == len(widths) == len(factors):
             raise PatchclampError(
                 f"{self.site}: sides of {list(widths)} units and {len(factors)} factors for {len(sides)} sides, but "
@@ -153,9 +146,7 @@ class CrosscoderDictionary(StoredDictionary):
         """Undo `join`."""
         return list(activity.split(list(self.widths), -1))
 
-    def encode(self, activity: Float[Tensor, "*batch units"]) -> Float[Tensor, "*batch feature"]:
-        """Features of the joined activity."""
-        self.check(activity)
+    def _encode(self, activity: Float[Tensor, "*batch units"]) -> Float[Tensor, "*batch feature"]:
         return self.inner.encode(activity * self._scales(activity))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +13,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.sae.base import SparseAutoencoder
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, unit_rows
 from patchclamp.decompose.sae.support import Support, of_mask
-from patchclamp.nouns.dictionary import Dictionary, StoredDictionary
+from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site
 
 
@@ -98,7 +98,9 @@ class MatchingPursuit(SparseAutoencoder):
         """See `SparseAutoencoder.weights`."""
         return {"W_dec": params["W_dec"].cpu(), "b_dec": params["b_dec"].cpu() / factors[1], "k": self.k}
 
-    def build(self, site: Site, target: Site, weights: dict[str, Any], meta: dict[str, Any]) -> Dictionary:
+    def build(
+        self, site: Site, target: Site, weights: dict[str, Any], meta: dict[str, Any]
+    ) -> StoredDictionary:
         """See `SparseAutoencoder.build`."""
         return MatchingPursuitDictionary(site, **weights, meta=meta)
 
@@ -131,6 +133,10 @@ class MatchingPursuitDictionary(StoredDictionary):
 
     method: ClassVar[str] = "matching_pursuit"
     kind: ClassVar[str] = "matching_pursuit"
+    plain: ClassVar[tuple[str, ...]] = ("k", "tolerance")
+
+    W_dec: Float[Tensor, "feature unit"]
+    b_dec: Float[Tensor, " unit"]
 
     def __init__(
         self,
@@ -142,38 +148,21 @@ class MatchingPursuitDictionary(StoredDictionary):
         tolerance: float = 0.0,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(site, None, meta)
-        if k < 1:
-            raise PatchclampError(f"{self.site}: k={k}; matching pursuit takes at least one step")
         near = (W_dec.norm(dim=1) - 1).abs() < 1e-5
         # Rows that have length 1 keep their bits, so a dictionary read back encodes the same.
-        self.W_dec = torch.where(near[:, None], W_dec, unit_rows(W_dec)).detach().contiguous()
-        self.b_dec = torch.zeros(W_dec.shape[1]) if b_dec is None else b_dec.detach()
+        weight = torch.where(near[:, None], W_dec, unit_rows(W_dec))
+        bias = torch.zeros(W_dec.shape[1]) if b_dec is None else b_dec
+        super().__init__(site, {"W_dec": weight, "b_dec": bias}, meta=meta)
         self.k, self.tolerance = k, tolerance
-        if not bool(torch.isfinite(self.W_dec).all() and torch.isfinite(self.b_dec).all()):
+        if k < 1:
+            raise PatchclampError(f"{self.site}: k={k}; matching pursuit takes at least one step")
+        if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise PatchclampError(f"{self.site}: the weights hold NaN or Inf")
 
-    @property
-    def directions(self) -> Float[Tensor, "feature unit"]:
-        """The rows of W_dec."""
-        return self.W_dec
-
-    @property
-    def offset(self) -> Float[Tensor, " unit"]:
-        """b_dec."""
-        return self.b_dec
-
-    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
-        """Codes; differentiable, the choice of features held fixed.
-
-        Raises
-        ------
-        PatchclampError
-            For another width, NaN or Inf.
-        """
-        self.check(activity)
-        weight = self.W_dec.to(activity.device)
-        residual = activity.to(weight.dtype) - self.b_dec.to(activity.device, weight.dtype)
+    def _encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+        """Differentiable, the choice of features held fixed."""
+        weight = self._on("W_dec", activity)
+        residual = activity.to(weight.dtype) - self._on("b_dec", activity).to(weight.dtype)
         codes = residual.new_zeros(*residual.shape[:-1], len(weight))
         for _ in range(self.k):
             open_ = residual.norm(dim=-1, keepdim=True) > self.tolerance
@@ -182,23 +171,3 @@ class MatchingPursuitDictionary(StoredDictionary):
             codes = codes.scatter_add(-1, best.indices, c)
             residual = residual - c * weight[best.indices[..., 0]]
         return codes
-
-    def state(self) -> dict[str, Tensor]:
-        """W_dec and b_dec."""
-        return {"W_dec": self.W_dec, "b_dec": self.b_dec}
-
-    def settings(self) -> dict[str, Any]:
-        """k and tolerance."""
-        return {"k": self.k, "tolerance": self.tolerance}
-
-    @classmethod
-    def from_state(
-        cls,
-        site: Site,
-        target: Site,
-        meta: dict[str, Any],
-        state: dict[str, Tensor],
-        settings: dict[str, Any],
-    ) -> Self:
-        """Build from `state` and `settings`."""
-        return cls(site, state["W_dec"], state["b_dec"], **settings, meta=meta)

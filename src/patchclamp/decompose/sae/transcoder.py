@@ -6,7 +6,7 @@ training is over. Any architecture of `patchclamp.decompose.sae` serves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Progress
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.sae.architectures import architecture
+from patchclamp.decompose.sae.architectures import Composed
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
@@ -24,7 +24,7 @@ from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True, init=False)
-class Transcoder:
+class Transcoder(Composed):
     """Sparse approximation of the map from one site to another (Dunefsky et al. 2024; skip path: Paulo et al. 2025).
 
     loss |y - y^|^2 + the architecture's penalty. Each site is scaled by a factor of its own while training. To
@@ -51,10 +51,7 @@ class Transcoder:
     (<SparseDictionary 8 features over a -> b>, torch.Size([4, 3]))
     """
 
-    n_features: int | None
-    architecture: str
     skip: bool
-    settings: dict[str, Any] = field(default_factory=dict)
 
     name: ClassVar[str] = "transcoder"
 
@@ -65,13 +62,7 @@ class Transcoder:
         skip: bool = False,
         **settings: Any,
     ) -> None:
-        for key, value in (
-            ("n_features", n_features),
-            ("architecture", architecture),
-            ("skip", skip),
-            ("settings", settings),
-        ):
-            object.__setattr__(self, key, value)
+        super().__init__(n_features, architecture, settings, skip=skip)
 
     def fit(
         self,
@@ -102,7 +93,7 @@ class Transcoder:
         PatchclampError
             As `SparseAutoencoder.fit`; for sides of different length.
         """
-        auto = architecture(self.architecture, self.n_features, self.settings)
+        auto = self.trainee()
         read, write = source if isinstance(source, tuple) else (source, source)
         rows, site = find(read, site)
         sink, target = find(write, target)

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,13 @@ class LinearBasis(StoredDictionary):
 
     method: ClassVar[str] = "lib"
     kind: ClassVar[str] = "linear-basis"
+    rows: ClassVar[str] = "from_basis"
+    bias: ClassVar[str] = "mean"
+
+    to_basis: Float[Tensor, "unit feature"]
+    from_basis: Float[Tensor, "feature unit"]
+    importance: Float[Tensor, " feature"]
+    mean: Float[Tensor, " unit"]
 
     def __init__(
         self,
@@ -62,55 +69,22 @@ class LinearBasis(StoredDictionary):
         mean: Tensor,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(site, None, meta)
+        given = {"to_basis": to_basis, "from_basis": from_basis, "importance": importance, "mean": mean}
+        super().__init__(site, {name: tensor.double() for name, tensor in given.items()}, meta=meta)
         if to_basis.shape != from_basis.T.shape or len(importance) != to_basis.shape[1]:
             raise PatchclampError(
                 f"{site}: a basis of {tuple(to_basis.shape)} with an inverse of {tuple(from_basis.shape)} and "
                 f"{len(importance)} importances does not fit together"
             )
-        self.to_basis, self.from_basis = to_basis.double().contiguous(), from_basis.double().contiguous()
-        self.importance, self.mean = importance.double().contiguous(), mean.double().contiguous()
-
-    @property
-    def directions(self) -> Float[Tensor, "feature unit"]:
-        """Rows of C^+."""
-        return self.from_basis
-
-    @property
-    def offset(self) -> Float[Tensor, " unit"]:
-        """The mean."""
-        return self.mean
 
     @property
     def rank(self) -> int:
         """Number of directions kept."""
         return len(self.importance)
 
-    def encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
+    def _encode(self, activity: Float[Tensor, "*batch unit"]) -> Float[Tensor, "*batch feature"]:
         """(f - mean) C, in float64."""
-        wide = activity.double()
-        return (wide - self.mean.to(wide.device)) @ self.to_basis.to(wide.device)
-
-    def state(self) -> dict[str, Tensor]:
-        """C, C^+, importances and mean."""
-        return {
-            "to_basis": self.to_basis,
-            "from_basis": self.from_basis,
-            "importance": self.importance,
-            "mean": self.mean,
-        }
-
-    @classmethod
-    def from_state(
-        cls,
-        site: Site,
-        target: Site,
-        meta: dict[str, Any],
-        state: dict[str, Tensor],
-        settings: dict[str, Any],
-    ) -> Self:
-        """Build from `state`."""
-        return cls(site, **state, meta=meta)
+        return (activity.double() - self._on("mean", activity)) @ self._on("to_basis", activity)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class Coactivation(Measure):
     config = ("units", "threshold", "memory_limit")
     fields = ("both", "cross", "total", "shift")
 
+    both: Tensor
+    cross: Tensor
+    total: Tensor
+    shift: Tensor
+
     def __init__(
         self, *, units: Sequence[int] | None = None, threshold: float = 0.0, memory_limit: int = 2**30
     ) -> None:
@@ -57,10 +62,6 @@ class Coactivation(Measure):
             "Coactivation: a unit is named twice",
         )
         self.threshold, self.memory_limit = float(threshold), int(memory_limit)
-        self.both: Tensor | None = None
-        self.cross: Tensor | None = None
-        self.total: Tensor | None = None
-        self.shift: Tensor | None = None
         if self.units is not None:
             self._check_memory(len(self.units))
 
@@ -84,7 +85,7 @@ class Coactivation(Measure):
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         values = self._chosen(values).cpu()
-        if self.both is None or self.cross is None or self.total is None or self.shift is None:
+        if not hasattr(self, "both"):
             self._check_memory(values.shape[1])
             self.shift = values.mean(0, dtype=torch.float64)
             self.both = torch.zeros(values.shape[1], values.shape[1], dtype=torch.int64)
@@ -98,14 +99,6 @@ class Coactivation(Measure):
             self.total += centred.sum(0)
 
     def _merge(self, other: Self) -> None:
-        assert (
-            self.both is not None
-            and self.cross is not None
-            and self.total is not None
-            and self.shift is not None
-        )
-        assert other.both is not None and other.cross is not None
-        assert other.total is not None and other.shift is not None
         self.both += other.both
         # Their sums about their shift, carried over to ours.
         step = other.shift - self.shift
@@ -116,7 +109,6 @@ class Coactivation(Measure):
     def result(self) -> xr.Dataset:
         """Dataset: count (unit); both, jaccard, phi, correlation (unit, other)."""
         self._need_data()
-        assert self.both is not None and self.cross is not None and self.total is not None
         n = self.n_samples
         alone = self.both.diagonal().double()
         either = alone[:, None] + alone[None, :] - self.both
@@ -140,7 +132,6 @@ class Coactivation(Measure):
         return dataset
 
     def _correlation(self) -> Tensor:
-        assert self.cross is not None and self.total is not None
         covariance = self.cross - torch.outer(self.total, self.total) / self.n_samples
         variance = covariance.diagonal()
         # Rounding leaves a constant unit with a variance of about 1e-16 of its sum of squares.

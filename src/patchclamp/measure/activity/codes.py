@@ -56,11 +56,12 @@ class ActivationCodes(Measure):
     config = ("threshold", "memory_limit")
     fields = ("hashes", "counts", "active")
 
+    active: Tensor
+
     def __init__(self, *, threshold: float = 0.0, memory_limit: int = 2**30) -> None:
         self.threshold, self.memory_limit = float(threshold), int(memory_limit)
         self.hashes = torch.zeros(0, 2, dtype=torch.int64)
         self.counts = torch.zeros(0, dtype=torch.int64)
-        self.active: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         packed = np.packbits((values > self.threshold).cpu().numpy(), axis=1)
@@ -74,8 +75,7 @@ class ActivationCodes(Measure):
                 f"{self.memory_limit} bytes; measure fewer samples, or raise it"
             )
         self.hashes, self.counts = found
-        active = count_above(values, self.threshold)
-        self.active = active if self.active is None else self.active + active
+        self._add(active=count_above(values, self.threshold))
 
     def _joined(self, hashes: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.cat([self.hashes, hashes])
@@ -84,14 +84,12 @@ class ActivationCodes(Measure):
         return distinct, total.index_add_(0, place, torch.cat([self.counts, counts]))
 
     def _merge(self, other: Self) -> None:
-        assert self.active is not None and other.active is not None
         self.hashes, self.counts = self._joined(other.hashes, other.counts)
-        self.active = self.active + other.active
+        self._add(active=other.active)
 
     def result(self) -> xr.Dataset:
         """Dataset: distinct, redundancy, entropy, ceiling (bits), largest; constant (unit): always on, or always off."""
         self._need_data()
-        assert self.active is not None
         n = self.n_samples
         p = self.counts.double() / n
         return self._dataset(

@@ -113,6 +113,10 @@ class LempelZiv(Measure):
     config = ("threshold", "n_surrogates", "seed", "min_length", "memory_limit")
     fields = ("bits", "doc", "position")
 
+    bits: Tensor  # samples x bytes: eight units a byte
+    doc: Tensor
+    position: Tensor
+
     def __init__(
         self,
         *,
@@ -126,8 +130,6 @@ class LempelZiv(Measure):
         require(min_length >= 2, f"LempelZiv: min_length={min_length}; a train has at least 2 bins")
         self.threshold, self.n_surrogates = float(threshold), int(n_surrogates)
         self.seed, self.min_length, self.memory_limit = int(seed), int(min_length), int(memory_limit)
-        self.bits: Tensor | None = None  # samples x bytes: eight units a byte
-        self.doc, self.position = torch.zeros(2, 0, dtype=torch.int64).unbind()
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
@@ -143,14 +145,13 @@ class LempelZiv(Measure):
 
     def _merge(self, other: Self) -> None:
         other._settle()
-        assert other.bits is not None
         self._parts.append((other.bits, other.doc, other.position))
 
     def _settle(self) -> None:
         """Join what has come in, in order of document and position."""
         if not self._parts:
             return
-        parts = [(self.bits, self.doc, self.position)] if self.bits is not None else []
+        parts = [(self.bits, self.doc, self.position)] if hasattr(self, "bits") else []
         bits, doc, position = (torch.cat(columns) for columns in zip(*parts, *self._parts, strict=True))  # type: ignore[arg-type]
         order = torch.from_numpy(np.lexsort((position.numpy(), doc.numpy())))
         self.bits, self.doc, self.position = bits[order], doc[order], position[order]
@@ -185,7 +186,6 @@ class LempelZiv(Measure):
         """Dataset over `unit`: complexity, normalised, rate, surrogate_mean, surrogate_std, relative, p."""
         units = self._need_data()
         trains = self.trains()
-        assert self.bits is not None
         words, active, null = np.zeros(units), np.zeros(units), np.zeros((self.n_surrogates, units))
         for start, end in trains:
             bits = np.ascontiguousarray(np.unpackbits(self.bits[start:end].numpy(), axis=1, count=units).T)

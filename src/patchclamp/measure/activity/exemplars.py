@@ -51,20 +51,20 @@ class Exemplars(Measure):
     config = ("k", "by", "per_doc")
     fields = _COLUMNS
 
+    # k x units each; empty places have key -inf and document -1
+    key: Tensor
+    value: Tensor
+    doc: Tensor
+    position: Tensor
+    token: Tensor
+
     def __init__(self, *, k: int = 10, by: str = "max", per_doc: bool = False) -> None:
         require(k > 0, f"Exemplars: k={k}; keep at least one sample a unit")
         require(by in _KEYS, f"Exemplars: by={by!r}; one of {', '.join(_KEYS)}{did_you_mean(by, _KEYS)}")
         self.k, self.by, self.per_doc = int(k), by, bool(per_doc)
-        # k x units each; empty places have key -inf and document -1
-        self.key: Tensor | None = None
-        self.value: Tensor | None = None
-        self.doc: Tensor | None = None
-        self.position: Tensor | None = None
-        self.token: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         self._prepare(values.shape[1])
-        assert self.key is not None
         keys = _KEYS[self.by](values)
         level = self.key[-1].to(keys)
         above = keys >= level  # equal ones too: they may win by their place
@@ -105,11 +105,10 @@ class Exemplars(Measure):
         return {"key": keys.cpu().double(), "value": values.cpu().double(), **places}
 
     def _merge(self, other: Self) -> None:
-        assert other.key is not None
         self._join(torch.arange(other.key.shape[1]), {name: getattr(other, name) for name in _COLUMNS})
 
     def _prepare(self, units: int) -> None:
-        if self.key is None:
+        if not hasattr(self, "key"):
             for name, blank in _BLANK.items():
                 kind = torch.float64 if name in ("key", "value") else torch.int64
                 setattr(self, name, torch.full((self.k, units), blank, dtype=kind))
@@ -128,8 +127,6 @@ class Exemplars(Measure):
         """Dataset over (unit, rank): value, doc, position, token; NaN and -1 for want of samples."""
         self._need_data()
         axes = ("unit", "rank")
-        assert self.value is not None and self.doc is not None
-        assert self.position is not None and self.token is not None
         return self._dataset(
             {
                 "value": (axes, self.value.T),

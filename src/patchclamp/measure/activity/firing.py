@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 import xarray as xr
@@ -36,9 +36,10 @@ class FiringRate(Measure):
     config = ("threshold",)
     fields = ("active",)
 
+    active: Tensor
+
     def __init__(self, *, threshold: float | Float[Tensor, " units"] = 0.0) -> None:
         self.threshold = threshold
-        self.active: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         level = self.threshold
@@ -48,17 +49,11 @@ class FiringRate(Measure):
                 f"{self._who}: threshold of shape {tuple(level.shape)} for {values.shape[1]} units",
             )
             level = level.to(values)
-        count = count_above(values, level)
-        self.active = count if self.active is None else self.active + count
-
-    def _merge(self, other: Self) -> None:
-        assert self.active is not None and other.active is not None
-        self.active = self.active + other.active
+        self._add(active=count_above(values, level))
 
     def result(self) -> xr.Dataset:
         """Dataset over `unit`: active (number of samples), rate."""
         self._need_data()
-        assert self.active is not None
         return self._dataset(
             {"active": (("unit",), self.active), "rate": (("unit",), self.active / self.n_samples)}
         )
@@ -80,33 +75,24 @@ class DeadUnits(Measure):
     name = "dead"
     config = ("threshold",)
     fields = ("low", "high", "active")
+    lows = ("low",)
+    highs = ("high",)
+
+    low: Tensor
+    high: Tensor
+    active: Tensor
 
     def __init__(self, *, threshold: float = 0.0) -> None:
         require(threshold >= 0, f"DeadUnits: threshold {threshold} is negative; it bounds an absolute value")
         self.threshold = float(threshold)
-        self.low: Tensor | None = None
-        self.high: Tensor | None = None
-        self.active: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
-        part = type(self)(threshold=self.threshold)
-        part.low, part.high = values.amin(0).cpu().double(), values.amax(0).cpu().double()
-        part.active = count_above(values, self.threshold) + count_above(values, -self.threshold, below=True)
-        if self.active is None:
-            self.low, self.high, self.active = part.low, part.high, part.active
-        else:
-            self._merge(part)
-
-    def _merge(self, other: Self) -> None:
-        assert self.low is not None and self.high is not None and self.active is not None
-        assert other.low is not None and other.high is not None and other.active is not None
-        self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
-        self.active = self.active + other.active
+        active = count_above(values, self.threshold) + count_above(values, -self.threshold, below=True)
+        self._add(low=values.amin(0).cpu().double(), high=values.amax(0).cpu().double(), active=active)
 
     def result(self) -> xr.Dataset:
         """Dataset over `unit`: dead, constant, active (samples beyond threshold), max_abs; fraction_dead."""
         self._need_data()
-        assert self.low is not None and self.high is not None and self.active is not None
         dead = self.active == 0
         return self._dataset(
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xarray as xr
@@ -34,9 +34,10 @@ class Importance(Measure):
     needs = config
     fields = ("l1",)
 
+    l1: Tensor
+
     def __init__(self, *, output_norms: Float[Tensor, " units"] | None = None) -> None:
         self.output_norms = output_norms
-        self.l1: Tensor | None = None
 
     @classmethod
     def _needs(cls, subject: Any, site: Any) -> dict[str, Any]:
@@ -49,17 +50,11 @@ class Importance(Measure):
             )
         buffer = values.new_empty(min(len(values), BLOCK_ROWS), values.shape[1])
         parts = [torch.abs(block, out=buffer[: len(block)]).sum(0) for block in row_blocks(values)]
-        l1 = host(torch.stack(parts)).sum(0)
-        self.l1 = l1 if self.l1 is None else self.l1 + l1
-
-    def _merge(self, other: Self) -> None:
-        assert self.l1 is not None and other.l1 is not None
-        self.l1 = self.l1 + other.l1
+        self._add(l1=host(torch.stack(parts)).sum(0))
 
     def result(self) -> xr.Dataset:
         """Dataset over `unit`: importance, mean_abs, output_norm, rank (0 = most important)."""
         units = self._need_data()
-        assert self.l1 is not None
         mean = self.l1 / self.n_samples
         norms = torch.ones(units) if self.output_norms is None else self.output_norms.cpu()
         value = mean * norms.double()

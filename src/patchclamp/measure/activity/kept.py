@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -33,16 +33,19 @@ class Kept(Measure):
     fields = _COLUMNS
     balanced: ClassVar[bool] = False
 
+    rows: Float[Tensor, "n units"]
+    doc: Tensor
+    position: Tensor
+    label: Tensor
+    group: Tensor
+    key: Tensor
+
     def __init__(self, *, max_samples: int, seed: int) -> None:
         require(
             max_samples >= 2,
             f"{type(self).__name__}: max_samples={max_samples}; at least 2 rows are compared",
         )
         self.max_samples, self.seed = int(max_samples), int(seed)
-        self.rows: Tensor | None = None
-        self.doc, self.position, self.label, self.group, self.key = torch.zeros(
-            5, 0, dtype=torch.int64
-        ).unbind()
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         doc, position = samples.doc.cpu(), samples.position.cpu()
@@ -50,7 +53,7 @@ class Kept(Measure):
         wanted = torch.ones(len(key), dtype=torch.bool)
         if self.balanced:
             wanted = samples.label.cpu() >= 0
-        elif len(self.key) == self.max_samples:
+        elif self.n_samples and len(self.key) == self.max_samples:
             wanted = key <= self.key[-1]  # keys rise: all others lose to every row that is kept
         at = wanted.nonzero()[:, 0]
         part = {
@@ -61,15 +64,11 @@ class Kept(Measure):
             "group": samples.group.cpu()[at],
             "key": key[at],
         }
-        self._keep(part)
+        self._add(**part)
 
-    def _merge(self, other: Self) -> None:
-        self._keep({name: getattr(other, name) for name in _COLUMNS})
-
-    def _keep(self, part: dict[str, Tensor]) -> None:
+    def _add(self, **part: Tensor) -> None:
         """Join rows and keep those with the smallest keys, in order of the key."""
-        if self.rows is not None:
-            part = {name: torch.cat([getattr(self, name), column]) for name, column in part.items()}
+        part = self._behind(part)
         keys = [part[name].numpy() for name in ("position", "doc", "key")]
         order = torch.from_numpy(np.lexsort(keys))
         if self.balanced:
@@ -82,7 +81,6 @@ class Kept(Measure):
     def kept(self) -> Float[Tensor, "n units"]:
         """The rows kept, float64."""
         self._need_data()
-        assert self.rows is not None
         return self.rows.double()
 
     def labelled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -48,7 +48,15 @@ class MassiveActivations(Measure):
 
     name = "massive"
     config = ("minimum", "ratio", "keep")
-    fields = ("counts", "above", "value", "unit", "doc", "position", "token")
+    fields = ("counts", "above", *_COLUMNS)
+
+    counts: Tensor
+    above: Tensor
+    value: Tensor
+    unit: Tensor
+    doc: Tensor
+    position: Tensor
+    token: Tensor
 
     def __init__(self, *, minimum: float = 100.0, ratio: float = 1000.0, keep: int = 10_000) -> None:
         require(
@@ -57,14 +65,10 @@ class MassiveActivations(Measure):
         )
         require(keep > 0, f"MassiveActivations: keep={keep}; keep at least one value")
         self.minimum, self.ratio, self.keep = float(minimum), float(ratio), int(keep)
-        self.counts = torch.zeros(_BUCKETS.count, dtype=torch.int64)
-        self.above: Tensor | None = None
-        self.value = torch.zeros(0, dtype=torch.float64)
-        self.unit, self.doc, self.position, self.token = torch.zeros(4, 0, dtype=torch.int64).unbind()
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         size = values.abs()
-        self.counts += torch.bincount(_BUCKETS.index(size).flatten(), minlength=_BUCKETS.count).cpu()
+        counts = torch.bincount(_BUCKETS.index(size).flatten(), minlength=_BUCKETS.count).cpu()
         above = size > self.minimum
         rows, units = (index.cpu() for index in above.nonzero(as_tuple=True))
         found = {
@@ -74,18 +78,11 @@ class MassiveActivations(Measure):
             "position": samples.position.cpu()[rows],
             "token": samples.token.cpu()[rows],
         }
-        self._add(above.sum(0).cpu(), found)
+        self._add(counts=counts, above=above.sum(0).cpu(), **found)
 
-    def _merge(self, other: Self) -> None:
-        self.counts = self.counts + other.counts
-        assert other.above is not None
-        self._add(other.above, {name: getattr(other, name) for name in _COLUMNS})
-
-    def _add(self, above: Tensor, found: dict[str, Tensor]) -> None:
-        self.above = above if self.above is None else self.above + above
-        if not len(found["value"]):
-            return
-        table = {name: torch.cat([getattr(self, name), found[name]]) for name in _COLUMNS}
+    def _add(self, **part: Tensor) -> None:
+        super()._add(counts=part.pop("counts"), above=part.pop("above"))
+        table = self._behind(part)
         keys = (
             table["unit"].numpy(),
             table["position"].numpy(),
@@ -106,7 +103,6 @@ class MassiveActivations(Measure):
     def result(self) -> xr.Dataset:
         """Dataset: value, ratio, massive_unit, doc, position, token (found); above (unit); median."""
         self._need_data()
-        assert self.above is not None
         median = self.median
         chosen = self.value.abs() > self.ratio * median
         found = ("found",)

@@ -50,42 +50,38 @@ class Moments(Measure):
     fields: ClassVar[tuple[str, ...]] = ("count", "mean", "m2", "m3", "m4", "low", "high")
     config: ClassVar[tuple[str, ...]] = ("order",)
     checks_itself = True
+    lows = ("low",)
+    highs = ("high",)
+
+    count: int
+    mean: Tensor
+    m2: Tensor
+    m3: Tensor
+    m4: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, *, order: int = 4) -> None:
         require(order in (2, 4), f"Moments: order={order}; 4 (skewness and kurtosis too) or 2")
         self.order = order
-        self.count = 0
-        self.mean: Tensor | None = None
-        self.m2: Tensor | None = None
-        self.m3: Tensor | None = None
-        self.m4: Tensor | None = None
-        self.low: Tensor | None = None
-        self.high: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         sums = _central_sums(values, self.order)
         if not bool(sums.isfinite().all()):
             self._raise_nonfinite(values, samples)
             sums = _central_sums(values.double(), self.order)  # finite, but its powers overflow float32
-        low, high = values.amin(0), values.amax(0)
-        self._join(len(values), sums, low.cpu().double(), high.cpu().double())
+        self._join(len(values), sums)
+        self._add(low=values.amin(0).cpu().double(), high=values.amax(0).cpu().double())
 
     def _merge(self, other: Self) -> None:
-        assert (
-            other.mean is not None and other.m2 is not None and other.m3 is not None and other.m4 is not None
-        )
-        assert other.low is not None and other.high is not None
-        self._join(
-            other.count, torch.stack([other.mean, other.m2, other.m3, other.m4]), other.low, other.high
-        )
+        self._join(other.count, torch.stack([other.mean, other.m2, other.m3, other.m4]))
+        self._add(low=other.low, high=other.high)
 
-    def _join(self, n_b: int, sums: Float[Tensor, "4 units"], low: Tensor, high: Tensor) -> None:
+    def _join(self, n_b: int, sums: Float[Tensor, "4 units"]) -> None:
         mean_b, m2_b, m3_b, m4_b = sums
-        if self.mean is None or self.m2 is None or self.m3 is None or self.m4 is None:
+        if not hasattr(self, "mean"):
             self.count, self.mean, self.m2, self.m3, self.m4 = n_b, mean_b, m2_b, m3_b, m4_b
-            self.low, self.high = low, high
             return
-        assert self.low is not None and self.high is not None
         n_a = self.count
         n = n_a + n_b
         delta = mean_b - self.mean
@@ -98,13 +94,10 @@ class Moments(Measure):
         self.m2 = self.m2 + m2_b + square * (n_a * n_b / n)
         self.mean = self.mean + delta * (n_b / n)
         self.m3, self.m4, self.count = m3, m4, n
-        self.low, self.high = torch.minimum(self.low, low), torch.maximum(self.high, high)
 
     def result(self) -> xr.Dataset:
         """Dataset over `unit`: mean, variance, std, skewness, kurtosis (excess), min, max; scalar count."""
         self._need_data()
-        assert self.mean is not None and self.m2 is not None and self.m3 is not None and self.m4 is not None
-        assert self.low is not None and self.high is not None
         constant = self.low == self.high
         mean = torch.where(constant, self.low, self.mean)
         variance = (self.m2 / self.count).clamp_min(0).masked_fill(constant, 0)

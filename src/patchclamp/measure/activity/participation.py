@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -99,6 +99,9 @@ class TuningSpectrum(Measure):
     config = ("bins", "r", "n_surrogates", "seed")
     fields = ("total", "count")
 
+    total: Tensor
+    count: Tensor
+
     def __init__(
         self, *, bins: int | None = None, r: int = 2, n_surrogates: int = 999, seed: int = 0
     ) -> None:
@@ -107,8 +110,6 @@ class TuningSpectrum(Measure):
         require(n_surrogates >= 1, f"TuningSpectrum: n_surrogates={n_surrogates}; at least 1")
         self.bins, self.r = None if bins is None else int(bins), int(r)
         self.n_surrogates, self.seed = int(n_surrogates), int(seed)
-        self.total: Tensor | None = None
-        self.count = torch.zeros(0, dtype=torch.int64)
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         label = samples.label.cpu()
@@ -118,24 +119,19 @@ class TuningSpectrum(Measure):
         if self.bins is not None and size > self.bins:
             raise PatchclampError(f"{self._who}: label {size - 1}, but bins={self.bins}")
         total = torch.zeros(size, values.shape[1], dtype=torch.float64).index_add_(0, label, rows)
-        self._add(total, label.bincount(minlength=size))
+        self._add(total=total, count=label.bincount(minlength=size))
 
-    def _merge(self, other: Self) -> None:
-        assert other.total is not None
-        self._add(other.total, other.count)
-
-    def _add(self, total: Tensor, count: Tensor) -> None:
+    def _add(self, **part: Tensor) -> None:
         """Add sums of labels 0, 1, ...; the shorter one has zeros behind."""
-        if self.total is not None:
-            size = max(len(count), len(self.count))
-            total = _padded(total, size) + _padded(self.total, size)
-            count = _padded(count, size) + _padded(self.count, size)
-        self.total, self.count = total, count
+        if self.n_samples:
+            size = max(len(part["count"]), len(self.count))
+            part = {name: _padded(value, size) for name, value in part.items()}
+            self.total, self.count = _padded(self.total, size), _padded(self.count, size)
+        super()._add(**part)
 
     def curves(self) -> Float[Tensor, "bins units"]:
         """Mean activity at each position."""
         self._need_data()
-        assert self.total is not None
         bins = len(self.count) if self.bins is None else self.bins
         count = _padded(self.count, bins)
         missing = (count == 0).nonzero()[:, 0].tolist()

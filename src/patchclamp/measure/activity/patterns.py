@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -52,15 +52,16 @@ class ActivationPatterns(Measure):
     config = ("delta", "threshold")
     fields = ("labels", "on", "count")
 
+    labels: Tensor
+    on: Tensor
+    count: Tensor
+
     def __init__(self, *, delta: float = 0.99, threshold: float = 0.0) -> None:
         require(
             0.5 < delta <= 1,
             f"ActivationPatterns: delta={delta}; above 0.5, where a unit could be both on and off, and at most 1",
         )
         self.delta, self.threshold = float(delta), float(threshold)
-        self.labels = torch.zeros(0, dtype=torch.int64)
-        self.on: Tensor | None = None
-        self.count = torch.zeros(0, dtype=torch.int64)
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         label = samples.label.cpu()
@@ -68,26 +69,21 @@ class ActivationPatterns(Measure):
         numbers, place = label[known].unique(return_inverse=True)
         on = (values.cpu() > self.threshold)[known].long()
         total = torch.zeros(len(numbers), values.shape[1], dtype=torch.int64).index_add_(0, place, on)
-        self._add(numbers, total, place.bincount(minlength=len(numbers)))
+        self._add(labels=numbers, on=total, count=place.bincount(minlength=len(numbers)))
 
-    def _merge(self, other: Self) -> None:
-        assert other.on is not None
-        self._add(other.labels, other.on, other.count)
-
-    def _add(self, labels: Tensor, on: Tensor, count: Tensor) -> None:
+    def _add(self, **part: Tensor) -> None:
         """Join counts by label, labels rising."""
-        if self.on is not None:
-            labels, on = torch.cat([self.labels, labels]), torch.cat([self.on, on])
-            count = torch.cat([self.count, count])
-        self.labels, place = labels.unique(return_inverse=True)
-        self.on = torch.zeros(len(self.labels), on.shape[1], dtype=torch.int64).index_add_(0, place, on)
-        self.count = torch.zeros_like(self.labels).index_add_(0, place, count)
+        table = self._behind(part)
+        self.labels, place = table["labels"].unique(return_inverse=True)
+        self.on = torch.zeros(len(self.labels), table["on"].shape[1], dtype=torch.int64).index_add_(
+            0, place, table["on"]
+        )
+        self.count = torch.zeros_like(self.labels).index_add_(0, place, table["count"])
 
     def patterns(self) -> Int[Tensor, "labels units"]:
         """The pattern of each label, int8."""
         self._need_data()
         require(len(self.labels) > 0, f"{self._who}: no sample has a label; give samples.label")
-        assert self.on is not None
         share = self.on.double() / self.count[:, None]
         quiet = (self.count[:, None] - self.on).double() / self.count[:, None]
         free = torch.full(share.shape, FREE, dtype=torch.int8)
@@ -102,7 +98,6 @@ class ActivationPatterns(Measure):
     def result(self) -> xr.Dataset:
         """Dataset over (label, unit): pattern (1, 0, -1 = free), rate; length, count (label)."""
         patterns = self.patterns()
-        assert self.on is not None
         return self._dataset(
             {
                 "pattern": (("label", "unit"), patterns),
@@ -166,10 +161,6 @@ class PatternCheck(Measure):
             self.accepted[i] += of_label.sum(0)
             self.several[i] += (of_label.sum(1) > 1).sum()
             self.none[i] += (of_label.sum(1) == 0).sum()
-
-    def _merge(self, other: Self) -> None:
-        for name in self.fields:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def result(self) -> xr.Dataset:
         """Dataset over `label`: recall (own pattern obeyed), false_acceptance (of this pattern, by samples of other labels),

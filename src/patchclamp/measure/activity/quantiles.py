@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 import xarray as xr
@@ -58,6 +58,12 @@ class Quantiles(Measure):
     name = "quantiles"
     config = ("q", "bits", "smallest", "largest")
     fields = ("counts", "low", "high")
+    lows = ("low",)
+    highs = ("high",)
+
+    counts: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(
         self,
@@ -72,37 +78,23 @@ class Quantiles(Measure):
         require(bool(self.q) and not outside, f"q={outside or self.q}: quantiles lie between 0 and 1")
         self.bits, self.smallest, self.largest = int(bits), float(smallest), float(largest)
         self.buckets = Buckets(self.bits, self.smallest, self.largest)
-        self.counts: Tensor | None = None
-        self.low: Tensor | None = None
-        self.high: Tensor | None = None
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         units = values.shape[1]
-        if self.counts is None:
+        if not hasattr(self, "counts"):
             self.counts = torch.zeros(units * self.buckets.count, dtype=torch.int32)
-            self.low, self.high = torch.full((2, units), torch.inf, dtype=torch.float64).unbind()
-            self.high = -self.high
-        assert self.low is not None and self.high is not None
         if self.n_samples + len(values) >= 2**31:
             raise PatchclampError(f"{self._who}: more than 2^31 samples; measure in parts")
         index = self.buckets.index(values)
         index += torch.arange(units, dtype=torch.int32, device=index.device) * self.buckets.count
         flat = index.flatten().cpu()
         self.counts.index_add_(0, flat, torch.ones(1, dtype=torch.int32).expand(len(flat)))
-        self.low = torch.minimum(self.low, values.amin(0).cpu().double())
-        self.high = torch.maximum(self.high, values.amax(0).cpu().double())
-
-    def _merge(self, other: Self) -> None:
-        assert self.counts is not None and self.low is not None and self.high is not None
-        assert other.counts is not None and other.low is not None and other.high is not None
-        self.counts += other.counts
-        self.low, self.high = torch.minimum(self.low, other.low), torch.maximum(self.high, other.high)
+        self._add(low=values.amin(0).cpu().double(), high=values.amax(0).cpu().double())
 
     def result(self) -> xr.Dataset:
         """Dataset: quantile_value (unit, quantile); min, max, beyond (unit); the relative error as an
         attribute."""
         units = self._need_data()
-        assert self.counts is not None and self.low is not None and self.high is not None
         table = self.counts.view(units, -1)
         ranks = [int(q * (self.n_samples - 1)) for q in self.q]
         bucket = bucket_of_rank(table, torch.tensor(ranks))

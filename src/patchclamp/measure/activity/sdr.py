@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import xarray as xr
 from jaxtyping import Float
@@ -156,37 +156,32 @@ class SparseOverlap(Measure):
     name = "sdr"
     config = ("threshold", "share")
     fields = ("count", "squares", "least", "most")
+    lows = ("least",)
+    highs = ("most",)
+
+    count: Tensor
+    squares: int
+    least: int
+    most: int
 
     def __init__(self, *, threshold: float = 0.0, share: float = 0.5) -> None:
         require(0 < share <= 1, f"SparseOverlap: share={share}; above 0 and at most 1")
         self.threshold, self.share = float(threshold), float(share)
-        self.count: Tensor | None = None
-        self.squares, self.least, self.most = 0, 0, 0
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
-        part = type(self)(threshold=self.threshold, share=self.share)
-        part.count = count_above(values, self.threshold)
         size = (values > self.threshold).sum(1).cpu()
-        part.squares = int(size.square().sum())
-        part.least, part.most = int(size.min()), int(size.max())
-        if self.count is None:
-            self.count, self.squares = part.count, part.squares
-            self.least, self.most = part.least, part.most
-        else:
-            self._merge(part)
-
-    def _merge(self, other: Self) -> None:
-        assert self.count is not None and other.count is not None
-        self.count = self.count + other.count
-        self.squares += other.squares
-        self.least, self.most = min(self.least, other.least), max(self.most, other.most)
+        self._add(
+            count=count_above(values, self.threshold),
+            squares=int(size.square().sum()),
+            least=int(size.min()),
+            most=int(size.max()),
+        )
 
     def result(self) -> xr.Dataset:
         """Dataset: rate (unit); active, active_std, active_min, active_max, sparsity, overlap, overlap_rates,
         overlap_uniform, false_match.
         """
         units = self._need_data()
-        assert self.count is not None
         n, total = self.n_samples, int(self.count.sum())
         count = self.count.double()
         active = total / n

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
 
 _POPULATION = ("hoyer", "kurtosis", "l0")
+_OWN = ("l1", "l2", "active", "population", "population_n")
 
 
 class Sparsity(Moments):
@@ -42,17 +43,18 @@ class Sparsity(Moments):
 
     name = "sparsity"
     config = ("epsilon",)
-    fields = (*Moments.fields, "l1", "l2", "active", "population", "population_n")
+    fields = (*Moments.fields, *_OWN)
+
+    l1: Tensor
+    l2: Tensor
+    active: Tensor
+    population: Tensor  # sum and sum of squares of each figure
+    population_n: Tensor
 
     def __init__(self, *, epsilon: float = 0.0) -> None:
         super().__init__()
         require(epsilon >= 0, f"Sparsity: epsilon {epsilon} is negative; it bounds an absolute value")
         self.epsilon = float(epsilon)
-        self.l1: Tensor | None = None
-        self.l2: Tensor | None = None
-        self.active: Tensor | None = None
-        self.population = torch.zeros(3, 2, dtype=torch.float64)  # sum and sum of squares of each figure
-        self.population_n = torch.zeros(3, dtype=torch.int64)
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         super()._update(values, samples)
@@ -61,7 +63,8 @@ class Sparsity(Moments):
         figures = figures.nan_to_num(0.0)
         population = torch.stack([figures.sum(1), figures.square().sum(1)], 1).cpu()
         active = count_above(values, self.epsilon) + count_above(values, -self.epsilon, below=True)
-        self._add(*norm_sums(values), active, population, known)
+        l1, l2 = norm_sums(values)
+        self._add(l1=l1, l2=l2, active=active, population=population, population_n=known)
 
     def _figures(self, values: Float[Tensor, "n units"]) -> Float[Tensor, "3 n"]:
         """Hoyer sparsity, kurtosis and L0 of each row."""
@@ -70,21 +73,12 @@ class Sparsity(Moments):
 
     def _merge(self, other: Self) -> None:
         super()._merge(other)
-        assert other.l1 is not None and other.l2 is not None and other.active is not None
-        self._add(other.l1, other.l2, other.active, other.population, other.population_n)
-
-    def _add(self, l1: Tensor, l2: Tensor, active: Tensor, population: Tensor, known: Tensor) -> None:
-        self.l1 = l1 if self.l1 is None else self.l1 + l1
-        self.l2 = l2 if self.l2 is None else self.l2 + l2
-        self.active = active if self.active is None else self.active + active
-        self.population = self.population + population
-        self.population_n = self.population_n + known
+        self._add(**{name: getattr(other, name) for name in _OWN})
 
     def result(self) -> xr.Dataset:
         """Dataset: hoyer, kurtosis, l0, rate (unit); population_mean, population_std, population_n
         (figure)."""
         lifetime_kurtosis = super().result()["kurtosis"].values
-        assert self.l1 is not None and self.l2 is not None and self.active is not None
         root = math.sqrt(self.n_samples)
         ratio = self.l1 / self.l2.sqrt()
         lifetime = (root - ratio) / (root - 1) if root > 1 else torch.full_like(ratio, torch.nan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,11 +30,10 @@ class ByCondition(Measure):
 
     fields: ClassVar[tuple[str, ...]] = ("keys", "count", "mean", "m2")
 
-    def __init__(self) -> None:
-        self.keys = torch.zeros(0, dtype=torch.int64)
-        self.count = torch.zeros(0, dtype=torch.float64)
-        self.mean: Tensor | None = None
-        self.m2: Tensor | None = None
+    keys: Tensor
+    count: Tensor
+    mean: Tensor
+    m2: Tensor
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         raw = samples.label.long() * _PLACES + samples.position.long()
@@ -43,14 +42,10 @@ class ByCondition(Measure):
         count = torch.bincount(own, minlength=len(keys)).double()
         mean = torch.zeros(len(keys), x.shape[1], dtype=torch.float64).index_add_(0, own, x) / count[:, None]
         m2 = torch.zeros_like(mean).index_add_(0, own, (x - mean[own]) ** 2)
-        self._join(keys, count, mean, m2)
+        self._add(keys=keys, count=count, mean=mean, m2=m2)
 
-    def _merge(self, other: Self) -> None:
-        assert other.mean is not None and other.m2 is not None
-        self._join(other.keys, other.count, other.mean, other.m2)
-
-    def _join(self, keys: Tensor, count: Tensor, mean: Tensor, m2: Tensor) -> None:
-        if self.mean is None or self.m2 is None:
+    def _add(self, *, keys: Tensor, count: Tensor, mean: Tensor, m2: Tensor) -> None:  # type: ignore[override]
+        if not hasattr(self, "keys"):
             self.keys, self.count, self.mean, self.m2 = keys, count, mean, m2
             return
         every, place = torch.unique(torch.cat([self.keys, keys]), return_inverse=True)
@@ -98,14 +93,12 @@ class PSTH(ByCondition):
     config: ClassVar[tuple[str, ...]] = ("step", "start")
 
     def __init__(self, *, step: float | None = None, start: float = 0.0) -> None:
-        super().__init__()
         require(step is None or step > 0, f"PSTH: step={step}; seconds, above zero")
         self.step, self.start = step, start
 
     def result(self) -> xr.Dataset:
         """Dataset over (condition, time, unit): mean, sem; count over (condition, time)."""
         self._need_data()
-        assert self.mean is not None and self.m2 is not None
         kept = self._kept()
         keys, count, mean, m2 = self.keys[kept], self.count[kept], self.mean[kept], self.m2[kept]
         label = torch.div(keys, _PLACES, rounding_mode="floor")

@@ -55,14 +55,12 @@ class Reliability(ByCondition):
     config: ClassVar[tuple[str, ...]] = ("repeats",)
 
     def __init__(self, *, repeats: int | None = None) -> None:
-        super().__init__()
         require(repeats is None or repeats >= 1, f"Reliability: repeats={repeats}; at least 1")
         self.repeats = repeats
 
     def result(self) -> xr.Dataset:
         """Dataset over `unit`: signal and noise variance, single, ceiling_r2, ceiling_r, ncsnr; scalars n."""
         self._need_data()
-        assert self.mean is not None and self.m2 is not None
         kept = self._kept()
         n, mean, m2 = self.count[kept], self.mean[kept], self.m2[kept]
         conditions, total = len(n), n.sum()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 import xarray as xr
@@ -154,9 +154,9 @@ class CETT(Measure):
                 f"{self._who}: output_weight has {len(self.output_weight)} rows for {values.shape[1]} units"
             )
         for part in values.split(_CHUNK):
-            self._add(part, self.output_weight.to(part))
+            self._grow(part, self.output_weight.to(part))
 
-    def _add(self, values: Tensor, weight: Tensor) -> None:
+    def _grow(self, values: Tensor, weight: Tensor) -> None:
         sizes = magnitudes(values, weight)
         whole = (values @ weight).norm(dim=1).double()
         live = whole > 0
@@ -181,10 +181,6 @@ class CETT(Measure):
                     below = (count, float((lost / whole).sum()))
                 self.active[k] += count
                 self.lost[k] += below[1]
-
-    def _merge(self, other: Self) -> None:
-        self.lost, self.active = self.lost + other.lost, self.active + other.active
-        self.used += other.used
 
     def curve(self) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"], Float[Tensor, " k"]]:
         """Thresholds, CETT and active fraction on the grid."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,7 +49,15 @@ class AttentionSinks(Measure):
 
     name = "sinks"
     config = ("positions", "keep", "min_queries", "causal")
-    fields = ("score", "base", "queries", "excess", "doc", "position", "token")
+    fields = ("score", "base", "queries", *_COLUMNS)
+
+    score: Tensor  # heads x positions, sums over queries
+    base: Tensor
+    queries: Tensor
+    excess: Tensor
+    doc: Tensor
+    position: Tensor
+    token: Tensor
 
     def __init__(
         self, *, positions: int = 16, keep: int = 100, min_queries: int = 8, causal: bool = True
@@ -60,11 +68,6 @@ class AttentionSinks(Measure):
         )
         self.positions, self.keep = int(positions), int(keep)
         self.min_queries, self.causal = int(min_queries), bool(causal)
-        self.score: Tensor | None = None  # heads x positions, sums over queries
-        self.base = torch.zeros(self.positions, dtype=torch.float64)
-        self.queries = torch.zeros(self.positions, dtype=torch.int64)
-        self.excess = torch.zeros(0, dtype=torch.float64)
-        self.doc, self.position, self.token = torch.zeros(3, 0, dtype=torch.int64).unbind()
 
     def update(
         self,
@@ -123,39 +126,26 @@ class AttentionSinks(Measure):
         place, excess = place[real].cpu(), ((score.mean(1) - base) / queries).cpu()
         score, base, queries = host(score), host(base), queries.cpu().long()
         near = place < self.positions
-        table = torch.zeros(self.positions, score.shape[1], dtype=torch.float64).index_add_(
-            0, place[near], score[near]
-        )
-        self._add(
-            table.T,
-            torch.zeros_like(self.base).index_add_(0, place[near], base[near]),
-            torch.zeros_like(self.queries).index_add_(0, place[near], queries[near]),
-        )
+        sums = {
+            name: values.new_zeros(self.positions, *values.shape[1:]).index_add_(0, place[near], values[near])
+            for name, values in (("score", score), ("base", base), ("queries", queries))
+        }
         fit = queries >= self.min_queries
         columns = {name: getattr(samples, name).cpu()[fit] for name in ("doc", "position", "token")}
-        self._list({"excess": excess[fit], **columns})
+        self._add(**{**sums, "score": sums["score"].T}, excess=excess[fit], **columns)
 
-    def _add(self, score: Tensor, base: Tensor, queries: Tensor) -> None:
-        self.score = score if self.score is None else self.score + score
-        self.base, self.queries = self.base + base, self.queries + queries
-
-    def _list(self, found: dict[str, Tensor]) -> None:
-        table = {name: torch.cat([getattr(self, name), found[name]]) for name in _COLUMNS}
+    def _add(self, **part: Tensor) -> None:
+        table = self._behind({name: part.pop(name) for name in _COLUMNS})
+        super()._add(**part)
         keys = (table["position"].numpy(), table["doc"].numpy(), -table["excess"].numpy())
         order = torch.from_numpy(np.lexsort(keys)[: self.keep])
         for name in _COLUMNS:
             setattr(self, name, table[name][order])
 
-    def _merge(self, other: Self) -> None:
-        assert other.score is not None
-        self._add(other.score, other.base, other.queries)
-        self._list({name: getattr(other, name) for name in _COLUMNS})
-
     def result(self) -> xr.Dataset:
         """Dataset: score, excess (head, window_position); baseline (window_position); the list over
         `found`."""
         heads = self._need_data()
-        assert self.score is not None
         count = self.queries.double()
         baseline, score = self.base / count, self.score / count
         found = ("found",)

@@ -29,11 +29,11 @@ TRAINED_ON = frozenset({"planted-orthogonal", "planted-coherent", "planted-noise
 def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
     """Whether a method is an estimator of features of one site: told how many, and fitted to activity alone.
 
-    Those of several sites, or of the heads of an attention layer, are not: planted activity has none.
+    Those of several sites are not: planted activity has one.
     """
     known = inspect.signature(method).parameters
     fit = getattr(method, "fit", None)
-    if fit is None or "heads" in known or not {"k", "n_features", "n_components"} & set(known):
+    if fit is None or not {"n_features", "n_components"} & set(known):
         return False
     required = [p for p in inspect.signature(fit).parameters.values() if p.default is p.empty]
     return len(required) == 2  # self and the activity
@@ -42,19 +42,11 @@ def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
 def dictionary_variants(name: str, method: Any, system: Planted) -> list[Variant]:
     """As many features as were planted, and as many active as there are in a sample, where a method asks for them."""
     known = inspect.signature(method).parameters
-    n_features = len(system.directions)
+    n = len(system.directions)
+    if name in NO_MORE_THAN_UNITS:
+        n = min(n, int((system.directions != 0).any(0).sum()))
     active = max(1, round(float((system.codes > 0).sum(1).float().mean())))
-    told: dict[str, Any] = {"n_features": n_features}
-    if "n_features" in known:
-        told["k"] = active
-    else:
-        most = (
-            min(n_features, int((system.directions != 0).any(0).sum()))
-            if name in NO_MORE_THAN_UNITS
-            else n_features
-        )
-        told |= {"k": most, "n_components": most}
-    told |= {**TRAINING, **OPTIONS.get(name, {})}
+    told = {"n_features": n, "n_components": n, "k": active, **TRAINING, **OPTIONS.get(name, {})}
     return [Variant("", {key: value for key, value in told.items() if key in known})]
 
 

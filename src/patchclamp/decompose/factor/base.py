@@ -1,0 +1,72 @@
+"""What the factorisations share: a number of features, groups held out, and the check of the result on them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.base import Activity, Decomposer, Progress, Source, unexplained_variance
+from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.nouns.units import Site
+
+Found = TypeVar("Found", bound=StoredDictionary)
+
+
+@dataclass(frozen=True)
+class Factorisation(Decomposer, Generic[Found]):
+    """A decomposition A = Z D by linear algebra; the `meta` of what it finds has the settings and these figures.
+
+    ``n_samples`` that were fitted, and ``unexplained``: the variance, pooled over units, that is left of the held-out
+    groups (None without any); each method adds its own.
+
+    Parameters
+    ----------
+    n_features
+        Number of features.
+    seed
+        Of the start and the held-out groups. The same seed gives the same bits.
+    held_out
+        Fraction of the groups that the fit never sees.
+    """
+
+    n_features: int = 50
+    _: KW_ONLY
+    held_out: float = 0.1
+
+    def fit(
+        self,
+        source: Source,
+        site: Site | str | None = None,
+        progress: Progress | None = None,
+        resume: str | Path | None = None,
+    ) -> Found:
+        """Find `n_features` features of one site; parameters as in `Decomposer.fit`.
+
+        Raises
+        ------
+        PatchclampError
+            For NaN or Inf, activity that is zero everywhere, fewer than two samples, more features than the method
+            can find in them.
+        """
+        seen, held = Activity(source, site).split(self.held_out, self.seed)
+        found = self.factor(seen, progress, resume)
+        found.meta = {**self.described(), "n_samples": seen.n, **found.meta}
+        found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
+        return found
+
+    @abstractmethod
+    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> Found:
+        """Find the features of the rows to fit; its `meta` holds the method's own figures."""
+
+    def check_size(self, seen: Activity, most: int | None = None, why: str = "samples") -> None:
+        """Refuse a number of features below 1 or above `most` (by default the number of samples)."""
+        most, n = seen.n if most is None else most, self.n_features
+        if n < 1:
+            raise PatchclampError(f"n_features={n}: a dictionary has at least one feature")
+        if n > most:
+            raise PatchclampError(
+                f"{seen.site}: n_features={n}, but there are {most} {why}; ask for at most {most}"
+            )
