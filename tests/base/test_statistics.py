@@ -12,9 +12,12 @@ from patchclamp.base.statistics import (
     bootstrap_interval,
     bootstrap_statistic,
     holm,
+    pearson,
     permutation_p,
+    ranks,
     resamples,
     sign_flip_max_null,
+    spearman,
 )
 
 
@@ -132,3 +135,26 @@ def test_max_null_controls_the_family_wise_error_under_dependence():
 def test_nothing_to_resample_is_refused():
     with pytest.raises(PatchclampError, match="no item"):
         bootstrap_interval(np.zeros((0, 3)))
+
+
+def test_correlations_are_scipys_and_nan_where_a_column_is_constant_up_to_rounding():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 4)), np.round(rng.normal(size=(30, 4)), 1)
+    for column in range(4):
+        assert pearson(a, b)[column] == pytest.approx(
+            stats.pearsonr(a[:, column], b[:, column])[0], abs=1e-12
+        )
+        rho = stats.spearmanr(a[:, column], b[:, column])[0]
+        assert spearman(a[:, column], b[:, column]) == pytest.approx(rho, abs=1e-12)
+    assert pearson(1e9 + a, b)[0] == pytest.approx(pearson(a, b)[0], abs=1e-6)
+    assert pearson(a[:, 0], 3 * a[:, 0]) <= 1
+    constant, holes = np.full(30, 0.1), np.where(np.arange(30) == 3, np.nan, 1.0)
+    assert np.isnan([pearson(constant, a[:, 0]), pearson(a[:, 0], holes), spearman(constant, constant)]).all()
+
+
+def test_weighted_ranks_are_those_of_the_entries_written_out():
+    values, count = np.array([2.0, 5.0, 2.0, 1.0]), np.array([3, 1, 2, 4])
+    written = ranks(np.repeat(values, count))
+    first = np.cumsum(count) - count
+    assert ranks(values, count.astype(float)) + 0.5 == pytest.approx(written[first])
+    assert ranks(np.array([[3.0, 1.0, 1.0], [0.0, 0.0, 0.0]])).tolist() == [[3.0, 1.5, 1.5], [2.0, 2.0, 2.0]]

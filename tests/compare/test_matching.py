@@ -11,6 +11,7 @@ from patchclamp.compare import match_clusters, match_units, rsa, sparse_match, s
 from patchclamp.compare.dissimilarity import square
 from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.rsa import COMPARATORS
+from patchclamp.compare.sparse_match import units_on_path
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -120,3 +121,25 @@ def test_stochastic_shape() -> None:
 def test_refusals(call, words: str) -> None:
     with pytest.raises(PatchclampError, match=words):
         call()
+
+
+def coordinate_descent(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
+    """The lasso of one target, min |y - x w|^2 / 2n + penalty |w|_1, one weight after the other."""
+    gram, cross = x.T @ x / len(x), x.T @ y / len(x)
+    weights = np.zeros(x.shape[1])
+    for _ in range(2000):
+        for unit in range(len(weights)):
+            raw = cross[unit] - gram[unit] @ weights + gram[unit, unit] * weights[unit]
+            weights[unit] = np.sign(raw) * max(abs(raw) - penalty, 0) / gram[unit, unit]
+    return weights
+
+
+def test_the_path_takes_the_units_of_coordinate_descent() -> None:
+    x = rng(0).normal(size=(120, 12))
+    y = x[:, :3] @ rng(1).normal(size=(3, 4)) + rng(2).normal(size=(120, 4))
+    supports = units_on_path(x, y, 5)
+    assert not supports[0].any()
+    for share, support in zip(np.geomspace(0.95, 0.01, 5), supports[1:], strict=True):
+        for unit in range(4):
+            top = np.abs(x.T @ y[:, unit]).max() / len(x)
+            assert ((coordinate_descent(x, y[:, unit], share * top) != 0) == support[:, unit]).all()

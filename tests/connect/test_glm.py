@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.folds import folds
+from patchclamp.base.folds import blocked_folds
 from patchclamp.connect import glm_coupling, stimulus_filter
 from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import (
@@ -186,9 +186,9 @@ def test_a_covariate_explains_common_drive_away() -> None:
 
 def test_folds_never_cut_a_group_and_keep_a_gap() -> None:
     group = np.repeat(np.arange(7), 10)
-    for train, test in folds(group, np.arange(70), 5, gap=3):
+    for train, test in blocked_folds(group, np.arange(70), 5, gap=3):
         assert not set(group[train]) & set(group[test])
-    for train, test in folds(np.zeros(70, int), np.arange(70), 5, gap=3):
+    for train, test in blocked_folds(np.zeros(70, int), np.arange(70), 5, gap=3):
         assert min(abs(train[:, None] - test).min(1)) > 3
 
 

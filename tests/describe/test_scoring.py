@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe import Description, Split, Tokens, windows_of
 from patchclamp.describe.predicates import Near, Not, Or, Position, TokenSet
@@ -18,7 +19,6 @@ from patchclamp.describe.scoring import (
     intervention,
     simulation,
 )
-from patchclamp.describe.scoring.base import weighted_auc
 
 WIDTH = 8
 TRUE = ("cat", "dog")
@@ -219,4 +219,4 @@ def test_weighted_auc_agrees_with_scikit_learn():
 
     rng = np.random.default_rng(0)
     y, x, w = rng.random(60) < 0.4, rng.integers(0, 6, 60).astype(float), rng.integers(0, 4, 60).astype(float)
-    assert weighted_auc(x, y, w) == pytest.approx(roc_auc_score(y, x, sample_weight=w))
+    assert roc_auc(x, y, w) == pytest.approx(roc_auc_score(y, x, sample_weight=w))

@@ -12,7 +12,7 @@ import torch
 
 from patchclamp.app import cli
 from patchclamp.attribute import activation_patching
-from patchclamp.base.areas import area, area_over_items, chance_of_largest, rounded
+from patchclamp.base.areas import area_over_items, chance_of_largest, roc_auc, rounded
 from patchclamp.base.errors import PatchclampError
 from patchclamp.study.leaderboard import ADAPTORS, Board, Truth, compare, leaderboard, register, render
 from patchclamp.study.leaderboard import docs as pages
@@ -147,8 +147,8 @@ def test_names_that_are_not_there():
 
 def test_area_by_hand():
     real = np.array([True, True, False, False])
-    assert area(np.array([[3.0, 1.0, 1.0, 0.0]]), real)[0] == 0.875
-    assert area(np.zeros((1, 4)), real)[0] == 0.5
+    assert roc_auc(np.array([[3.0, 1.0, 1.0, 0.0]]), real)[0] == 0.875
+    assert roc_auc(np.zeros((1, 4)), real)[0] == 0.5
     # Rounding is no order: what differs by 1e-9 of the largest is equal.
     assert rounded(np.array([[1.0, 1e-9, 0.0]])).tolist() == [[1.0, 0.0, 0.0]]
     rng = np.random.default_rng(0)

@@ -1,21 +1,23 @@
-"""Statistics of many units against many labels at once: AUC, average precision, d', mutual information.
+"""Areas under the ROC curve with their intervals, and what else says how well units tell labels apart.
 
-Everywhere: `values` (examples x units), `member` (labels x examples, 1 where the example carries the label).
+`roc_auc` is the area; `Ranked` with `auc`, `average_precision`, `d_prime` and `mutual_information` serve many units and
+labels at once, from activity ranked once: `values` (examples x units), `member` (labels x examples, 1 where the example
+carries the label).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
-from scipy.stats import rankdata
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from patchclamp.base.statistics import permutation_p, resamples, sign_flip_max_null
+from patchclamp.base.statistics import permutation_p, ranks, resamples, sign_flip_max_null
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,10 @@ class Ranked:
 def auc(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tensor, "labels units"]:
     """Area under the ROC curve: P(a positive's value > a negative's) + P(equal) / 2. NaN without both kinds.
 
-    The Mann-Whitney form, (R - P (P + 1) / 2) / (P N), R the positives' summed ranks.
+    `roc_auc` of every unit and label.
     """
     positives = member.sum(1, keepdim=True)
-    negatives = member.shape[1] - positives
-    return (member @ ranked.rank - positives * (positives + 1) / 2) / (positives * negatives)
+    return _mann_whitney(member @ ranked.rank - positives / 2, positives, member.shape[1] - positives)
 
 
 def d_prime(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tensor, "labels units"]:
@@ -145,11 +146,70 @@ DIGITS = 6
 """Scores nearer to each other than 1e-6 of the largest count as equal: rounding is no order."""
 
 
-def area(size: Array, real: NDArray[np.bool_]) -> Array:
-    """AUROC of each row of (draw, candidate) scores: U / (n1 n0), ties at one half."""
-    ranks = rankdata(size, axis=-1)
-    n, others = int(real.sum()), int((~real).sum())
-    return np.asarray((ranks[..., real].sum(-1) - n * (n + 1) / 2) / (n * others))
+def _mann_whitney(summed: Any, positives: Any, negatives: Any) -> Any:
+    """U / (P N) from the sum of the positives' ranks, counted from 1/2."""
+    return (summed - positives**2 / 2) / (positives * negatives)
+
+
+def roc_auc(scores: ArrayLike, positive: ArrayLike, weights: Array | None = None) -> Array:
+    """Area under the ROC curve: P(a positive scores above a negative) + P(equal) / 2.
+
+    Parameters
+    ----------
+    scores
+        (..., candidate); a row gives an area.
+    positive
+        (candidate,) of bool.
+    weights
+        (candidate,) how many like it a candidate stands for; for one row of scores.
+
+    Returns
+    -------
+    (...) areas, 0-d for one row; NaN without both kinds.
+
+    Examples
+    --------
+    >>> float(roc_auc([3.0, 1.0, 1.0], [True, True, False]))
+    0.75
+    """
+    values, own = np.asarray(scores, np.float64), np.asarray(positive, bool)
+    share = np.ones(own.size) if weights is None else weights
+    p, others = share[own].sum(), share[~own].sum()
+    if not p or not others:
+        return np.full(values.shape[:-1], np.nan)
+    if weights is None:
+        return np.asarray(_mann_whitney(ranks(values)[..., own].sum(-1) - p / 2, p, others))
+    # Pairs are added up: ranks less p^2 / 2 would leave rounding where the area is 0.
+    _, level = np.unique(values, return_inverse=True)
+    up, down = (np.bincount(level, share * kind) for kind in (own, ~own))
+    return np.asarray(up @ (np.cumsum(down) - down / 2) / (p * others))
+
+
+def roc_auc_interval(
+    scores: ArrayLike, positive: ArrayLike, n_boot: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of `roc_auc`, candidates of each class drawn anew; NaN without draws.
+
+    Examples
+    --------
+    >>> roc_auc_interval([2.0, 3.0, 0.0, 1.0], [True, True, False, False])
+    (1.0, 1.0)
+    """
+    if not n_boot:
+        return float("nan"), float("nan")
+    values, own = np.asarray(scores, np.float64), np.asarray(positive, bool)
+    above, order = values[own], np.sort(values[~own])
+    rng = np.random.default_rng(seed)
+    draws = np.empty(n_boot)
+    for b in range(n_boot):
+        ours = above[rng.integers(len(above), size=len(above))]
+        count = np.bincount(rng.integers(len(order), size=len(order)), minlength=len(order))
+        # U of weighted candidates, without ranking again.
+        total = np.concatenate([[0], np.cumsum(count)])
+        less, upto = (total[np.searchsorted(order, ours, side=side)] for side in ("left", "right"))
+        draws[b] = (less + upto).mean() / 2 / len(order)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def rounded(scores: Array) -> Array:
@@ -176,9 +236,9 @@ def area_over_items(
     >>> area_over_items(np.array([[3.0, 0.0], [2.0, 0.0]]), np.array([True, False]))
     (1.0, 1.0, 1.0)
     """
-    value = float(area(rounded(values.mean(0)[None]), real)[0])
+    value = float(roc_auc(rounded(values.mean(0)), real))
     weights = resamples(len(values), groups or None, n_boot, seed)
-    draws = area(rounded(weights @ values / weights.sum(1, keepdims=True)), real)
+    draws = roc_auc(rounded(weights @ values / weights.sum(1, keepdims=True)), real)
     low, high = np.quantile(draws, [0.025, 0.975])
     return value, float(low), float(high)
 
@@ -187,23 +247,16 @@ def area_over_pairs(
     scores: Array, real: NDArray[np.bool_], n_boot: int = 400, seed: int = 0
 ) -> tuple[float, float, float]:
     """AUROC of |score| with an interval by resampling candidates within each class."""
-    size = rounded(scores[None])[0]
-    value = float(area(size[None], real)[0])
-    above, below = size[real], size[~real]
-    rng = np.random.default_rng(seed)
-    picked = [part[rng.integers(len(part), size=(n_boot, len(part)))] for part in (above, below)]
-    classes = np.arange(len(size)) < len(above)
-    low, high = np.quantile(area(np.concatenate(picked, axis=1), classes), [0.025, 0.975])
-    return value, float(low), float(high)
+    size = rounded(scores)
+    return float(roc_auc(size, real)), *roc_auc_interval(size, real, n_boot, seed)
 
 
 def permuted_area(values: Array, real: NDArray[np.bool_], seed: int = 0, n_perm: int = 999) -> float:
     """p of the AUROC of |mean over items| when the candidates that belong to the mechanism are drawn at random."""
-    size = rounded(values.mean(0)[None])
+    placed = ranks(rounded(values.mean(0)))
     rng = np.random.default_rng(seed)
-    ranks = rankdata(size[0])
-    drawn = [ranks[rng.permutation(len(real))[: int(real.sum())]].sum() for _ in range(n_perm)]
-    return permutation_p(float(ranks[real].sum()), drawn)
+    drawn = [placed[rng.permutation(len(real))[: int(real.sum())]].sum() for _ in range(n_perm)]
+    return permutation_p(float(placed[real].sum()), drawn)
 
 
 def chance_of_largest(values: Array, seed: int = 0) -> float:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
+from patchclamp.base.assignment import match
 from patchclamp.base.errors import PatchclampError
 
 Array = NDArray[np.float64]
@@ -120,7 +120,7 @@ def match_states(found: ArrayLike, reference: ArrayLike, n_states: int | None = 
     n = n_states or int(max(a.max(), b.max())) + 1
     shared = np.zeros((n, n))
     np.add.at(shared, (b, a), 1)
-    return np.asarray(linear_sum_assignment(-shared)[1], np.int64)
+    return np.asarray(match(shared).columns, np.int64)
 
 
 def state_accuracy(found: ArrayLike, reference: ArrayLike) -> float:

@@ -1,21 +1,87 @@
-"""Folds of a recording that do not leak: whole groups, or blocks in time with a gap around them."""
+"""Parts of a recording that do not leak: whole groups, or blocks in time with a gap around them.
+
+`Fold` is one division of the samples and a list of them is scikit-learn's ``cv``; `Blocked` is the same as a splitter.
+"""
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 
 Ints = NDArray[np.int64]
 SHUFFLE = "leaks"
 WIDTHS = 2.5  # a gap is this many widths of the autocorrelation
+SPLITS: dict[str, float] = {"train": 0.5, "validation": 0.25, "test": 0.25}
+"""Names of the splits and the fraction of items that each gets."""
+
+
+def group_codes(groups: Sequence[str] | None, n: int, fewest: int = 1) -> Ints:
+    """(n,) number of each item's group, the unit of dependence; an item whose group has no name is one of its own.
+
+    Without groups, and with fewer than `fewest` of them, each item is its own.
+
+    Examples
+    --------
+    >>> group_codes(["a", "", "a", "b"], 4).tolist()
+    [1, 0, 1, 2]
+    """
+    if not groups:
+        return np.arange(n)
+    names, member = np.unique([group or f"\0{i}" for i, group in enumerate(groups)], return_inverse=True)
+    return np.arange(n) if len(names) < fewest else member.astype(np.int64)
+
+
+def drawn_groups(groups: ArrayLike, n: int, seed: int | Sequence[int]) -> NDArray[np.bool_]:
+    """True for the samples of `n` groups drawn at random; a group is never cut.
+
+    Examples
+    --------
+    >>> drawn_groups([7, 7, 8, 9], 2, 0).tolist()
+    [True, True, False, True]
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
+    return np.isin(member, np.random.default_rng(seed).permutation(len(names))[:n])
+
+
+def split_groups(
+    groups: Sequence[str], fractions: Mapping[str, float] = SPLITS, seed: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """Deal whole groups to splits, in the proportion of `fractions`; every split gets one if there are enough.
+
+    Parameters
+    ----------
+    groups
+        Group of each item; an empty name means that the item is a group of its own.
+    fractions
+        Split name -> fraction of the items.
+    seed
+        Order in which groups are dealt.
+
+    Examples
+    --------
+    >>> {name: len(places) for name, places in split_groups(["a", "a", "b", "c", "d"]).items()}
+    {'train': 3, 'validation': 1, 'test': 1}
+    """
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        members.setdefault(group or f"\0{place}", []).append(place)
+    order = list(members)
+    random.Random(f"split:{seed}").shuffle(order)
+    order.sort(key=lambda g: -len(members[g]))
+    dealt: dict[str, list[int]] = {name: [] for name in fractions}
+    for group in order:
+        name = min(fractions, key=lambda s: (len(dealt[s]) + len(members[group]) / 2) / fractions[s])
+        dealt[name].extend(members[group])
+    return {name: tuple(sorted(places)) for name, places in dealt.items()}
 
 
 @dataclass(frozen=True)
@@ -77,7 +143,7 @@ def time_folds(run: Ints, position: Any, n_splits: int, gap: float, use: NDArray
     """Contiguous blocks of equal size; training samples nearer than `gap` to the block are dropped."""
     samples = np.flatnonzero(use)
     if len(samples) < 2 * n_splits:
-        raise PatchclampError(f"split: {len(samples)} samples are too few for {n_splits} folds")
+        raise PatchclampError(f"split: {len(samples)} samples: too few for {n_splits} folds")
     folds = []
     for block in np.array_split(samples, n_splits):
         test = np.zeros(len(run), bool)
@@ -139,60 +205,38 @@ def _near(test: NDArray[np.bool_], run: Ints, position: Any, gap: float) -> NDAr
 def _fold(train: NDArray[np.bool_], test: NDArray[np.bool_], held: tuple[int, ...], gap: float) -> Fold:
     if not train.any() or not test.any():
         raise PatchclampError(
-            f"split: a fold has {train.sum()} training and {test.sum()} test samples with gap={gap:g}; "
-            "take a smaller gap or fewer folds"
+            f"split: a fold has {train.sum()} training and {test.sum()} test samples: gap={gap:g} leaves nothing to "
+            "train on; take a smaller gap or fewer folds"
         )
     return Fold(np.flatnonzero(train), np.flatnonzero(test), held)
 
 
-def autocorrelation(activity: Any, runs: list[tuple[int, int]], at: float = 0.5) -> tuple[float, int]:
-    """Mean autocorrelation of the columns at lag 1, and the first lag at which it falls below `at`.
+def blocked_folds(groups: ArrayLike, position: ArrayLike, n_splits: int, gap: float = 0) -> list[Fold]:
+    """Whole groups, in the order they come in, where there are at least `n_splits`; else blocks of one series with a gap.
 
-    Each run is centred by itself and no product crosses a border. Constant columns are left out; the width is the
-    longest run where it never falls.
+    Parameters
+    ----------
+    groups
+        Group of each sample.
+    position
+        Place of each sample in time, rising; blocks follow each other and samples within `gap` of one are left out.
+
+    Examples
+    --------
+    >>> [fold.train.tolist() for fold in blocked_folds([0] * 6, range(6), 2, gap=1)]
+    [[4, 5], [0, 1]]
     """
-    x = np.array(activity, np.float64)
-    longest = max(stop - start for start, stop in runs)
-    size = 2 ** int(np.ceil(np.log2(max(2 * longest, 2))))
-    total = np.zeros((longest, x.shape[1]))
-    for start, stop in runs:
-        part = x[start:stop] - x[start:stop].mean(0)
-        power = np.abs(np.fft.rfft(part, size, axis=0)) ** 2
-        total[: stop - start] += np.fft.irfft(power, size, axis=0)[: stop - start]
-    some = total[0] > 1e-12
-    if not some.any() or longest < 2:
-        return 0.0, 1
-    mean = (total[:, some] / total[0, some]).mean(1)
-    below = np.flatnonzero(mean < at)
-    return float(mean[1]), int(below[0]) if len(below) else longest
-
-
-def folds(group: Ints, rows: Ints, n: int, gap: int) -> list[tuple[Ints, Ints]]:
-    """Pairs (train, test) of places in `rows`.
-
-    Whole groups, each fold as many as the next, where there are at least `n`. With fewer groups, stretches of time that follow
-    each other, and `gap` samples on both sides of the stretch held out are in neither.
-    """
-    if n < 2:
-        raise PatchclampError(f"folds={n}: at least two are needed to hold anything out")
-    present = pd.unique(group[rows])
-    out = []
-    if len(present) >= n:
-        for part in np.array_split(present, n):
-            test = np.isin(group[rows], part)
-            out.append((np.flatnonzero(~test), np.flatnonzero(test)))
-        return out
-    for block in np.array_split(np.arange(len(rows)), n):
-        far = (rows < rows[block[0]] - gap) | (rows > rows[block[-1]] + gap)
-        out.append((np.flatnonzero(far), block))
-    return out
-
-
-Index = NDArray[np.int64]
+    if n_splits < 2:
+        raise PatchclampError(f"folds={n_splits}: at least two are needed to hold anything out")
+    codes, names = pd.factorize(np.asarray(groups))
+    one, use = np.zeros(len(codes), np.int64), np.ones(len(codes), bool)
+    if len(names) >= n_splits:
+        return group_folds(codes.astype(np.int64), one, position, n_splits, 0, use)
+    return time_folds(one, position, n_splits, gap, use)
 
 
 class Blocked:
-    """Contiguous test blocks with a gap on both sides that belongs to neither part.
+    """`blocked_folds` as a splitter of scikit-learn: contiguous test blocks with a gap on both sides in neither part.
 
     Neighbouring samples of a slow signal are nearly the same sample: on independent smoothed noise (width 8 bins)
     shuffled folds predict with r = .99, contiguous ones without a gap with .17, with a gap of 20 bins with .01.
@@ -222,39 +266,54 @@ class Blocked:
         self.n_splits, self.gap = n_splits, gap
         self.groups = None if groups is None else np.asarray(groups)
 
+    @classmethod
+    def of(cls, cv: Any) -> Any:
+        """The splitter that `cv` is, or contiguous blocks, as many as it says."""
+        return cv if hasattr(cv, "split") else cls(int(cv))
+
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
         """Number of folds, as scikit-learn asks for it."""
         return self.n_splits
 
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Index, Index]]:
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterator[tuple[Ints, Ints]]:
         """Indices of training and test samples of each fold."""
         n = len(X)
-        labels = self.groups if groups is None else np.asarray(groups)
-        if labels is not None:
-            if len(labels) != n:
-                raise PatchclampError(f"{len(labels)} groups for {n} samples")
-            names = list(dict.fromkeys(labels.tolist()))
-            if len(names) >= self.n_splits:
-                yield from self._whole(labels, names)
-                return
-        if n < 2 * self.n_splits:
-            raise PatchclampError(f"{n} samples: too few for {self.n_splits} folds")
-        for block in np.array_split(np.arange(n), self.n_splits):
-            apart = np.ones(n, bool)
-            apart[max(0, block[0] - self.gap) : block[-1] + 1 + self.gap] = False
-            if not apart.any():
-                raise PatchclampError(
-                    f"gap={self.gap}: leaves nothing to train on; take fewer folds or a smaller gap"
-                )
-            yield np.flatnonzero(apart), block
-
-    def _whole(self, labels: Any, names: list[Any]) -> Iterator[tuple[Index, Index]]:
-        for part in np.array_split(np.arange(len(names)), self.n_splits):
-            test = np.isin(labels, [names[i] for i in part])
-            yield np.flatnonzero(~test), np.flatnonzero(test)
+        given = self.groups if groups is None else groups
+        labels = np.zeros(n) if given is None else np.asarray(given)
+        if len(labels) != n:
+            raise PatchclampError(f"{len(labels)} groups for {n} samples")
+        return (
+            (fold.train, fold.test) for fold in blocked_folds(labels, np.arange(n), self.n_splits, self.gap)
+        )
 
 
-def autocorrelation_width(signal: Any, at: float = 0.5) -> int:
+def autocorrelation(
+    activity: ArrayLike, runs: Sequence[tuple[int, int]] | None = None, at: float = 0.5
+) -> tuple[float, int]:
+    """Mean autocorrelation of the columns at lag 1, and the first lag at which it falls below `at`.
+
+    Each run (first sample, one past the last; by default all is one) is centred by itself and no product crosses a
+    border. Constant columns are left out; the width is the longest run where it never falls.
+    """
+    x = np.array(activity, np.float64)
+    x = x[:, None] if x.ndim == 1 else x
+    runs = [(0, len(x))] if runs is None else runs
+    longest = max(stop - start for start, stop in runs)
+    size = 2 ** int(np.ceil(np.log2(max(2 * longest, 2))))
+    total = np.zeros((longest, x.shape[1]))
+    for start, stop in runs:
+        part = x[start:stop] - x[start:stop].mean(0)
+        power = np.abs(np.fft.rfft(part, size, axis=0)) ** 2
+        total[: stop - start] += np.fft.irfft(power, size, axis=0)[: stop - start]
+    some = total[0] > 1e-24 * (x**2).sum(0)  # what rounding leaves of a constant column is none
+    if not some.any() or longest < 2:
+        return 0.0, 1
+    mean = (total[:, some] / total[0, some]).mean(1)
+    below = np.flatnonzero(mean < at)
+    return float(mean[1]), int(below[0]) if len(below) else longest
+
+
+def autocorrelation_width(signal: ArrayLike, at: float = 0.5) -> int:
     """Smallest lag at which the mean autocorrelation of the columns falls below `at`; a gap is 2.5 of these or more.
 
     Examples
@@ -262,14 +321,6 @@ def autocorrelation_width(signal: Any, at: float = 0.5) -> int:
     >>> autocorrelation_width(np.random.default_rng(0).normal(size=(500, 3)))
     1
     """
-    x = np.asarray(signal, np.float64)
-    x = x[:, None] if x.ndim == 1 else x
-    x = x - x.mean(0)
-    power = np.abs(np.fft.rfft(x, 2 * len(x), axis=0)) ** 2
-    correlation = np.fft.irfft(power, axis=0)[: len(x)]
-    some = correlation[0] > 0
-    if not some.any():
+    if np.ptp(np.asarray(signal, np.float64), axis=0).max(initial=0) == 0:
         raise PatchclampError("the signal does not vary, so it has no autocorrelation")
-    mean = (correlation[:, some] / correlation[0, some]).mean(1)
-    below = np.flatnonzero(mean < at)
-    return int(below[0]) if len(below) else len(x)
+    return autocorrelation(signal, at=at)[1]

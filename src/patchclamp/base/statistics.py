@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import group_codes
 
 Array = NDArray[np.float64]
 
@@ -23,11 +26,9 @@ def resamples(n: int, groups: Sequence[str] | None, n_boot: int, seed: int) -> N
     if n_boot < 1:
         raise PatchclampError(f"n_boot={n_boot}: at least one resample is needed for an interval")
     rng = np.random.default_rng(seed)
-    own = [group or f"\0{i}" for i, group in enumerate(groups)] if groups else np.arange(n)
-    names, member = np.unique(own, return_inverse=True)
-    if len(names) < 2:
-        names, member = np.arange(n), np.arange(n)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
+    member = group_codes(groups, n, fewest=2)
+    count = int(member.max()) + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=n_boot)
     return drawn[:, member].astype(np.float64)
 
 
@@ -109,16 +110,78 @@ def bootstrap_statistic(
     return float(low), float(high)
 
 
-def permutation_p(observed: float, null: ArrayLike) -> float:
+def ranks(values: Array, weights: Array | None = None) -> Array:
+    """Ranks from 1 along the last axis, ties sharing their mean; with `weights` an entry stands for so many like it.
+
+    A weighted rank is the middle of the places that the entry's ties take, so that it starts at half their weight
+    (weights of one give ranks from 1/2). Weights are for one vector.
+
+    Examples
+    --------
+    >>> ranks(np.array([3.0, 1.0, 1.0])).tolist(), ranks(np.array([3.0, 1.0]), np.array([1.0, 4.0])).tolist()
+    ([3.0, 1.5, 1.5], [4.5, 2.0])
+    """
+    if weights is None:
+        return np.asarray(rankdata(values, axis=-1), np.float64)
+    levels, level = np.unique(values, return_inverse=True)
+    mass = np.bincount(level, weights, minlength=len(levels))
+    return np.asarray((np.cumsum(mass) - mass / 2)[level])
+
+
+def pearson(a: ArrayLike, b: ArrayLike) -> Array:
+    """Pearson's r of each column of `a` with the same column of `b`, (sample, ...); of two vectors a 0-d array.
+
+    NaN where a column is constant up to rounding, or holds NaN.
+
+    Examples
+    --------
+    >>> pearson([[1.0, 1.0], [2.0, 1.0], [4.0, 1.0]], [[2.0, 0.0], [4.0, 1.0], [8.0, 0.0]]).tolist()
+    [1.0, nan]
+    """
+    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    spread = []
+    for values in (x, y):
+        square = ((values - values.mean(0)) ** 2).sum(0)
+        spread.append(np.where(square > 1e-28 * (values**2).sum(0), square, np.nan))
+    with np.errstate(invalid="ignore"):
+        r = ((x - x.mean(0)) * (y - y.mean(0))).sum(0) / np.sqrt(spread[0] * spread[1])
+    return np.asarray(np.clip(r, -1, 1))
+
+
+def spearman(a: ArrayLike, b: ArrayLike) -> float:
+    """Pearson's r of the ranks of two vectors, ties sharing their mean.
+
+    Examples
+    --------
+    >>> spearman([1.0, 5.0, 9.0], [1.0, 2.0, 100.0])
+    1.0
+    """
+    return float(pearson(ranks(np.asarray(a, np.float64)), ranks(np.asarray(b, np.float64))))
+
+
+@overload
+def permutation_p(observed: float, null: ArrayLike) -> float: ...
+@overload
+def permutation_p(observed: Array, null: ArrayLike) -> Array: ...
+def permutation_p(observed: float | Array, null: ArrayLike) -> float | Array:
     """One-sided p = (1 + #{null >= observed}) / (R + 1), which is never zero.
+
+    Parameters
+    ----------
+    observed
+        A number, or (unit,).
+    null
+        (draw,), or (draw, unit) with draws of each unit's own.
 
     Examples
     --------
     >>> permutation_p(3.0, [0.0, 1.0, 4.0])
     0.5
     """
-    values = np.asarray(null, dtype=np.float64)
-    return float((1 + np.sum(values >= observed)) / (len(values) + 1))
+    values, seen = np.asarray(null, dtype=np.float64), np.asarray(observed, dtype=np.float64)
+    values = values[:, None] if values.ndim == seen.ndim == 1 else values
+    p = (1 + (values >= seen).sum(0)) / (len(values) + 1)
+    return float(p) if seen.ndim == 0 else np.asarray(p)
 
 
 def holm(p: ArrayLike) -> Array:

@@ -108,13 +108,6 @@ def _crossnobis(folds: Matrix, noise: Any) -> Matrix:
     return np.asarray(across / (m * (m - 1)) / units)
 
 
-def average_ranks(values: Matrix) -> Matrix:
-    """Ranks along the last axis, ties sharing their mean."""
-    from scipy.stats import rankdata
-
-    return np.asarray(rankdata(values, axis=-1), dtype=np.float64)
-
-
 def square(vector: Sequence[float] | Matrix) -> Matrix:
     """The symmetric matrix of a vector of pairs, zeros on the diagonal."""
     from scipy.spatial.distance import squareform

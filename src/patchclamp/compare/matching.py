@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from patchclamp.base.assignment import match
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Comparison
 
@@ -74,7 +74,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
     right, keep_y = _standard(y)
     similarity = left.T @ right / len(x)
     seen = similarity if signed else np.abs(similarity)
-    rows, columns = linear_sum_assignment(-seen)
+    rows, columns, matched = match(seen)
     best = seen.max(1)
     rng = np.random.default_rng(seed)
     null = [_matched(left, right[rng.permutation(len(x))], signed) for _ in range(n_null)]
@@ -84,12 +84,12 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
             "b": keep_y[columns],
             "r": similarity[rows, columns],
             "best": best[rows],
-            "unique": seen[rows, columns] >= best[rows] - 1e-12,
+            "unique": matched >= best[rows] - 1e-12,
         }
     )
     return UnitMatching(
         table,
-        float(seen[rows, columns].mean()),
+        float(matched.mean()),
         float(best.mean()),
         float(np.mean(null)) if null else float("nan"),
         (x.shape[1] - len(keep_x), y.shape[1] - len(keep_y)),
@@ -105,6 +105,4 @@ def _standard(x: Matrix) -> tuple[Matrix, NDArray[np.intp]]:
 
 def _matched(left: Matrix, right: Matrix, signed: bool) -> float:
     similarity = left.T @ right / len(left)
-    similarity = similarity if signed else np.abs(similarity)
-    rows, columns = linear_sum_assignment(-similarity)
-    return float(similarity[rows, columns].mean())
+    return float(match(similarity if signed else np.abs(similarity)).values.mean())

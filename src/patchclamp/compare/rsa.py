@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.compare.dissimilarity import average_ranks, dissimilarities, square
+from patchclamp.base.statistics import pearson, ranks, spearman
+from patchclamp.compare.dissimilarity import dissimilarities, square
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.result import Result
@@ -110,7 +111,7 @@ def rho_a(x: Matrix, y: Matrix) -> float:
     """
     n = len(x)
     centre = (n + 1) / 2
-    return float(12 * (average_ranks(x) - centre) @ (average_ranks(y) - centre) / (n**3 - n))
+    return float(12 * (ranks(x) - centre) @ (ranks(y) - centre) / (n**3 - n))
 
 
 def whitened_cosine(x: Matrix, y: Matrix) -> float:
@@ -132,18 +133,10 @@ def _cosine(x: Matrix, y: Matrix) -> float:
     return float(np.clip(x @ y / np.linalg.norm(x) / np.linalg.norm(y), -1, 1))
 
 
-def _pearson(x: Matrix, y: Matrix) -> float:
-    return _cosine(x - x.mean(), y - y.mean())
-
-
-def _spearman(x: Matrix, y: Matrix) -> float:
-    return _pearson(average_ranks(x), average_ranks(y))
-
-
 COMPARATORS: dict[str, Callable[[Matrix, Matrix], float]] = {
     "cosine": _cosine,
-    "pearson": _pearson,
-    "spearman": _spearman,
+    "pearson": lambda x, y: float(pearson(x, y)),
+    "spearman": spearman,
     "rho_a": rho_a,
     "whitened_cosine": whitened_cosine,
 }
@@ -151,7 +144,7 @@ COMPARATORS: dict[str, Callable[[Matrix, Matrix], float]] = {
 
 def _as_seen(vectors: Matrix, comparator: str) -> Matrix:
     if comparator in ("spearman", "rho_a"):
-        return average_ranks(vectors)
+        return ranks(vectors)
     if comparator == "pearson":
         vectors = vectors - vectors.mean(1, keepdims=True)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

@@ -89,10 +89,10 @@ def sparse_match(
     order = rng.permutation(len(x))
     cut = max(3, round(len(x) * held_out / 2))
     choose, score, fit = order[:cut], order[cut : 2 * cut], order[2 * cut :]
-    path = _path(x[fit], y[fit], n_penalties)
+    path = units_on_path(x[fit], y[fit], n_penalties)
     weights = _sparsest(path, x, y, fit, choose, tolerance)
     shuffled = x[rng.permutation(len(x))]
-    null = _sparsest(_path(shuffled[fit], y[fit], n_penalties), shuffled, y, fit, choose, tolerance)
+    null = _sparsest(units_on_path(shuffled[fit], y[fit], n_penalties), shuffled, y, fit, choose, tolerance)
     correlation = x[fit].T @ y[fit] / len(fit)
     single = np.abs(correlation).argmax(0)
     one = np.zeros_like(weights)
@@ -116,35 +116,20 @@ def sparse_match(
     )
 
 
-def _path(x: Matrix, y: Matrix, steps: int) -> list[NDArray[np.bool_]]:
+def units_on_path(x: Matrix, y: Matrix, steps: int) -> list[NDArray[np.bool_]]:
     """Units used (unit of a, unit of b) at falling penalties."""
-    gram, cross = x.T @ x / len(x), x.T @ y / len(x)
-    top = np.abs(cross).max(0)
-    weights = np.zeros_like(cross)
-    supports = [weights != 0]  # no unit at all, where none helps
-    for share in np.geomspace(0.95, 0.01, steps):
-        weights = _lasso(gram, cross, share * top, weights)
-        supports.append(weights != 0)
-    return supports
+    from sklearn.linear_model import lasso_path  # slow to import, and needed here alone
 
-
-def _lasso(gram: Matrix, cross: Matrix, penalty: Matrix, weights: Matrix, sweeps: int = 200) -> Matrix:
-    """Coordinate descent for all targets at once, from the weights of a larger penalty."""
-    weights = weights.copy()
-    slope = cross - gram @ weights
-    for _ in range(sweeps):
-        moved = 0.0
-        for unit in range(len(gram)):
-            raw = slope[unit] + gram[unit, unit] * weights[unit]
-            new = np.sign(raw) * np.maximum(np.abs(raw) - penalty, 0) / gram[unit, unit]
-            step = new - weights[unit]
-            if step.any():
-                slope -= gram[:, unit, None] * step
-                weights[unit] = new
-                moved = max(moved, float(np.abs(step).max()))
-        if moved < 1e-4:
-            break
-    return weights
+    x, gram, cross = np.asfortranarray(x), x.T @ x, x.T @ y
+    falling = np.geomspace(0.95, 0.01, steps)
+    used = np.zeros((steps + 1, *cross.shape), dtype=bool)  # first no unit at all, where none helps
+    for unit, own in enumerate(cross.T):
+        alphas = falling * np.abs(own).max() / len(x)
+        weights = lasso_path(
+            x, y[:, unit], alphas=alphas, precompute=gram, Xy=own, tol=1e-5, max_iter=10_000
+        )[1]
+        used[1:, :, unit] = (weights != 0).T
+    return list(used)
 
 
 def _sparsest(

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.compare.dissimilarity import average_ranks
+from patchclamp.base.statistics import ranks
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.compare.rsa import Comparator, _vector, _vectors, conditions_of, rsa
@@ -110,8 +110,8 @@ def topological_rsa(
 
 
 def _scaled_ranks(values: Matrix) -> Matrix:
-    ranks = average_ranks(values)
-    span = np.ptp(ranks)
+    placed = ranks(values)
+    span = np.ptp(placed)
     if span == 0:
         raise PatchclampError("all dissimilarities are equal, so nothing is nearer than anything else")
-    return np.asarray((ranks - ranks.min()) / span)
+    return np.asarray((placed - placed.min()) / span)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import pearson, permutation_p, spearman
 from patchclamp.nouns.graph import Graph
 
 Array = NDArray[np.float64]
@@ -79,19 +78,15 @@ def against(
         raise PatchclampError(f"{graph.method}: truth of shape {true.shape} for {graph.n} nodes")
     if n_perm < 1:
         raise PatchclampError(f"n_perm={n_perm}: at least one")
-    measures: dict[str, Callable[[Array, Array], float]] = {
-        "auroc": _auroc,
-        "pearson": _pearson,
-        "spearman": lambda w, t: _pearson(rankdata(w), rankdata(t)),
-    }
-    if statistic not in (*measures, "direction"):
-        raise PatchclampError(f"statistic={statistic!r}: one of {', '.join(measures)}, direction")
+    if statistic not in ("auroc", "pearson", "spearman", "direction"):
+        raise PatchclampError(f"statistic={statistic!r}: one of auroc, pearson, spearman, direction")
 
     def measure(weights: Array) -> float:
-        if statistic == "direction":
-            return Graph(graph.nodes, weights, True, graph.method).direction(true)
+        if statistic in ("auroc", "direction"):
+            moved = Graph(graph.nodes, weights, True, graph.method)
+            return moved.auroc(true) if statistic == "auroc" else moved.direction(true)
         use = np.isfinite(weights) & np.isfinite(true) & ~np.eye(graph.n, dtype=bool)
-        return measures[statistic](weights[use], true[use])
+        return float((pearson if statistic == "pearson" else spearman)(weights[use], true[use]))
 
     value = measure(graph.weights)
     rng = np.random.default_rng([seed, 6501])
@@ -100,20 +95,7 @@ def against(
         order = rng.permutation(graph.n)
         draws[k] = measure(graph.weights[np.ix_(order, order)])
     low, high = np.nanquantile(draws, (0.025, 0.975))
-    p = (1 + (draws >= value - 1e-12).sum()) / (n_perm + 1)
+    p = permutation_p(value - 1e-12, draws)
     use = np.isfinite(graph.weights) & np.isfinite(true) & ~np.eye(graph.n, dtype=bool)
-    facts: dict[str, Any] = {"low": float(low), "high": float(high), "p": float(p), "n_perm": n_perm}
+    facts: dict[str, Any] = {"low": float(low), "high": float(high), "p": p, "n_perm": n_perm}
     return Against(graph.method, statistic, value, pairs=int(use.sum()), **facts)
-
-
-def _auroc(weights: Array, true: Array) -> float:
-    label = true != 0
-    positive, negative = int(label.sum()), int((~label).sum())
-    if not positive or not negative:
-        raise PatchclampError(f"truth: {positive} edges and {negative} absent ones; an area needs both")
-    ranks = rankdata(np.abs(weights))
-    return float((ranks[label].sum() - positive * (positive + 1) / 2) / (positive * negative))
-
-
-def _pearson(weights: Array, true: Array) -> float:
-    return float(np.corrcoef(weights, true)[0, 1])

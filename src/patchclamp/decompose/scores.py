@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base import assignment
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Decomposer, Source
 from patchclamp.nouns.dictionary import Dictionary
@@ -86,15 +87,15 @@ def match(
     if a.shape[1] != b.shape[1]:
         raise PatchclampError(f"directions over {a.shape[1]} and {b.shape[1]} units cannot be matched")
     cosine = _cosine(a, b, signed)
-    pairs = _assign(cosine)
+    pairs = assignment.match(cosine)
     best = np.full(len(_directions(first)), np.nan)
     best[alive_a] = cosine.max(1)
     nulls = [_cosine(a, _permuted(b, seed + i), signed) for i in range(null)]
     return Matching(
-        np.stack([alive_a[pairs[:, 0]], alive_b[pairs[:, 1]]], axis=1),
-        cosine[pairs[:, 0], pairs[:, 1]],
+        np.stack([alive_a[pairs.rows], alive_b[pairs.columns]], axis=1),
+        pairs.values,
         best,
-        float(np.mean([one[tuple(_assign(one).T)].mean() for one in nulls])) if nulls else float("nan"),
+        float(np.mean([assignment.match(one).values.mean() for one in nulls])) if nulls else float("nan"),
         float(np.mean([one.max(1).mean() for one in nulls])) if nulls else float("nan"),
     )
 
@@ -116,12 +117,6 @@ def _unit(what: Dictionary | Tensor) -> tuple[Tensor, np.ndarray]:
 def _cosine(a: Float[Tensor, "f unit"], b: Float[Tensor, "g unit"], signed: bool) -> np.ndarray:
     cosine = a @ b.T
     return (cosine if signed else cosine.abs()).numpy()
-
-
-def _assign(cosine: np.ndarray) -> np.ndarray:
-    from scipy.optimize import linear_sum_assignment
-
-    return np.stack(linear_sum_assignment(cosine, maximize=True), axis=1)
 
 
 def _permuted(directions: Tensor, seed: int) -> Tensor:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
+from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.graphs import graph_measures, networkx_graph, write_circuit_tracer, write_graphml
 from patchclamp.base.tables import edge_dataset
@@ -172,8 +172,7 @@ class Graph:
             raise PatchclampError(
                 f"{self.method}: {positive} true edges, {negative} absent ones; an area needs both"
             )
-        ranks = rankdata(np.abs(self.weights[use]))
-        return float((ranks[label].sum() - positive * (positive + 1) / 2) / (positive * negative))
+        return float(roc_auc(np.abs(self.weights[use]), label))
 
     def direction(self, truth: ArrayLike) -> float:
         """Share of true one-way edges j -> i for which |weights[i, j]| > |weights[j, i]|; a tie counts half.

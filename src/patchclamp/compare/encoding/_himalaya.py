@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from patchclamp.base.optional import optional
 from patchclamp.compare.inputs import Matrix
-
-
-class _Folds:
-    """Folds that are known already, as a splitter."""
-
-    def __init__(self, folds: Sequence[Any]) -> None:
-        self.folds = folds
-
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
-        return len(self.folds)
-
-    def split(self, X: Any = None, y: Any = None, groups: Any = None) -> Iterator[Any]:
-        yield from self.folds
 
 
 def search_himalaya(
@@ -48,7 +35,7 @@ def search_himalaya(
         backend.asarray(y - y.mean(0)),
         n_iter=backend.asarray(draws),
         alphas=backend.asarray(grid),
-        cv=_Folds(folds),
+        cv=list(folds),
         progress_bar=False,
         return_alphas=True,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import pearson
 from patchclamp.compare.inputs import Matrix
 
 
@@ -87,16 +89,15 @@ def split_half(responses: Any, *, n_splits: int = 20, seed: int = 0) -> Matrix:
     Odd numbers of repeats leave one out of each split.
     """
     y = _repeats(responses)
-    half = y.shape[1] // 2
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(n_splits):
-        order = rng.permutation(y.shape[1])
-        a, b = y[:, order[:half]].mean(1), y[:, order[half : 2 * half]].mean(1)
-        a, b = a - a.mean(0), b - b.mean(0)
-        with np.errstate(invalid="ignore"):
-            found.append((a * b).sum(0) / np.linalg.norm(a, axis=0) / np.linalg.norm(b, axis=0))
-    return np.asarray(spearman_brown(np.mean(found, axis=0), y.shape[1] / half))  # type: ignore[arg-type]
+    found = [pearson(a, b) for a, b in half_means(y, n_splits, seed)]
+    return np.asarray(spearman_brown(np.mean(found, axis=0), y.shape[1] / (y.shape[1] // 2)))  # type: ignore[arg-type]
+
+
+def half_means(trials: Matrix, n_splits: int, seed: int | Sequence[int]) -> list[tuple[Matrix, Matrix]]:
+    """Means of two random halves of (stimulus, repeat, target) trials, drawn `n_splits` times; an odd repeat is left out."""
+    rng, half = np.random.default_rng(seed), trials.shape[1] // 2
+    orders = [rng.permutation(trials.shape[1]) for _ in range(n_splits)]
+    return [(trials[:, o[:half]].mean(1), trials[:, o[half : 2 * half]].mean(1)) for o in orders]
 
 
 def _repeats(responses: Any) -> Matrix:

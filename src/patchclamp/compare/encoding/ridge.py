@@ -63,7 +63,7 @@ class Ridge:
         if not len(grid) or (grid <= 0).any():
             raise PatchclampError("alphas must be positive numbers")
         loss = np.zeros((len(grid), y.shape[1]))
-        splitter = self.cv if hasattr(self.cv, "split") else Blocked(int(self.cv))
+        splitter = Blocked.of(self.cv)
         for train, test in splitter.split(x, y, groups):
             parts = _Standard.of(x[train], y[train], self.scale)
             solver = _Solver(parts.x(x[train]), y[train] - parts.y_mean)
@@ -126,7 +126,7 @@ class BandedRidge:
             raise PatchclampError(
                 f"the feature spaces have {[len(p) for p in x.values()]} samples, the targets {len(y)}"
             )
-        splitter = self.cv if hasattr(self.cv, "split") else Blocked(int(self.cv))
+        splitter = Blocked.of(self.cv)
         folds = list(splitter.split(y, y, groups))
         grid, draws = np.asarray(self.alphas, np.float64), self._draws(len(x))
         if self.solver not in ("own", "himalaya"):

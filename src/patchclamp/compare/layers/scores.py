@@ -14,7 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Blocked
 from patchclamp.compare.cka import cka_of_hsic, gram_matrix, hsic_unbiased
 from patchclamp.compare.dissimilarity import dissimilarities
-from patchclamp.compare.encoding.ceiling import spearman_brown, split_half
+from patchclamp.compare.encoding.ceiling import half_means, spearman_brown, split_half
 from patchclamp.compare.encoding.ridge import Ridge
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.layers.regions import Region
@@ -95,7 +95,7 @@ class RSAScorer(Scorer):
         score = COMPARATORS[self.comparator]
         halves = [
             score(dissimilarities(a, self.kind), dissimilarities(b, self.kind))  # type: ignore[arg-type]
-            for a, b in _halves(region.trials, self.draws.seed)
+            for a, b in half_means(region.trials, 20, [self.draws.seed, 3])
         ]
         return _bounds(float(np.mean(halves)))
 
@@ -119,7 +119,7 @@ class EncodingScorer(Scorer):
         plain = self.groups is None and not hasattr(self.cv, "split")
         # Stimuli in random order are exchangeable; series and groups keep theirs.
         self.order = np.random.default_rng([self.draws.seed, 2]).permutation(n) if plain else np.arange(n)
-        splitter = self.cv if hasattr(self.cv, "split") else Blocked(int(self.cv))
+        splitter = Blocked.of(self.cv)
         ordered = None if self.groups is None else np.asarray(self.groups)[self.order]
         self.folds = list(splitter.split(np.zeros((n, 1)), None, ordered))
 
@@ -201,7 +201,7 @@ class CKAScorer(Scorer):
         if region.trials is None:
             return None
         found = []
-        for a, b in _halves(region.trials, self.draws.seed):
+        for a, b in half_means(region.trials, 20, [self.draws.seed, 3]):
             grams = torch.from_numpy(np.stack([gram_matrix(a), gram_matrix(b)]))
             found.append(float(cka_of_hsic(hsic_unbiased(grams).numpy())[0, 1]))
         return float(np.mean(found)), 1.0
@@ -246,12 +246,6 @@ def _activity(region: Region, method: str) -> Matrix:
             f"{region.name}: method {method!r} needs activity, and this region has dissimilarities; take 'rsa'"
         )
     return region.activity
-
-
-def _halves(trials: Matrix, seed: int, n_splits: int = 20) -> list[tuple[Matrix, Matrix]]:
-    rng, half = np.random.default_rng([seed, 3]), trials.shape[1] // 2
-    orders = [rng.permutation(trials.shape[1]) for _ in range(n_splits)]
-    return [(trials[:, o[:half]].mean(1), trials[:, o[half : 2 * half]].mean(1)) for o in orders]
 
 
 def _bounds(half: float) -> tuple[float, float]:

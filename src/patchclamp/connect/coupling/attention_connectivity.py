@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.folds import folds as make_folds
+from patchclamp.base.folds import blocked_folds
 from patchclamp.connect.coupling.glm import glm_coupling
 from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import family_of, fit_ridge
@@ -109,7 +109,7 @@ def attention_connectivity(
     shape = {"width": width, "heads": heads, "layers": layers, "dropout": dropout}
     run = _AttentionFit(window, {**shape, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed})
     tokens = tokens_of(units, window)
-    seen, unseen = make_folds(label, tokens.rows, 5, window)[seed % 5]
+    seen, unseen = blocked_folds(label[tokens.rows], tokens.rows, 5, window)[seed % 5]
     model = run.trained(tokens.take(torch.from_numpy(seen)), units.n_units)
     excess, raw = attention_map(model, tokens)
     weights = np.maximum(excess, 0)

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.folds import folds as make_folds
+from patchclamp.base.folds import blocked_folds
 from patchclamp.connect.coupling.glm_basis import Basis, design, history_basis
 from patchclamp.connect.coupling.glm_fit import (
     Family,
@@ -238,7 +238,7 @@ class _Problem:
         x, rows = self.design(units)
         y, n, k = units.values[rows], units.n_units, self.basis.shape[1]
         out = []
-        for train, test in make_folds(group, rows, n_folds, gap=len(self.basis)):
+        for train, test in blocked_folds(group[rows], rows, n_folds, len(self.basis)):
             full = self.solve(x[train], y[train], strength, n, 1e-4).coefficients
             alone = np.zeros_like(full)
             for i in range(n):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.folds import folds as make_folds
+from patchclamp.base.folds import Fold, blocked_folds
 from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import Family, family_of, fit_ridge, log_likelihood
 from patchclamp.connect.series import Series, group_of, series
@@ -122,7 +122,7 @@ def stimulus_filter(
     strengths = tuple(float(s) for s in np.atleast_1d(np.asarray(strength, np.float64)))
     gains = np.stack(
         [
-            _gain(x, counts[rows], kind, s, lags, make_folds(group, rows, folds, lags + history))
+            _gain(x, counts[rows], kind, s, lags, blocked_folds(group[rows], rows, folds, lags + history))
             for s in strengths
         ]
     )
@@ -191,9 +191,7 @@ def _penalty(x: Array, strength: float, lags: int) -> Array:
     return np.where(np.arange(x.shape[1]) < lags, strength, 1e-3)
 
 
-def _gain(
-    x: Array, y: Array, kind: Family, strength: float, lags: int, splits: list[tuple[Any, Any]]
-) -> Array:
+def _gain(x: Array, y: Array, kind: Family, strength: float, lags: int, splits: Sequence[Fold]) -> Array:
     """(fold,) held-out nats per sample over the model without the stimulus."""
     out = []
     for train, test in splits:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.chains import state_accuracy
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import drawn_groups
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.connect.coupling import switching_fit as em
 from patchclamp.connect.coupling.glm_basis import design, history_basis
@@ -198,8 +199,7 @@ def _split(
     present = pd.unique(label)
     if len(present) > 1:
         n = min(max(1, round(held_out * len(present))), len(present) - 1)
-        chosen = np.random.default_rng([seed, 6301]).permutation(present)[:n]
-        return np.isin(label, chosen)
+        return drawn_groups(label, n, [seed, 6301])
     at = round((1 - held_out) * len(label))
     if at <= 2 * window or len(label) - at <= 2 * window:
         raise PatchclampError(

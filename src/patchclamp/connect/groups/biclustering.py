@@ -13,7 +13,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.distance import squareform
 
+from patchclamp.base.chains import forward_backward
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import circular_shift
 from patchclamp.connect.series import Series, series
@@ -63,7 +65,7 @@ class BiClusters:
     @property
     def p(self) -> float:
         """Share of draws whose neurons go together as much."""
-        return float((1 + (self.null_scores >= self.score).sum()) / (len(self.null_scores) + 1))
+        return permutation_p(self.score, self.null_scores)
 
     def table(self) -> pd.DataFrame:
         """One row a state: samples, share, and mean activity of each group (in standard deviations) in it."""
@@ -328,7 +330,10 @@ def fit_states(
         mean = weight.T @ x / mass[:, None]
         variance = np.maximum(weight.T @ x**2 / mass[:, None] - mean**2, 1e-3)
         emission = _log_gaussian(x, mean, variance)
-        weight, pairs, likelihood = _forward_backward(emission, segments, transition)
+        found = [forward_backward(emission[None, part], transition, np.full(n, 1 / n)) for part in segments]
+        weight = np.concatenate([one.states[0] for one in found])
+        pairs = np.sum([one.pairs for one in found], axis=0)
+        likelihood = float(sum(one.log_likelihood.sum() for one in found))
         transition = (pairs + 1e-3) / (pairs + 1e-3).sum(1, keepdims=True)
         if likelihood - last < 1e-5 * abs(likelihood):
             break
@@ -340,34 +345,6 @@ def _log_gaussian(x: Array, mean: Array, variance: Array) -> Array:
     inverse = 1 / variance
     square = x**2 @ inverse.T - 2 * x @ (mean * inverse).T + (mean**2 * inverse).sum(1)
     return -0.5 * (square + np.log(2 * np.pi * variance).sum(1))
-
-
-def _forward_backward(
-    emission: Array, segments: Sequence[slice], transition: Array
-) -> tuple[Array, Array, float]:
-    """(weight (sample, state), expected transitions, log-likelihood); a segment begins in any state alike."""
-    n = len(transition)
-    if n == 1:
-        return np.ones_like(emission), np.ones((1, 1)), float(emission.sum())
-    likely = np.exp(emission - emission.max(1, keepdims=True))
-    weight, pairs, total = np.empty_like(likely), np.zeros((n, n)), float(emission.max(1).sum())
-    for part in segments:
-        b = likely[part]
-        forward, scale = np.empty_like(b), np.empty(len(b))
-        state = np.full(n, 1 / n)
-        for t in range(len(b)):
-            state = (state if t == 0 else state @ transition) * b[t]
-            scale[t] = state.sum() + 1e-300
-            state = state / scale[t]
-            forward[t] = state
-        backward = np.ones_like(b)
-        for t in range(len(b) - 2, -1, -1):
-            backward[t] = transition @ (b[t + 1] * backward[t + 1]) / scale[t + 1]
-        weight[part] = forward * backward
-        later = b[1:] * backward[1:] / scale[1:, None]
-        pairs += transition * (forward[:-1].T @ later)
-        total += float(np.log(scale).sum())
-    return weight / weight.sum(1, keepdims=True), pairs, total
 
 
 def _state_similarity(

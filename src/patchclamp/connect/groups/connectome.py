@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.groups.blocks import Blocks
 from patchclamp.connect.groups.tensor_factorisation import Factors
 from patchclamp.draw.graphs import components_figure
@@ -29,6 +30,9 @@ COLUMNS = (
     "p_motif",
     "stability",
 )
+
+
+SLACK = 1e-12  # rounding does not tell a draw from the value
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +96,7 @@ class DynamicConnectome:
         energy = (self.factors.pairs**2).sum(0)
         structure = np.array([one.structure for one in self.blocks]) / self.factors.energy
         modulation = modulation_of(self.factors.time)
-        p_motif = above(structure * modulation, self.null["motif"])
+        p_motif = permutation_p(structure * modulation - SLACK, self.null["motif"])
         blocks = np.array([one.n for one in self.blocks])
         return pd.DataFrame(
             {
@@ -103,7 +107,7 @@ class DynamicConnectome:
                 "gain": [one.gain for one in self.blocks],
                 "structure": structure,
                 "modulation": modulation,
-                "p_community": above(structure, self.null["structure"]),
+                "p_community": permutation_p(structure - SLACK, self.null["structure"]),
                 "p_motif": p_motif,
                 "motif": (p_motif <= 0.05) & (blocks > 1),
             }
@@ -112,7 +116,7 @@ class DynamicConnectome:
     @property
     def p_error(self) -> float:
         """p of the error of the first restart against that of each draw: is there anything beyond the null at all?"""
-        return float(above(-np.array([self.factors.errors[0]]), -np.asarray(self.null["error"]))[0])
+        return permutation_p(-self.factors.errors[0] - SLACK, -np.asarray(self.null["error"]))
 
     def table(self, *, all_components: bool = False) -> pd.DataFrame:
         """Motifs: one row for each interval of each motif and each of its communities.
@@ -213,8 +217,3 @@ def motif_of(factors: Factors, blocks: Sequence[Blocks]) -> float:
     """Largest structure x modulation of the components."""
     structure = np.array([one.structure for one in blocks])
     return float((structure * modulation_of(factors.time)).max() / factors.energy)
-
-
-def above(values: Array, draws: Array) -> Array:
-    """p = (1 + #{draws >= value}) / (draws + 1) of each value."""
-    return (1 + (np.asarray(draws) >= np.asarray(values)[:, None] - 1e-12).sum(1)) / (len(draws) + 1)

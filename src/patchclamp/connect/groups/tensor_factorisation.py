@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
 
 Array = NDArray[np.float64]
@@ -370,7 +370,6 @@ def match_components(one: Sequence[Any], other: Sequence[Any]) -> tuple[NDArray[
     """
     total = np.ones((one[0].shape[1], other[0].shape[1]))
     for a, b in zip(one, other, strict=True):
-        scale = np.linalg.norm(a, axis=0)[:, None] * np.linalg.norm(b, axis=0)
-        total = total * (a.T @ b) / np.where(scale > 0, scale, np.inf)
-    _, place = linear_sum_assignment(-total)
-    return place, total[np.arange(len(total)), place]
+        total = total * cosines(a.T, b.T)
+    found = match(total)
+    return found.columns, found.values

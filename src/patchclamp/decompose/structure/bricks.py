@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from patchclamp.base.assignment import match
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import drawn_groups
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site, Units
 
@@ -170,8 +171,8 @@ class Partition:
         width = recording[site].shape[1]
         k = max(1, round(self.active * width))
         counts = [(0, np.zeros((width, width))) for _ in range(4)]
-        names = np.unique(recording.samples.group.numpy())
-        first = np.random.default_rng(self.seed).permutation(names)[: len(names) // 2]
+        group = recording.samples.group.numpy()
+        first = np.unique(group[drawn_groups(group, len(np.unique(group)) // 2, self.seed)])
         shifts = torch.from_numpy(np.random.default_rng([self.seed, 1]).integers(1, 1 << 30, width))
         for samples, arrays in recording.chunks(rows):
             x = arrays[site].abs().float()
@@ -261,8 +262,8 @@ def balanced_kmeans(points: NDArray[np.float64], n: int, *, seed: Any = 0) -> tu
     labels, loss = np.zeros(len(points), dtype=np.int64), np.inf
     for _ in range(_ROUNDS):
         distance = ((points**2).sum(1)[:, None] - 2 * points @ centres.T + (centres**2).sum(1)).clip(min=0)
-        rows, columns = linear_sum_assignment(distance[:, place])
-        new, now = place[columns], float(distance[rows, place[columns]].sum())
+        found = match(-distance[:, place])
+        new, now = place[found.columns], -float(found.values.sum())
         if now >= loss - 1e-12 * max(now, 1e-300):
             break
         labels, loss = new, now

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import drawn_groups
 from patchclamp.base.statistics import bootstrap_statistic
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
@@ -163,8 +164,7 @@ def _split(recording: Recording, share: float, seed: int) -> tuple[Bool[Tensor, 
             f"{len(names)} groups with test_share={share}: at least two groups are needed to fit and two to judge; "
             "record more documents"
         )
-    chosen = np.random.default_rng(seed).permutation(len(names))[:n]
-    return torch.from_numpy(np.isin(member, chosen)), member
+    return torch.from_numpy(drawn_groups(member, n, seed)), member
 
 
 def _with_one(x: Tensor) -> Float[Tensor, "sample unit_and_one"]:

@@ -198,15 +198,3 @@ def weighted_balance(answers: Array, positive: NDArray[np.bool_], weights: Array
     if not p or not n:
         return np.nan
     return float((weights[positive & said].sum() / p + weights[~positive & ~said].sum() / n) / 2)
-
-
-def weighted_auc(answers: Array, positive: NDArray[np.bool_], weights: Array) -> float:
-    """Area under the ROC curve under weights, ties counted half; NaN without both kinds."""
-    p, n = weights[positive].sum(), weights[~positive].sum()
-    if not p or not n:
-        return np.nan
-    _, number = np.unique(answers, return_inverse=True)
-    up = np.bincount(number, weights * positive)
-    down = np.bincount(number, weights * ~positive)
-    below = np.cumsum(down) - down
-    return float((up * (below + down / 2)).sum() / (p * n))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from patchclamp.base.areas import roc_auc
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import (
     Array,
@@ -14,7 +15,6 @@ from patchclamp.describe.scoring.base import (
     PredicateJudge,
     check_examples,
     scored,
-    weighted_auc,
     weighted_balance,
 )
 from patchclamp.describe.windows import Examples
@@ -92,7 +92,7 @@ def _facts(answers: Array, positive: np.ndarray) -> dict[str, float]:
         return float((part >= 0.5).mean()) if len(part) else np.nan
 
     return {
-        "auc": weighted_auc(answers[fine], own, np.ones(len(own))),
+        "auc": float(roc_auc(answers[fine], own)),
         "f1": float(2 * hits / (2 * hits + false + missed)) if hits + false + missed else np.nan,
         "sensitivity": share(found),
         "specificity": 1 - share(answers[~positive]),

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
-from patchclamp.describe.scoring.base import Array, DescriptionScore, check_examples, scored, weighted_auc
+from patchclamp.describe.scoring.base import Array, DescriptionScore, check_examples, scored
 from patchclamp.describe.tokens import Embed
 from patchclamp.describe.windows import Examples
 
@@ -47,7 +48,7 @@ def embedding(
         description,
         getattr(embed, "__name__", "embedding"),
         cosines[:, 0],
-        lambda a, w: weighted_auc(a, positive, w),
+        lambda a, w: float(roc_auc(a, positive, w)),
         [w.group for w in windows],
         others=list(cosines[:, 1:].T),
         n_boot=n_boot,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import (
@@ -15,7 +16,6 @@ from patchclamp.describe.scoring.base import (
     PredicateJudge,
     check_examples,
     scored,
-    weighted_auc,
     weighted_balance,
 )
 from patchclamp.describe.windows import Examples, TokenWindow
@@ -88,7 +88,7 @@ def fuzzing(
             "wrong": wrong,
             "level": level,
             "marks": count,
-            "auc": weighted_auc(answers[fine], positive[fine], np.ones(int(fine.sum()))),
+            "auc": float(roc_auc(answers[fine], positive[fine])),
         },
     )
 

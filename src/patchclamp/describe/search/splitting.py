@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import drawn_groups
 from patchclamp.describe.tokens import Ints, Tokens
 
 __all__ = ["Split", "refuse_overlap"]
@@ -50,10 +49,8 @@ class Split:
                 f"split: held_out={held_out} of {len(names)} groups leaves {count} to score with and "
                 f"{len(names) - count} to describe with; give more documents or another share"
             )
-        chosen = set(np.random.default_rng(seed).permutation(names)[:count].tolist())
-        making = {
-            f for f, group in zip(tokens.fingerprints, tokens.groups, strict=True) if group not in chosen
-        }
+        chosen = drawn_groups(tokens.groups, count, seed)
+        making = {f for f, drawn in zip(tokens.fingerprints, chosen, strict=True) if not drawn}
         held = set(tokens.fingerprints) - making
         if not held:
             raise PatchclampError("split: all documents say the same, so none is left to score with")

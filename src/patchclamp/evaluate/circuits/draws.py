@@ -7,41 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.matching import Member
-from patchclamp.subjects.clamp.reference import Reference
 
-Array = NDArray[np.float64]
-STRATA = 10
-FEWEST = 20
 CONTROLS = ("random", "matched")
-
-
-def strata(pool: Sequence[Member], covariate: Array | None = None, parts: int = STRATA) -> NDArray[np.int64]:
-    """A number for each unit's site and, with a covariate, its quantile there (at least 20 units each, so that there are sets enough).
-
-    A whole site has no equal in its layer: whole sites of one point form a stratum.
-    """
-    keys: dict[object, int] = {}
-    site = np.array(
-        [keys.setdefault(s if i is not None else s.point, len(keys)) for s, i in pool], dtype=np.int64
-    )
-    if covariate is None:
-        return site
-    found = np.empty(len(pool), dtype=np.int64)
-    for key in range(len(keys)):
-        places = np.flatnonzero(site == key)
-        rank = np.argsort(np.argsort(covariate[places], kind="stable"), kind="stable")
-        many = max(1, min(parts, len(places) // FEWEST))
-        found[places] = key * parts + rank * many // len(places)
-    return found
-
-
-def activity_of(pool: Sequence[Member], subject: Subject, reference: Reference) -> Array:
-    """Mean |activity| x output norm of each unit; 0 for whole sites."""
-    sites = list(dict.fromkeys(site for site, index in pool if index is not None))
-    known = reference.activity(sites) if sites else {}
-    return np.array([0.0 if i is None else float(known[s][i]) for s, i in pool])
 
 
 def draw_sets(

@@ -12,11 +12,11 @@ from scipy.stats import binom
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
-from patchclamp.evaluate.circuits.draws import CONTROLS, activity_of, draw_sets, strata
+from patchclamp.evaluate.circuits.draws import CONTROLS, draw_sets
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, check_choice, pool_of
-from patchclamp.subjects.clamp.matching import members
+from patchclamp.subjects.clamp.matching import activity_of, members, strata
 
 Array = NDArray[np.float64]
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import quantiles, resamples, weighted_means
+from patchclamp.base.statistics import pearson, quantiles, resamples, spearman, weighted_means
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 
@@ -92,8 +91,8 @@ def compare(guess: Array, true: Array, top: float = 0.1) -> dict[str, float]:
     size = float(np.abs(true).sum())
     clear = np.abs(true) > SMALL * np.abs(true).max()
     return {
-        "pearson": _correlation(guess, true),
-        "spearman": _correlation(rankdata(guess), rankdata(true)),
+        "pearson": float(pearson(guess, true)),
+        "spearman": spearman(guess, true),
         "slope": covariance / spread if spread else float("nan"),
         "scale": float(np.abs(guess).sum()) / size if size else float("nan"),
         "sign": float(np.mean(np.sign(guess[clear]) == np.sign(true[clear])))
@@ -137,12 +136,6 @@ def _resampled(guess: Array, true: Array, weights: Array, top: float) -> Array:
             measures = compare(one[there], other[there], top)
             found.append([measures[name] for name in MEASURES])
     return np.array(found)
-
-
-def _correlation(a: Array, b: Array) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size else float("nan")
 
 
 def _points(estimate: Scores, exact: Scores) -> Iterator[tuple[str, Array, Array]]:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
+from patchclamp.base.areas import roc_auc, roc_auc_interval
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.clamp.matching import collect
@@ -89,14 +89,11 @@ def auroc(
         )
     values = np.abs(values) if by == "abs" else values
     real = np.array([bool(belongs) for belongs in truth.values()])
-    above, below = values[real], values[~real]
-    if not len(above) or not len(below):
-        raise PatchclampError(
-            f"truth has {len(above)} units of the mechanism and {len(below)} others; both are needed"
-        )
-    low, high = _interval(above, below, n_boot, seed)
-    value = float(_area(rankdata(values)[real].sum(), len(above), len(below)))
-    return Auroc(value, low, high, len(above), len(below), _curve(values, real))
+    n, others = int(real.sum()), int((~real).sum())
+    if not n or not others:
+        raise PatchclampError(f"truth has {n} units of the mechanism and {others} others; both are needed")
+    ends = roc_auc_interval(values, real, n_boot, seed)
+    return Auroc(float(roc_auc(values, real)), *ends, n, others, _curve(values, real))
 
 
 def _named(scores: Scores) -> dict[str, float]:
@@ -106,27 +103,6 @@ def _named(scores: Scores) -> dict[str, float]:
         for site in summed.sites
         for index, value in zip(summed.index(site), summed.mean(site), strict=True)
     }
-
-
-def _area(ranks: float, n: int, others: int) -> float:
-    return (ranks - n * (n + 1) / 2) / (n * others)
-
-
-def _interval(above: Array, below: Array, n_boot: int, seed: int) -> tuple[float, float]:
-    """Percentile interval, units of each class drawn anew; U of weighted units without ranking again."""
-    if not n_boot:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    order = np.sort(below)
-    draws = np.empty(n_boot)
-    for b in range(n_boot):
-        ours = above[rng.integers(len(above), size=len(above))]
-        count = np.bincount(rng.integers(len(below), size=len(below)), minlength=len(below))
-        total = np.concatenate([[0], np.cumsum(count)])
-        less, upto = (total[np.searchsorted(order, ours, side=side)] for side in ("left", "right"))
-        draws[b] = (less + upto).mean() / 2 / len(below)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _curve(values: Array, real: NDArray[np.bool_]) -> pd.DataFrame:

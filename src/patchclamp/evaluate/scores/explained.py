@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import group_codes
 from patchclamp.base.statistics import resamples
 
 Array = NDArray[np.float64]
@@ -122,16 +123,13 @@ def _interval(
 
     sum w |x - m|^2 = sum w |x|^2 - |sum w x|^2 / sum w, where x is about the overall mean already.
     """
-    own = [group or f"\0{i}" for i, group in enumerate(groups)] if groups else list(range(len(x)))
-    names, member = np.unique(np.asarray(own), return_inverse=True)
-    if len(names) < 2:
-        names, member = np.arange(len(x)), np.arange(len(x))
+    member = group_codes(groups, len(x), fewest=2)
     order = np.argsort(member, kind="stable")
-    starts = np.searchsorted(member[order], np.arange(len(names)))
+    starts = np.searchsorted(member[order], np.arange(member.max() + 1))
     sums = [np.add.reduceat(part[order], starts, axis=0) for part in (size, error, x, np.ones(len(x)))]
     draws = np.empty(n_boot)
     block = 100
-    weights = resamples(len(names), None, n_boot, seed)
+    weights = resamples(len(starts), None, n_boot, seed)
     for first in range(0, n_boot, block):
         w = weights[first : first + block]
         spread = w @ sums[0] - ((w @ sums[2]) ** 2).sum(1) / (w @ sums[3])

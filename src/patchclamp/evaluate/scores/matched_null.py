@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
-from patchclamp.evaluate.circuits.draws import draw_sets, strata
+from patchclamp.evaluate.circuits.draws import draw_sets
 from patchclamp.nouns.units import Site, Units
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.matching import Member, collect, members, strata
 
 Array = NDArray[np.float64]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import group_codes
 from patchclamp.base.statistics import benjamini_hochberg
 from patchclamp.evaluate.scores.masked import _flat
 from patchclamp.nouns.scores import Scores
@@ -115,11 +115,10 @@ def _grouped(scores: Scores) -> tuple[list[str], Array]:
     if not np.isfinite(values).all():
         raise PatchclampError(f"{scores.method}: a score is not finite, so units cannot be tested")
     if scores.groups and len(set(scores.groups)) > 1:
-        own: Sequence[str] = [group or f"\0{i}" for i, group in enumerate(scores.groups)]
-        found, member = np.unique(own, return_inverse=True)
-        sums = np.zeros((len(found), values.shape[1]))
+        member = group_codes(scores.groups, len(values))
+        sums = np.zeros((member.max() + 1, values.shape[1]))
         np.add.at(sums, member, values)
-        values = sums * len(found) / len(member)  # so that the mean over groups is the mean over items
+        values = sums * len(sums) / len(member)  # so that the mean over groups is the mean over items
     if len(values) < 2:
         raise PatchclampError(f"{scores.method}: {len(values)} item; at least two are needed to test")
     return names, values

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import quantiles, resamples, weighted_means
+from patchclamp.base.statistics import pearson, quantiles, resamples, spearman, weighted_means
 from patchclamp.evaluate.scores.masked import _flat
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
@@ -230,7 +229,7 @@ def _result(
         ends = [quantiles(values[1:], (0.025, 0.975)) for values in (signed, sizes)]
         size = float(np.nansum(np.abs(means[0])))
         rows.append(
-            (stage, module, share, signed[0], *ends[0], sizes[0], *ends[1], _correlation(means[0], now[0]),
+            (stage, module, share, signed[0], *ends[0], sizes[0], *ends[1], float(pearson(means[0], now[0])),
              float(np.nansum(np.abs(now[0]))) / size if size else np.nan)
         )  # fmt: skip
     columns = [
@@ -246,10 +245,4 @@ def _result(
 
 def _spearman(a: Array, b: Array) -> float:
     there = np.isfinite(a) & np.isfinite(b)
-    return _correlation(rankdata(a[there]), rankdata(b[there]))
-
-
-def _correlation(a: Array, b: Array) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size else float("nan")
+    return spearman(a[there], b[there])

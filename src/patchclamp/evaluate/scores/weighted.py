@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from patchclamp.base.statistics import ranks
+
 Array = NDArray[np.float64]
 MEASURES = ("pearson", "spearman", "slope", "correction", "scale", "sign", "top")
 SMALL = 0.01
@@ -30,11 +32,12 @@ def weighted_compare(
     size = float(share @ np.abs(true))
     clear = np.abs(true) > SMALL * np.abs(true).max()
     best = top_share(np.abs(true), share, top)
-    ranks = weighted_ranks(guess, weight), weighted_ranks(true, weight)
+    placed = ranks(guess, weight), ranks(true, weight)
     return {
         "pearson": _ratio(together, np.sqrt(spread * other)),
         "spearman": _ratio(
-            _cov(*ranks, share), np.sqrt(_cov(ranks[0], ranks[0], share) * _cov(ranks[1], ranks[1], share))
+            _cov(*placed, share),
+            np.sqrt(_cov(placed[0], placed[0], share) * _cov(placed[1], placed[1], share)),
         ),
         "slope": _ratio(together, spread),
         "correction": _ratio(together, other),
@@ -56,13 +59,6 @@ def top_share(size: Array, share: Array, top: float) -> Array:
     before = np.concatenate([[0.0], np.cumsum(mass)[:-1]])
     part = np.clip((top - before) / np.where(mass > 0, mass, 1), 0, 1)
     return part[level]
-
-
-def weighted_ranks(values: Array, weight: Array) -> Array:
-    """Mean rank of each entry among all that the entries stand for; ties share theirs."""
-    levels, level = np.unique(values, return_inverse=True)
-    mass = np.bincount(level, weight, minlength=len(levels))
-    return (np.cumsum(mass) - mass / 2)[level]
 
 
 def counted(measure: str, true: Array, weight: Array, top: float) -> Array:

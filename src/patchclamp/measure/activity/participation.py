@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import permutation_p
 from patchclamp.nouns.measure import Measure, require
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class TuningSpectrum(Measure):
         noise = rng.standard_normal((self.n_surrogates, curves.shape[1]))
         noise /= np.sqrt(_padded(self.count, curves.shape[1]).numpy())
         null = _ratio(_power(noise), self.r)
-        p = (1 + (null >= ratio[:, None]).sum(1)) / (1 + len(null))
+        p = permutation_p(ratio, null)
         frequency = np.where(np.isnan(ratio), -1, power.argmax(1) + 1)
         return self._dataset(
             {

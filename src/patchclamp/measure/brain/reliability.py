@@ -10,6 +10,7 @@ import xarray as xr
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import new_figure
+from patchclamp.base.statistics import pearson
 from patchclamp.measure.brain.psth import ByCondition
 from patchclamp.nouns.measure import require
 
@@ -126,7 +127,7 @@ def split_half(
     for _ in range(n_splits):
         half = _dealt(of_trial, rng)[own]
         means = [_means(values[half == h], condition[half == h], len(keys)) for h in (0, 1)]
-        draws.append(_correlation(*means))
+        draws.append(pearson(*means))
     r = np.array(draws)
     full = 2 * r / (1 + r)
     mean = r.mean(0)
@@ -154,13 +155,6 @@ def _means(values: np.ndarray, condition: np.ndarray, n: int) -> np.ndarray:
     total = np.zeros((n, values.shape[1]))
     np.add.at(total, condition, values)
     return total / np.bincount(condition, minlength=n)[:, None]
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    a, b = a - a.mean(0), b - b.mean(0)
-    scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((a * b).sum(0) / scale)
 
 
 def plot_reliability(found: xr.Dataset, ax: Any = None) -> Any:

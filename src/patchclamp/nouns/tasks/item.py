@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Span = tuple[int, int]
-SPLITS: dict[str, float] = {"train": 0.5, "validation": 0.25, "test": 0.25}
-"""Names of the splits and the fraction of items that each gets."""
 
 
 @dataclass(frozen=True)

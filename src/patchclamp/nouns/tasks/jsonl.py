@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.folds import SPLITS
 from patchclamp.nouns.tasks.checks import check_item
-from patchclamp.nouns.tasks.item import SPLITS, Item
+from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.metrics import METRICS, as_metric
 
 HEADER = ("name", "metric", "corruption", "min_accuracy", "description")

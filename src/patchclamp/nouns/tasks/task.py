@@ -6,7 +6,6 @@ docs/tasks.md for the fields of a task in a JSONL file.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import torch
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.folds import SPLITS, split_groups
 from patchclamp.nouns.tasks.checks import check_item
 from patchclamp.nouns.tasks.encode import EncodedTask, encode_items
-from patchclamp.nouns.tasks.item import SPLITS, Item
+from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.jsonl import HEADER, read_items, write_items
 from patchclamp.nouns.tasks.metrics import METRICS, Metric, MetricFunction, as_metric
 
@@ -182,38 +182,6 @@ class Task:
             return cls(items=items, splits=splits, **header)
         except PatchclampError as error:
             raise PatchclampError(f"{path}: {error}") from error
-
-
-def split_groups(
-    groups: Sequence[str], fractions: Mapping[str, float] = SPLITS, seed: int = 0
-) -> dict[str, tuple[int, ...]]:
-    """Deal whole groups to splits, in the proportion of `fractions`; every split gets one if there are enough.
-
-    Parameters
-    ----------
-    groups
-        Group of each item; an empty name means that the item is a group of its own.
-    fractions
-        Split name -> fraction of the items.
-    seed
-        Order in which groups are dealt.
-
-    Examples
-    --------
-    >>> {name: len(places) for name, places in split_groups(["a", "a", "b", "c", "d"]).items()}
-    {'train': 3, 'validation': 1, 'test': 1}
-    """
-    members: dict[str, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group or f"\0{place}", []).append(place)
-    order = list(members)
-    random.Random(f"split:{seed}").shuffle(order)
-    order.sort(key=lambda g: -len(members[g]))
-    dealt: dict[str, list[int]] = {name: [] for name in fractions}
-    for group in order:
-        name = min(fractions, key=lambda s: (len(dealt[s]) + len(members[group]) / 2) / fractions[s])
-        dealt[name].extend(members[group])
-    return {name: tuple(sorted(places)) for name, places in dealt.items()}
 
 
 def require_ability(task: Task, accuracy: float, metric_mean: float | None = None) -> None:

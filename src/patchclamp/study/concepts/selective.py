@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base.statistics import permutation_p
 from patchclamp.nouns.units import Unit, Units
 
 __all__ = ["Experts", "find_experts"]
@@ -81,7 +82,7 @@ def find_experts(
             ]
         )
         order = np.argsort(-precision, kind="stable")[:keep]
-        p = (1 + (null[None, :] >= precision[order, None]).sum(1)) / (1 + n_permutations)
+        p = permutation_p(precision[order], null)
         threshold = float(np.quantile(null, 0.95)) if n_permutations else float("nan")
         table = pd.DataFrame(
             {

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.areas import (
-    area,
     area_over_items,
     area_over_pairs,
     chance_of_largest,
     permuted_area,
+    roc_auc,
     rounded,
 )
 from patchclamp.base.errors import PatchclampError
@@ -183,7 +183,7 @@ def _control(
         return Outcome("clean", note=f"all {int((~real).sum())} idle candidates score exactly 0")
     twin = None if real.any() else _of_the_twin(truth, names, seed)
     if twin is not None:
-        value = float(area(rounded(values.mean(0)[None]), twin)[0])
+        value = float(roc_auc(rounded(values.mean(0)), twin))
         p = permuted_area(values, twin, seed)
         verdict: Verdict = "clean" if p > 0.05 else "false positive"
         note = f"against the units of {truth.name.rsplit('-', 1)[0]}; p = {p:.3g} (units permuted)"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
+from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import Planted, Truth
@@ -108,17 +108,10 @@ def matched_cosines(planted: Array, found: Array) -> Array:
     >>> matched_cosines(np.eye(2), np.array([[0.0, -3.0]])).tolist()
     [0.0, 1.0]
     """
-    table = np.abs(unit(planted) @ unit(found).T)
-    rows, columns = linear_sum_assignment(-table)
+    pairs = match(np.abs(cosines(planted, found)))
     out = np.zeros(len(planted))
-    out[rows] = table[rows, columns]
+    out[pairs.rows] = pairs.values
     return out
-
-
-def unit(rows: Array) -> Array:
-    """Rows at length 1; rows of zeros stay."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
 
 
 DECOMPOSE = Adaptor(

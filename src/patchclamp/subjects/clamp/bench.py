@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.base.folds import drawn_groups, group_codes
+from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.metrics import METRICS
@@ -201,21 +202,16 @@ def check_span(full: Array, empty: Array, candidates: int) -> float:
 
 def halves(n: int, groups: Sequence[str], seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Items that choose and items that verify; groups are not cut. With fewer than two groups, all are both."""
-    own = [group or f"\0{i}" for i, group in enumerate(groups)] if groups else [str(i) for i in range(n)]
-    names, member = np.unique(own, return_inverse=True)
-    if len(names) < 2:
+    codes = group_codes(groups, n)
+    if codes.max() < 1:
         return np.ones(n, dtype=bool), np.ones(n, dtype=bool)
-    order = np.random.default_rng([seed, 17]).permutation(len(names))
-    first = np.isin(member, order[: len(names) // 2])
+    first = drawn_groups(codes, (int(codes.max()) + 1) // 2, [seed, 17])
     return first, ~first
 
 
 def mean_interval(values: Array, groups: Sequence[str], n_boot: int, seed: int) -> tuple[Array, Array]:
     """Percentile interval of means over items of (set, item) values, whole groups drawn, the same for all sets."""
-    weights = resamples(values.shape[-1], groups or None, n_boot, seed)
-    draws = values @ weights.T / weights.sum(1)
-    low, high = quantiles(np.moveaxis(draws, -1, 0), (0.025, 0.975))
-    return low, high
+    return bootstrap_interval(np.moveaxis(values, -1, 0), groups or None, n_boot=n_boot, seed=seed)
 
 
 def chosen(groups: Sequence[str], rows: NDArray[np.bool_]) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.reference import Reference
 
+Array = NDArray[np.float64]
+
 MATCHED_BY = (
     "point, layer (the nearest ones where a layer has too few units) and mean |activity| x output norm"
 )
@@ -150,41 +152,52 @@ def _draw(pools: Mapping[Member, Sequence[Member]], rng: np.random.Generator) ->
     )
 
 
+def strata(
+    pool: Sequence[Member], covariate: Array | None = None, parts: int = 10, fewest: int = 20
+) -> NDArray[np.int64]:
+    """(unit,) number of its stratum: its site, divided by the quantiles of a covariate where there is one.
+
+    A site has up to `parts` strata of at least `fewest` units. A whole site has no equal in its layer: whole sites of
+    one point form a stratum.
+    """
+    keys: dict[object, int] = {}
+    site = np.array(
+        [keys.setdefault(s if i is not None else s.point, len(keys)) for s, i in pool], dtype=np.int64
+    )
+    if covariate is None:
+        return site
+    found = np.empty(len(pool), dtype=np.int64)
+    for own, key in keys.items():
+        places = np.flatnonzero(site == key)
+        rank = np.argsort(np.argsort(covariate[places], kind="stable"), kind="stable")
+        n = 1 if isinstance(own, str) else max(1, min(parts, len(places) // fewest))
+        found[places] = key * parts + rank * n // len(places)
+    return found
+
+
+def activity_of(pool: Sequence[Member], subject: Subject, reference: Reference) -> Array:
+    """Mean |activity| x output norm of each unit; 0 for whole sites."""
+    sites = list(dict.fromkeys(site for site, index in pool if index is not None))
+    known = reference.activity(sites) if sites else {}
+    return np.array([0.0 if i is None else float(known[s][i]) for s, i in pool])
+
+
 def matched_order(
     ranking: Sequence[Member],
     subject: Subject,
     reference: Reference,
     rng: np.random.Generator,
-    strata: int = 10,
+    parts: int = 10,
 ) -> list[Member]:
     """A random order with as many units of each site and stratum of activity among its first k as the ranking has.
 
-    Units are permuted within strata of their site (up to `strata` by mean |activity| x output norm, at least five
+    Units are permuted within strata of their site (up to `parts` by mean |activity| x output norm, at least five
     units each), so that what differs from the ranking is which units come first, not where they are or how active.
     """
-    keys = _strata(ranking, subject, reference, strata)
+    keys = strata(ranking, activity_of(ranking, subject, reference), parts, fewest=5)
+    whole = np.array([index is None for _, index in ranking])
     order = np.arange(len(ranking))
-    for key in np.unique(keys):
+    for key in [*np.unique(keys[whole])[::-1], *np.unique(keys[~whole])]:
         places = np.flatnonzero(keys == key)
         order[places] = places[rng.permutation(len(places))]
     return [ranking[int(i)] for i in order]
-
-
-def _strata(
-    ranking: Sequence[Member], subject: Subject, reference: Reference, strata: int
-) -> NDArray[np.int64]:
-    keys = np.zeros(len(ranking), dtype=np.int64)
-    sites = list(dict.fromkeys(site for site, _ in ranking))
-    unit_sites = list(dict.fromkeys(site for site, index in ranking if index is not None))
-    activity = reference.activity(unit_sites) if unit_sites else {}
-    points = {point: number for number, point in enumerate(dict.fromkeys(s.point for s in sites))}
-    for number, site in enumerate(sites):
-        places = [i for i, (other, _) in enumerate(ranking) if other == site]
-        if site not in activity:  # a whole site has no equal in its layer: those of its point form a stratum
-            keys[places] = -1 - points[site.point]
-            continue
-        size = np.array([float(activity[site][ranking[i][1] or 0]) for i in places])
-        rank = np.argsort(np.argsort(size, kind="stable"), kind="stable")
-        parts = max(1, min(strata, len(places) // 5))
-        keys[places] = number * strata + rank * parts // len(places)
-    return keys
