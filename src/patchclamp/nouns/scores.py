@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import in_one_step, write_text
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.units import Site, Unit, Units, parse_site
 
@@ -225,7 +226,8 @@ class Scores:
         path = Path(path)
         shapes = {str(s): list(v.shape[1:]) for s, v in self.values.items()}
         columns = {str(s): list(v.reshape(self.n, -1)) for s, v in self.values.items()}
-        pd.DataFrame(columns).to_parquet(path)
+        with in_one_step(path) as draft:
+            pd.DataFrame(columns).to_parquet(draft)
         facts = {
             "schema": SCHEMA,
             **self._facts(),
@@ -236,7 +238,7 @@ class Scores:
             "shapes": shapes,
             "meta": dict(self.meta),
         }
-        path.with_name(path.name + ".json").write_text(json.dumps(facts, indent=1, default=str))
+        write_text(path.with_name(path.name + ".json"), json.dumps(facts, indent=1, default=str))
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:

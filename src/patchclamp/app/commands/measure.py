@@ -64,7 +64,10 @@ def measure(
         found = record(subject, text, sites, measures=chosen, progress=not as_json, **options)
     table = _table(found, list(chosen))
     if out is not None:
-        table.to_parquet(out)
+        from patchclamp.base.files import in_one_step
+
+        with in_one_step(out) as draft:
+            table.to_parquet(draft)
     shown = _sorted(table, sort).head(top)
     if as_json:
         common.emit_json({"units": len(table), "table": shown.reset_index().to_dict("records")})

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchclamp.decompose.base import BLOCK, Activity, Checkpoint, Progress
+from patchclamp.base.checkpoint import Checkpoint
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import BLOCK, Activity
 from patchclamp.decompose.factor import snmf_updates as step
 from patchclamp.decompose.factor.nnls import non_negative_codes
 
@@ -93,7 +95,7 @@ class Run:
                     self.keep()
                     last = time.monotonic()
                 if self.progress is not None:
-                    self.progress(self.total if self.done else self.place, self.total)
+                    self.progress(self.settings.name, self.total if self.done else self.place, self.total)
                 if self.done:
                     break
         return self.directions
@@ -109,7 +111,7 @@ class Run:
             # Three passes of polishing: enough to tell a start that has lost a feature from one that has not.
             short = replace(settings, seed=settings.seed + 1000 * number, restarts=1, average=0, polish=3)
             seen = Activity(pool, self.activity.site)
-            run = Run(short, self.count, self.signed, seen, Checkpoint(None, {}, seen), None)
+            run = Run(short, self.count, self.signed, seen, Checkpoint(None, {}), None)
             directions = run.go()
             tried.append((run.error or 0.0, number, directions))
         self.place = self.searching

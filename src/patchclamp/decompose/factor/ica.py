@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from patchclamp.decompose.base import Activity, Decomposer, Progress, unexplained_variance
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Activity, Decomposer, unexplained_variance
 from patchclamp.decompose.dictionaries.linear import ICADictionary
 from patchclamp.decompose.factor.pca import components
 from patchclamp.nouns.units import Site

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.decompose.base import (
     Activity,
-    Checkpoint,
     Decomposer,
-    Progress,
     check_k,
+    checkpoint,
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.non_negative import NMFDictionary
@@ -78,7 +78,7 @@ class NMF(Decomposer):
                 raise PatchclampError(
                     f"{seen.site}: activity goes down to {float(block.min()):.3g}; NMF takes none below zero, SNMF does"
                 )
-        run = Run(self, None, False, seen, Checkpoint(resume, self.described(), seen), progress)
+        run = Run(self, None, False, seen, checkpoint(resume, self.described(), seen), progress)
         found = NMFDictionary(seen.site, run.go(), {**self.described(), **run.meta()})
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
         return found

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.decompose.base import (
     Activity,
-    Checkpoint,
     Decomposer,
-    Progress,
     check_k,
+    checkpoint,
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.linear import PCADictionary
@@ -102,8 +103,8 @@ def components(
         values, vectors = _incremental(settings, seen, progress, resume)
         values = torch.cat([values, torch.tensor([moments.variance / (seen.n - 1)]) - values.sum()])
     else:
-        checkpoint = Checkpoint(resume, settings.described(), seen)
-        values, vectors = _covariance(seen, moments.mean, progress, checkpoint)
+        kept = checkpoint(resume, settings.described(), seen)
+        values, vectors = _covariance(seen, moments.mean, progress, kept)
     rank = int((values[: settings.k + 1] > 1e-10 * values[0]).sum())
     if settings.k > rank:
         raise PatchclampError(
@@ -113,10 +114,10 @@ def components(
 
 
 def _covariance(
-    seen: Activity, mean: Tensor, progress: Progress | None, checkpoint: Checkpoint
+    seen: Activity, mean: Tensor, progress: Progress | None, state: Checkpoint
 ) -> tuple[Tensor, Tensor]:
     total, done = torch.zeros(seen.width, seen.width, dtype=torch.float64), 0
-    kept = checkpoint.load()
+    kept = state.load()
     if kept is not None:
         total, done = kept[0]["total"], kept[1]["done"]
     for block in seen.blocks(start=done):
@@ -124,9 +125,9 @@ def _covariance(
         total += centred.T @ centred
         done += 1
         if done % 64 == 0 or done == seen.n_blocks():
-            checkpoint.save({"total": total}, {"done": done})
+            state.save({"total": total}, {"done": done})
         if progress is not None:
-            progress(done, seen.n_blocks())
+            progress("covariance", done, seen.n_blocks())
     values, vectors = torch.linalg.eigh(total / (seen.n - 1))
     return values.flip(0).clamp_min(0), vectors.T.flip(0)
 
@@ -146,7 +147,7 @@ def _incremental(
             model.partial_fit(left.numpy())
         left = block
         if progress is not None:
-            progress(done, seen.n_blocks(rows))
+            progress("components", done, seen.n_blocks(rows))
     assert left is not None
     if len(left) >= settings.k or not hasattr(model, "components_"):
         model.partial_fit(

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.decompose.base import (
     Activity,
-    Checkpoint,
     Decomposer,
-    Progress,
     check_k,
+    checkpoint,
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
@@ -120,7 +120,7 @@ class SNMF(Decomposer):
         count = None if self.sparsity is None else math.ceil(self.sparsity * activity.width)
         seen, held = activity.split(self.held_out, self.seed)
         check_k(self.k, seen)
-        run = Run(self, count, True, seen, Checkpoint(resume, self.described(), seen), progress)
+        run = Run(self, count, True, seen, checkpoint(resume, self.described(), seen), progress)
         directions = run.go()
         found = SNMFDictionary(seen.site, directions, {**self.described(), **run.meta()})
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from patchclamp.decompose.base import Progress
+from patchclamp.base.progress import Progress
 from patchclamp.decompose.sae.architecture import Architecture
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.nouns.dictionary import Dictionary
@@ -35,7 +35,7 @@ class SparseAutoencoder(Architecture):
         site
             The site to decompose; may be left out where the recording has one. For a tensor, what to call it.
         progress
-            Called with (steps done, steps in all).
+            Told how many steps are done, and how many there are.
         resume
             A folder for the run's state: written every `save_every` steps and at the end, and continued from where
             there is one. A run that was killed and continued gives the same bits as one that was not.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, chosen, halves, mean_interval, pool_of
 from patchclamp.subjects.clamp.matching import Member, collect, members
@@ -69,7 +69,7 @@ def completeness(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Completeness:
     """Measure the incompleteness |F(C without K) - F(M without K)| over random and greedy subsets K of a circuit C.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
@@ -149,7 +150,7 @@ def faithfulness(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Faithfulness:
     """Measure how much of a task's metric the first k ranked units recover, and how much is left without them.
 
@@ -182,7 +183,7 @@ def faithfulness(
     seed
         Of orders and bootstrap.
     progress
-        Called with the number of passes done.
+        Told the passes done, and about how many there are.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import holm, permutation_p
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, chosen, halves, mean_interval, pool_of
@@ -71,7 +72,7 @@ def minimality(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Minimality:
     """Measure for each unit v of a circuit C the largest |F(C without K and v) - F(C without K)| over subsets K of C.
 

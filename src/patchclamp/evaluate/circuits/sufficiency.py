@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import permutation_p
 from patchclamp.evaluate.circuits.draws import CONTROLS, activity_of, draw_sets, strata
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
@@ -76,7 +77,7 @@ def sufficiency(
     reference: Any = None,
     batch_size: int = 64,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Sufficiency:
     """Test a circuit of units against random ones of the same size.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.progress import Progress
 from patchclamp.base.version import __version__
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Row, Variant
 from patchclamp.study.leaderboard.board import Board
@@ -18,8 +19,6 @@ from patchclamp.study.leaderboard.memory import COVERS, peak
 from patchclamp.study.leaderboard.table import ADAPTORS, methods_of, verbs
 from patchclamp.truth import TRUTHS
 from patchclamp.truth.base import Truth
-
-Progress = Callable[[str, float, float | None], None]
 
 FAILURES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NameError, OSError,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
@@ -138,7 +139,7 @@ class Ablations:
         reference: Any = None,
         batch_size: int = 64,
         seed: int = 0,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         check_choice("ablation", ablation, ABLATIONS)
         self.subject, self.task, self.candidates = subject, task, list(candidates)
