@@ -116,7 +116,7 @@ _HOOKS = {
 }
 
 
-def settled(tensor: Tensor) -> Tensor:
+def aligned_copy(tensor: Tensor) -> Tensor:
     """Detached, contiguous and at an aligned address: the bits of a matrix product can depend on both.
 
     A file is read into memory at any address, so that without this a dictionary would encode other bits after it.

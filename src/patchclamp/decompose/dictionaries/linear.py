@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from jaxtyping import Float
 from torch import Tensor
 
-from patchclamp.nouns.dictionary import StoredDictionary, settled
+from patchclamp.nouns.dictionary import StoredDictionary, aligned_copy
 from patchclamp.nouns.units import Site
 
 
@@ -26,9 +26,9 @@ class LinearDictionary(StoredDictionary):
         meta: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(site, None, meta)
-        self._encoder = settled(encoder)
-        self._directions = settled(directions)
-        self._mean = settled(mean)
+        self._encoder = aligned_copy(encoder)
+        self._directions = aligned_copy(directions)
+        self._mean = aligned_copy(mean)
 
     @property
     def directions(self) -> Float[Tensor, "feature unit"]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.decompose.factor.nnls import encode_non_negative
-from patchclamp.nouns.dictionary import StoredDictionary, settled
+from patchclamp.nouns.dictionary import StoredDictionary, aligned_copy
 from patchclamp.nouns.units import Site
 
 
@@ -32,7 +32,7 @@ class NonNegativeDictionary(StoredDictionary):
         self, site: Site | str, directions: Float[Tensor, "feature unit"], meta: dict[str, Any] | None = None
     ) -> None:
         super().__init__(site, None, meta)
-        self._directions = settled(directions)
+        self._directions = aligned_copy(directions)
 
     @property
     def directions(self) -> Float[Tensor, "feature unit"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.nouns.dictionary import OURS, StoredDictionary, hook_name, settled
+from patchclamp.nouns.dictionary import OURS, StoredDictionary, aligned_copy, hook_name
 from patchclamp.nouns.recording.sparse import SparseCodes
 from patchclamp.nouns.units import Site
 
@@ -125,7 +125,7 @@ class SparseDictionary(StoredDictionary):
             "b_mag": b_mag,
             "W_skip": W_skip,
         }
-        self._tensors = {name: settled(t.to(W_enc.dtype)) for name, t in given.items() if t is not None}
+        self._tensors = {name: aligned_copy(t.to(W_enc.dtype)) for name, t in given.items() if t is not None}
         self._check_weights()
 
     def _check_weights(self) -> None:
