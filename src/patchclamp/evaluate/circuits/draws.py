@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.matching import Member
+from patchclamp.subjects.clamp.matching import UnitOrSite
 from patchclamp.subjects.clamp.reference import Reference
 
 Array = NDArray[np.float64]
@@ -17,7 +17,9 @@ FEWEST = 20
 CONTROLS = ("random", "matched")
 
 
-def strata(pool: Sequence[Member], covariate: Array | None = None, parts: int = STRATA) -> NDArray[np.int64]:
+def strata(
+    pool: Sequence[UnitOrSite], covariate: Array | None = None, parts: int = STRATA
+) -> NDArray[np.int64]:
     """A number for each unit's site and, with a covariate, its quantile there (at least 20 units each, so that there are sets enough).
 
     A whole site has no equal in its layer: whole sites of one point form a stratum.
@@ -37,7 +39,7 @@ def strata(pool: Sequence[Member], covariate: Array | None = None, parts: int = 
     return found
 
 
-def activity_of(pool: Sequence[Member], subject: Subject, reference: Reference) -> Array:
+def activity_of(pool: Sequence[UnitOrSite], subject: Subject, reference: Reference) -> Array:
     """Mean |activity| x output norm of each unit; 0 for whole sites."""
     sites = list(dict.fromkeys(site for site, index in pool if index is not None))
     known = reference.activity(sites) if sites else {}
@@ -45,12 +47,12 @@ def activity_of(pool: Sequence[Member], subject: Subject, reference: Reference) 
 
 
 def draw_sets(
-    pool: Sequence[Member],
-    chosen: Sequence[Member],
+    pool: Sequence[UnitOrSite],
+    chosen: Sequence[UnitOrSite],
     keys: NDArray[np.int64],
     n: int,
     rng: np.random.Generator,
-) -> list[list[Member]]:
+) -> list[list[UnitOrSite]]:
     """`n` sets of as many units of each stratum as `chosen` has, drawn from the whole pool, `chosen` included.
 
     That the set under test can be drawn too is what makes the rank of a random set among them uniform.

@@ -23,7 +23,7 @@ from patchclamp.subjects.clamp.bench import (
     default_points,
     refuse_overlap,
 )
-from patchclamp.subjects.clamp.matching import Member, collect, matched_order
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, matched_order
 from patchclamp.subjects.clamp.reference import Reference
 from patchclamp.subjects.clamp.trial import run_trial
 
@@ -40,7 +40,7 @@ class Run:
     order: str
     draw: int
     size: int
-    ablated: tuple[Member, ...]
+    ablated: tuple[UnitOrSite, ...]
 
 
 @dataclass(frozen=True)
@@ -252,13 +252,13 @@ def _sizes(sizes: Sequence[float] | None, candidates: int) -> list[int]:
 
 
 def _orders(
-    order: list[Member],
+    order: list[UnitOrSite],
     subject: Subject,
     reference: Reference,
     baselines: Sequence[str],
     n_random: int,
     seed: int,
-) -> dict[str, list[list[Member]]]:
+) -> dict[str, list[list[UnitOrSite]]]:
     orders = {RANKED: [order]}
     for name in baselines:
         rng = np.random.default_rng([seed, BASELINES.index(name)])
@@ -273,7 +273,7 @@ def _orders(
 
 
 def _change(
-    part: tuple[Member, ...], ablation: str, by: str, source: str, seed: int
+    part: tuple[UnitOrSite, ...], ablation: str, by: str, source: str, seed: int
 ) -> tuple[Intervention, ...]:
     return (Intervention(collect(part), ablation, by=by, source=source, seed=seed),) if part else ()
 

@@ -15,7 +15,7 @@ from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import holm, permutation_p
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, chosen, halves, mean_interval, pool_of
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members
 
 Array = NDArray[np.float64]
 
@@ -153,15 +153,15 @@ def minimality(
 
 def _gain(
     bench: Ablations,
-    circuit: Sequence[Member],
-    unit: Member,
+    circuit: Sequence[UnitOrSite],
+    unit: UnitOrSite,
     n_sets: int,
     rng: np.random.Generator,
     search: NDArray[np.bool_],
 ) -> tuple[Array, int]:
     """What a unit adds per item at the K that is best for it on the items that choose, and the size of K."""
     others = [m for m in circuit if m != unit]
-    sets: list[set[Member]] = [set(), set(others)]
+    sets: list[set[UnitOrSite]] = [set(), set(others)]
     sets += [{m for m in others if rng.random() < 0.5} for _ in range(n_sets)]
     kept = [set(circuit) - k for k in sets]
     gains = bench.kept(kept) - bench.kept([one - {unit} for one in kept])

@@ -19,7 +19,7 @@ from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units, split_addresses
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members
 from patchclamp.subjects.clamp.reference import Reference
 from patchclamp.subjects.clamp.trial import run_trial
 
@@ -74,7 +74,7 @@ def as_units(subject: Subject, what: Any) -> Units:
     return subject.units(parts)
 
 
-def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[Member]:
+def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[UnitOrSite]:
     """Candidates one by one; a whole site stands for its units where the circuit holds single units of its point.
 
     Raises
@@ -131,7 +131,7 @@ class Ablations:
         self,
         subject: Subject,
         task: Any,
-        candidates: Sequence[Member],
+        candidates: Sequence[UnitOrSite],
         ablation: str = "mean",
         *,
         by: str = "template",
@@ -147,20 +147,20 @@ class Ablations:
         self.batch_size, self.progress = batch_size, progress
         self.reference = Reference.of(subject, reference or task, batch_size)
         self.groups: tuple[str, ...] = ()
-        self._known: dict[frozenset[Member], Array] = {}
+        self._known: dict[frozenset[UnitOrSite], Array] = {}
         self.full, self.empty = self.without([(), self.candidates])
 
-    def change(self, ablated: Collection[Member]) -> tuple[Intervention, ...]:
+    def change(self, ablated: Collection[UnitOrSite]) -> tuple[Intervention, ...]:
         """The interventions that ablate a set; none for the empty one."""
         if not ablated:
             return ()
         units = collect(sorted(ablated, key=self._place))
         return (Intervention(units, self.ablation, by=self.by, source=self.source, seed=self.seed),)
 
-    def _place(self, member: Member) -> tuple[Any, int]:
+    def _place(self, member: UnitOrSite) -> tuple[Any, int]:
         return member[0], -1 if member[1] is None else member[1]
 
-    def without(self, sets: Sequence[Collection[Member]]) -> Array:
+    def without(self, sets: Sequence[Collection[UnitOrSite]]) -> Array:
         """(set, item) metric with each set ablated."""
         keys = [frozenset(one) for one in sets]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
@@ -173,7 +173,7 @@ class Ablations:
             self._known.update(zip(new, trial.changed, strict=True))
         return np.stack([self._known[key] for key in keys])
 
-    def kept(self, sets: Sequence[Collection[Member]]) -> Array:
+    def kept(self, sets: Sequence[Collection[UnitOrSite]]) -> Array:
         """(set, item) metric with all candidates but each set ablated."""
         return self.without([set(self.candidates) - set(one) for one in sets])
 
