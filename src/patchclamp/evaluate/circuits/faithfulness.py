@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import resamples
 from patchclamp.nouns.intervention import Intervention
@@ -18,7 +18,6 @@ from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import (
     ABLATIONS,
-    check_choice,
     check_span,
     default_points,
     refuse_overlap,

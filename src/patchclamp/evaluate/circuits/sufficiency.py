@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import permutation_p
 from patchclamp.evaluate.circuits.draws import CONTROLS, activity_of, draw_sets, strata
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import Ablations, as_units, check_choice, pool_of
+from patchclamp.subjects.clamp.bench import Ablations, as_units, pool_of
 from patchclamp.subjects.clamp.matching import members
 
 Array = NDArray[np.float64]

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import quantiles, resamples, weighted_means
 from patchclamp.evaluate.scores.masked import _flat
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import check_choice
 
 Array = NDArray[np.float64]
 WAYS = ("gaussian", "shuffle", "reset")

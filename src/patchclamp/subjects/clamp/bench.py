@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.nouns.intervention import Intervention
@@ -29,13 +29,6 @@ _PARTS = {
     **dict.fromkeys(("head", "z", "attn_out", "attn_out_post", "attn_probs"), "attention"),
     **dict.fromkeys(("mlp_pre", "mlp_act", "mlp_out", "mlp_out_post", "router"), "MLP"),
 }
-
-
-def check_choice(what: str, value: str, options: Sequence[str]) -> None:
-    """Refuse a value that is none of the options, naming the near ones."""
-    if value not in options:
-        hint = did_you_mean(str(value), options) or f"; choose from {', '.join(options)}"
-        raise PatchclampError(f"{what} {value!r}: there is none of this name{hint}")
 
 
 def refuse_overlap(points: Iterable[str]) -> None:
