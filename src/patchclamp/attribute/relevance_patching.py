@@ -62,10 +62,10 @@ def relevance_patching(
     >>> relevance_patching(net, task, "0.out").mean(net.resolve("0.out")[0]).tolist()
     [0.5, 0.5]
     """
-    plan = RulePlan(subject, tuple(rules))
     collector = Collector.of(
         subject, task, "relevance_patching", sites, direction, positions, batch_size, level
     )
+    plan = RulePlan(subject, tuple(rules))
     for pair in collector.pairs():
         gradient_times_difference(collector, pair, plan.active)
     return collector.scores(rules=plan.applied.report(), cost=COST)

@@ -52,7 +52,7 @@ def check_choice(what: str, value: object, options: Iterable[str]) -> None:
     ...
     patchclamp.base.errors.PatchclampError: level 'sites': give auto, unit or site; did you mean site?
     """
-    *names, last = map(str, options)
-    if value not in (*names, last):
-        listed = f"{', '.join(names)} or {last}" if names else last
-        raise PatchclampError(f"{what} {value!r}: give {listed}{did_you_mean(str(value), (*names, last))}")
+    names = list(map(str, options))
+    if value not in names:
+        listed = " or ".join([", ".join(names[:-1]), *names[-1:]]) if len(names) > 1 else ", ".join(names)
+        raise PatchclampError(f"{what} {value!r}: give {listed or 'none'}{did_you_mean(str(value), names)}")
