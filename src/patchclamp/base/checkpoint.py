@@ -94,8 +94,10 @@ class Checkpoint:
     def _tensors(self) -> dict[Path, int]:
         """Files of tensors with their numbers."""
         assert self.folder is not None
-        found = self.folder.glob(f"{self.name}-*.safetensors")
-        return {path: int(path.stem.removeprefix(f"{self.name}-")) for path in found}
+        found = (
+            (path, path.stem.removeprefix(f"{self.name}-")) for path in self.folder.glob("*.safetensors")
+        )
+        return {path: int(number) for path, number in found if number.isdecimal()}
 
 
 def differences(theirs: Any, ours: Any, name: str = "") -> list[str]:
