@@ -76,9 +76,8 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
         if sync:
             sync_to_disk(draft)
         os.replace(draft, path)
-    except BaseException:
+    finally:
         _remove(draft)
-        raise
     if sync:
         sync_to_disk(path.parent, within=False)
 

@@ -10,7 +10,7 @@ import torch
 import zarr
 from torch import Tensor
 
-from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.units import Site
 
 DTYPES: dict[str, torch.dtype] = {
@@ -24,7 +24,8 @@ Rows = range | np.ndarray
 
 def storage_dtype(name: str) -> torch.dtype:
     """The torch type of a storage type's name, or a PatchclampError with the near names."""
-    check_choice("dtype", name, DTYPES)
+    if name not in DTYPES:
+        raise PatchclampError(f"dtype={name!r}: one of {', '.join(DTYPES)}{did_you_mean(name, DTYPES)}")
     return DTYPES[name]
 
 
