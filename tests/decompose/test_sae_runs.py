@@ -73,20 +73,22 @@ def test_the_same_seed_gives_the_same_dictionary_and_a_killed_run_goes_on(name: 
     class Killed(Exception):
         pass
 
-    def die(done: int, total: int) -> None:
+    def die(text: str, done: float, total: float | None) -> None:
         if done == 40:
             raise Killed
 
     with pytest.raises(Killed):
         auto.fit(x, SITE, progress=die, resume=tmp_path)
     steps: list[int] = []
-    three = auto.fit(x, SITE, progress=lambda done, total: steps.append(done), resume=tmp_path)
+    three = auto.fit(x, SITE, progress=lambda text, done, total: steps.append(done), resume=tmp_path)
     assert steps[0] == 26
     assert same(one, three) and one.meta["history"] == three.meta["history"]
     assert same(one, auto.fit(x, SITE, resume=tmp_path))  # finished: nothing left to do
     other = METHODS[name](32, seed=1, steps=60, batch_size=128, **settings)
     assert not same(one, other.fit(x, SITE))
-    with pytest.raises(PatchclampError, match=r"holds a run with settings"):
+    with pytest.raises(
+        PatchclampError, match=r"holds the state of another run: settings\.seed is 0 there and 1 here"
+    ):
         other.fit(x, SITE, resume=tmp_path)
 
 

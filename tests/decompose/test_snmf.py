@@ -163,24 +163,26 @@ def test_a_fit_that_was_killed_goes_on_to_the_same_bits(data: tuple[Tensor, Tens
     class Killed(RuntimeError):
         pass
 
-    def kill(done: int, total: int) -> None:
+    def kill(text: str, done: float, total: float | None) -> None:
         if done == 7:
             raise Killed
 
     with pytest.raises(Killed):
         method.fit(data[0], progress=kill, resume=tmp_path)
     seen: list[int] = []
-    found = method.fit(data[0], progress=lambda done, total: seen.append(done), resume=tmp_path)
+    found = method.fit(data[0], progress=lambda text, done, total: seen.append(done), resume=tmp_path)
     assert seen[0] == 8
     assert torch.equal(found.directions, whole.directions)
     assert found.meta["errors"] == whole.meta["errors"]
-    with pytest.raises(PatchclampError, match="another fit"):
+    with pytest.raises(
+        PatchclampError, match="holds the state of another run: n_features is 6 there and 5 here"
+    ):
         SNMF(n_features=5, sparsity=0.02, held_out=0).fit(data[0], resume=tmp_path)
 
 
 def test_progress_ends_at_its_total(data: tuple[Tensor, Tensor]) -> None:
     calls: list[tuple[int, int]] = []
-    SNMF(n_features=3).fit(data[0], progress=lambda done, total: calls.append((done, total)))
+    SNMF(n_features=3).fit(data[0], progress=lambda text, done, total: calls.append((done, total)))
     assert calls[-1][0] == calls[-1][1]
 
 

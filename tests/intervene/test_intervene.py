@@ -151,7 +151,14 @@ def test_a_shared_null_imitates_every_set_and_holds_no_unit_under_test(lm, task,
         [Intervention(HEAD, "zero")],
         [Intervention(f"head.{planted.LAYER}[{planted.HEAD - 1}]", "zero")],
     ]
-    found = effect(lm, task, alone, "shared", reference=reference, progress=counted.append)
+    found = effect(
+        lm,
+        task,
+        alone,
+        "shared",
+        reference=reference,
+        progress=lambda text, done, total: counted.append(done),
+    )
     assert found[0].control == found[1].control
     assert found[0].control.n_sets == 20
     assert "in turn" in found[0].control.matched_by
@@ -276,7 +283,13 @@ def test_bad_calls_are_refused(lm, task):
 
 def test_passes_are_counted_and_groups_kept(lm, task):
     seen: list[int] = []
-    trial = run_trial(lm, task, [[Intervention(HEAD, "zero")], []], batch_size=10, progress=seen.append)
+    trial = run_trial(
+        lm,
+        task,
+        [[Intervention(HEAD, "zero")], []],
+        batch_size=10,
+        progress=lambda text, done, total: seen.append(done),
+    )
     assert seen == list(range(1, 7))
     np.testing.assert_array_equal(trial.changed[1], trial.baseline)
 

@@ -283,10 +283,10 @@ def test_measures_without_a_store_are_resumed_from_a_checkpoint(
     straight = record(tiny_subject(), source, "mlp_act.1", **options)["mlp_act.1"]["sums"]
     with pytest.raises(PatchclampError, match="document 2000"):
         record(damaged(float("nan")), source, "mlp_act.1", **options, checkpoint=tmp_path / "c")
-    journal = json.loads((tmp_path / "c" / "journal.json").read_text())
+    journal = json.loads((tmp_path / "c" / "measures.json").read_text())
     assert journal["note"]["windows"] >= 2
     seen: list[int] = []
-    options["progress"] = lambda done, total: seen.append(done)
+    options["progress"] = lambda text, done, total: seen.append(done)
     again = record(tiny_subject(), source, "mlp_act.1", **options, checkpoint=tmp_path / "c")["mlp_act.1"][
         "sums"
     ]
@@ -296,7 +296,7 @@ def test_measures_without_a_store_are_resumed_from_a_checkpoint(
 
 def test_progress_counts_computed_tokens() -> None:
     seen: list[tuple[int, int]] = []
-    record(SUBJECT, texts(30), "mlp_act.0", progress=lambda done, total: seen.append((done, total)))
+    record(SUBJECT, texts(30), "mlp_act.0", progress=lambda text, done, total: seen.append((done, total)))
     assert seen[-1][0] == seen[-1][1] and [d for d, _ in seen] == sorted(d for d, _ in seen)
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.base import Subject
@@ -62,20 +62,14 @@ def level_of(site: Site) -> Literal["unit", "site"]:
 
 def levels(sites: Sequence[Site], level: Level) -> dict[Site, Literal["unit", "site"]]:
     """The level of every site: as asked for, or with ``"auto"`` what is usual for its point."""
-    if level not in ("auto", "unit", "site"):
-        hint = did_you_mean(str(level), ("auto", "unit", "site"))
-        raise PatchclampError(f"level {level!r}: give auto, unit or site{hint}")
+    check_choice("level", level, ("auto", "unit", "site"))
     return {site: level_of(site) if level == "auto" else level for site in sites}
 
 
 def check_options(direction: str, positions: str) -> None:
     """Refuse unknown directions and position modes."""
-    if direction not in ("denoising", "noising"):
-        hint = did_you_mean(direction, ("denoising", "noising"))
-        raise PatchclampError(f"direction {direction!r}: give denoising or noising{hint}")
-    if positions not in ("sum", "roles", "each"):
-        hint = did_you_mean(positions, ("sum", "roles", "each"))
-        raise PatchclampError(f"positions {positions!r}: give sum, roles or each{hint}")
+    check_choice("direction", direction, ("denoising", "noising"))
+    check_choice("positions", positions, ("sum", "roles", "each"))
 
 
 def runs_of(pair: Pair, direction: str, method: str) -> tuple[Batch, Batch]:
@@ -120,16 +114,50 @@ class Collector:
     level: dict[Site, Literal["unit", "site"]] = field(default_factory=dict)
     nodes: dict[Site, tuple[int, ...]] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
-    how: Level = "auto"
 
-    def __post_init__(self) -> None:
-        self.level = levels(self.sites, self.how) | self.level
-        lost = next((site for site in self.nodes if self.how == "site"), None)
-        if lost is not None:
+    @classmethod
+    def of(
+        cls,
+        subject: Subject,
+        task: Any,
+        method: str,
+        sites: Sites,
+        direction: Direction,
+        positions: Positions,
+        batch_size: int,
+        level: Level,
+        nodes: Mapping[Site, tuple[int, ...]] | None = None,
+    ) -> Collector:
+        """Check and resolve what every method that compares two runs is given.
+
+        Raises
+        ------
+        PatchclampError
+            For an unknown site, direction, mode of positions or level, and for units of a site scored as a whole.
+        """
+        check_options(direction, positions)
+        lost = next(iter(nodes or {}), None) if level == "site" else None
+        if nodes and lost is not None:
             raise PatchclampError(
-                f"{lost}: units {list(self.nodes[lost])[:5]} are asked for, and level='site' scores the site as a whole; "
+                f"{lost}: units {list(nodes[lost])[:5]} are asked for, and level='site' scores the site as a whole; "
                 "give the site without units, or leave out level"
             )
+        chosen = choose_sites(subject, sites)
+        asked = levels(chosen, level)
+        return cls(
+            subject,
+            task,
+            method,
+            direction,
+            positions,
+            chosen,
+            batch_size,
+            level=asked,
+            nodes=dict(nodes or {}),
+        )
+
+    def __post_init__(self) -> None:
+        self.level = levels(self.sites, "auto") | self.level
         self._values: dict[Site, np.ndarray] = {}
         self._groups = [""] * len(self.task)
         self._metric = {name: np.full(len(self.task), np.nan) for name in ("clean", "corrupted")}

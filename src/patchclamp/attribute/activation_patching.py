@@ -15,7 +15,6 @@ from patchclamp.attribute._shared import (
     Level,
     Positions,
     Sites,
-    check_options,
     choose_sites,
     runs_of,
     units_of,
@@ -91,23 +90,14 @@ def activation_patching(
     >>> activation_patching(net, task, "0.out").mean(net.resolve("0.out")[0]).tolist()
     [1.0, 1.0]
     """
-    check_options(direction, positions)
     chosen = choose_sites(subject, sites, (*EXACT_POINTS, *{s.point for s in nodes or {}}))
     kept = units_of(sites, nodes)
     if nodes is not None and sites is None:
         chosen = [s for s in chosen if s.point in EXACT_POINTS or s in kept]
         chosen += [s for s in kept if s.dictionary is not None]
     _check_nodes(subject, kept)
-    collector = Collector(
-        subject,
-        task,
-        "activation_patching",
-        direction,
-        positions,
-        chosen,
-        batch_size,
-        nodes=kept,
-        how=level,
+    collector = Collector.of(
+        subject, task, "activation_patching", chosen, direction, positions, batch_size, level, kept
     )
     runs = sum(_patch_pair(collector, pair) for pair in collector.pairs())
     return collector.scores(runs=runs, cost="one forward pass a node, item and group of positions")

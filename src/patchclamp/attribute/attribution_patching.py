@@ -9,16 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchclamp.attribute._shared import (
-    Collector,
-    Direction,
-    Level,
-    Positions,
-    Sites,
-    check_options,
-    choose_sites,
-    runs_of,
-)
+from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites, runs_of
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
@@ -84,16 +75,8 @@ def attribution_patching(
     >>> attribution_patching(net, task, "0.out").mean(net.resolve("0.out")[0]).tolist()
     [2.0, 2.0]
     """
-    check_options(direction, positions)
-    collector = Collector(
-        subject,
-        task,
-        "attribution_patching",
-        direction,
-        positions,
-        choose_sites(subject, sites),
-        batch_size,
-        how=level,
+    collector = Collector.of(
+        subject, task, "attribution_patching", sites, direction, positions, batch_size, level
     )
     for pair in collector.pairs():
         gradient_times_difference(collector, pair)

@@ -9,16 +9,8 @@ import torch
 from torch import Tensor
 
 from patchclamp.attribute._path import Path
-from patchclamp.attribute._shared import (
-    Collector,
-    Direction,
-    Level,
-    Positions,
-    Sites,
-    check_options,
-    choose_sites,
-)
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -88,17 +80,9 @@ def integrated_gradients(
     >>> integrated_gradients(net, task, "0.out", steps=4, ln_rule=False).mean(net.resolve("0.out")[0]).tolist()
     [1.0]
     """
-    check_options(direction, positions)
     alphas, weights = quadrature(steps, rule)
-    collector = Collector(
-        subject,
-        task,
-        "integrated_gradients",
-        direction,
-        positions,
-        choose_sites(subject, sites),
-        batch_size,
-        how=level,
+    collector = Collector.of(
+        subject, task, "integrated_gradients", sites, direction, positions, batch_size, level
     )
     collector.meta |= {"steps": steps, "rule": rule, "ln_rule": ln_rule}
     plan = RulePlan(subject, ("LN",) if ln_rule else (), strict=False)
@@ -117,13 +101,11 @@ def quadrature(steps: int, rule: str) -> tuple[list[float], list[float]]:
     """
     if steps < 1:
         raise PatchclampError(f"steps={steps}: a path needs at least one step")
+    check_choice("rule", rule, ("midpoint", "gauss-legendre"))
     if rule == "midpoint":
         return [(k + 0.5) / steps for k in range(steps)], [1 / steps] * steps
-    if rule == "gauss-legendre":
-        nodes, weights = np.polynomial.legendre.leggauss(steps)
-        return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
-    options = ("midpoint", "gauss-legendre")
-    raise PatchclampError(f"rule {rule!r}: give midpoint or gauss-legendre{did_you_mean(rule, options)}")
+    nodes, weights = np.polynomial.legendre.leggauss(steps)
+    return ((nodes + 1) / 2).tolist(), (weights / 2).tolist()
 
 
 def _along_the_path(

@@ -10,16 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.attribute._path import Path
-from patchclamp.attribute._shared import (
-    Collector,
-    Direction,
-    Level,
-    Positions,
-    Sites,
-    check_options,
-    choose_sites,
-    level_of,
-)
+from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites, level_of
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
@@ -100,20 +91,12 @@ def partial_gradients(
     >>> partial_gradients(net, task, "0.out", steps=4).mean(net.resolve("0.out")[0]).tolist()
     [1.0]
     """
-    check_options(direction, positions)
     if steps < 1 or any(not factor > 0 for factor in reach.values()):
         raise PatchclampError(
             f"steps={steps}, reach={dict(reach)}: give at least one step and positive factors"
         )
-    collector = Collector(
-        subject,
-        task,
-        "partial_gradients",
-        direction,
-        positions,
-        choose_sites(subject, sites),
-        batch_size,
-        how=level,
+    collector = Collector.of(
+        subject, task, "partial_gradients", sites, direction, positions, batch_size, level
     )
     collector.meta |= {"steps": steps, "ln_rule": ln_rule, "reach": dict(reach)}
     plans = RulePlan(subject, (), strict=False), RulePlan(subject, ("LN",) if ln_rule else (), strict=False)

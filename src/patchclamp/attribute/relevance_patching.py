@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from patchclamp.attribute._shared import (
-    Collector,
-    Direction,
-    Level,
-    Positions,
-    Sites,
-    check_options,
-    choose_sites,
-)
+from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites
 from patchclamp.attribute.attribution_patching import COST, gradient_times_difference
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
@@ -70,18 +62,10 @@ def relevance_patching(
     >>> relevance_patching(net, task, "0.out").mean(net.resolve("0.out")[0]).tolist()
     [0.5, 0.5]
     """
-    check_options(direction, positions)
-    plan = RulePlan(subject, tuple(rules))
-    collector = Collector(
-        subject,
-        task,
-        "relevance_patching",
-        direction,
-        positions,
-        choose_sites(subject, sites),
-        batch_size,
-        how=level,
+    collector = Collector.of(
+        subject, task, "relevance_patching", sites, direction, positions, batch_size, level
     )
+    plan = RulePlan(subject, tuple(rules))
     for pair in collector.pairs():
         gradient_times_difference(collector, pair, plan.active)
     return collector.scores(rules=plan.applied.report(), cost=COST)

@@ -1,4 +1,4 @@
-"""The one exception a user of patchclamp has to know, and the helper that writes its suggestions."""
+"""The one exception a user of patchclamp has to know, and the helpers that write its suggestions."""
 
 from __future__ import annotations
 
@@ -34,3 +34,25 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     """
     found = near(name, options)
     return f"; did you mean {', '.join(found)}?" if found else ""
+
+
+def check_choice(what: str, value: object, options: Iterable[str]) -> None:
+    """Refuse a value that is none of the options, with their names and those that are near.
+
+    Raises
+    ------
+    PatchclampError
+        Naming what was chosen, the value and the options.
+
+    Examples
+    --------
+    >>> check_choice("level", "unit", ("auto", "unit", "site"))
+    >>> check_choice("level", "sites", ("auto", "unit", "site"))
+    Traceback (most recent call last):
+    ...
+    patchclamp.base.errors.PatchclampError: level 'sites': give auto, unit or site; did you mean site?
+    """
+    names = list(map(str, options))
+    if value not in names:
+        listed = " or ".join([", ".join(names[:-1]), *names[-1:]]) if len(names) > 1 else ", ".join(names)
+        raise PatchclampError(f"{what} {value!r}: give {listed or 'none'}{did_you_mean(str(value), names)}")

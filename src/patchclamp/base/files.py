@@ -1,11 +1,13 @@
-"""Files: JSON with plain numbers and missing values as null, files replaced in one step, tensors beside their config."""
+"""Files: each file and folder appears whole or not at all; JSON with missing values as null, tensors beside their config."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +41,89 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+PARTIAL = ".partial"
+"""How the name of a file or folder ends that is still being written."""
+
+
+@contextmanager
+def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Give the name of a draft beside `path`, a file or a folder to write; at the end it takes the place of `path`.
+
+    Whoever reads, and whoever comes after a killed process, finds the old one or the new one, never half of it. A
+    draft that a killed process left is overwritten; one whose writing failed is removed.
+
+    Parameters
+    ----------
+    path
+        Of a file, which may exist, or of a folder, which may not.
+    sync
+        Wait until the draft is on the disk before it takes the name, so that this holds for a power cut as well.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "words.txt"
+    >>> with in_one_step(path) as draft:
+    ...     _ = draft.write_text("whole")
+    >>> path.read_text(), len(list(path.parent.iterdir()))
+    ('whole', 1)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}{PARTIAL}")
+    _remove(draft)
+    try:
+        yield draft
+        if sync:
+            sync_to_disk(draft)
+        os.replace(draft, path)
+    finally:
+        _remove(draft)
+    if sync:
+        sync_to_disk(path.parent, within=False)
+
+
+def sync_to_disk(path: Path, within: bool = True) -> None:
+    """Wait until a file or a folder is on the disk; of a folder all that it holds, or its list of names alone."""
+    for part in path.iterdir() if within and path.is_dir() else ():
+        sync_to_disk(part)
+    if path.is_dir() and os.name == "nt":  # Windows opens no folder
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON."""
+    """Write `value` as indented JSON, in one step."""
     write_text(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name and rename, so that a killed run leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+def write_text(path: Path, text: str, sync: bool = True) -> None:
+    """Write a text in one step (see `in_one_step`)."""
+    with in_one_step(path, sync) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, in one step; tensors that share memory are each written whole."""
+    found: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in memory else own
+        memory.add(place)
+    with in_one_step(path) as draft:
+        save_file(found, draft, metadata)
 
 
 def read_json(path: str | Path) -> Any:
@@ -81,9 +156,8 @@ def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping
         raise PatchclampError(
             f"{folder}: holds a dictionary already; choose another folder, or delete it first"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.cpu().contiguous().clone() for name, t in tensors.items()}, folder / WEIGHTS)
-    (folder / CFG).write_text(json.dumps(config, indent=1, default=_listed) + "\n", encoding="utf-8")
+    write_tensors(folder / WEIGHTS, tensors)
+    write_text(folder / CFG, json.dumps(config, indent=1, default=_listed) + "\n")
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from patchclamp.base.files import write_text
 from patchclamp.base.optional import optional
 
 
@@ -140,6 +141,5 @@ def write_circuit_tracer(
         "info": info,
     }
     view = {"pinnedIds": [], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""}
-    Path(path).write_text(
-        json.dumps({"metadata": metadata, "qParams": view, "nodes": nodes, "links": links}, indent=1)
-    )
+    whole = {"metadata": metadata, "qParams": view, "nodes": nodes, "links": links}
+    write_text(Path(path), json.dumps(whole, indent=1))

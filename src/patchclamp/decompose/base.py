@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias
@@ -13,17 +13,17 @@ from typing import Any, ClassVar, Self, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.nouns.dictionary import Dictionary, StoredDictionary
 from patchclamp.nouns.recording.recording import Recording, named
 from patchclamp.nouns.units import Site
 
 BLOCK = 2048  # rows of activity held at a time
 STRETCH = 4096  # rows of the source read at a time
-Progress = Callable[[int, int], None]
 Source: TypeAlias = Recording | Tensor
 
 
@@ -234,7 +234,7 @@ class Decomposer(ABC):
         site
             Which site; needed where the recording has several.
         progress
-            Called with (blocks done, blocks in all).
+            Told how many blocks are done, and how many there are.
         resume
             Folder for the state of a long fit. A fit that was killed goes on from there and gives the same bits as
             one that was not; a folder with the state of another fit is refused.
@@ -253,44 +253,10 @@ class Decomposer(ABC):
         return {"method": self.name, **self.settings()}
 
 
-class Checkpoint:
-    """State of a fit in a folder: tensors and plain data, replaced atomically; nothing where the folder is None."""
-
-    def __init__(self, folder: str | Path | None, settings: dict[str, Any], activity: Activity) -> None:
-        self.folder = None if folder is None else Path(folder)
-        self.key = fingerprint(settings, activity)
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The state kept by `save`, or None.
-
-        Raises
-        ------
-        PatchclampError
-            If it is the state of another fit.
-        """
-        if self.folder is None or not (self.folder / "state.json").exists():
-            return None
-        plain = json.loads((self.folder / "state.json").read_text())
-        if plain["key"] != self.key:
-            raise PatchclampError(
-                f"{self.folder}: holds the state of another fit (other settings or activity); choose another folder"
-            )
-        return load_file(self.folder / plain["tensors"]), plain["plain"]
-
-    def save(self, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-        """Keep the state; the one before is deleted when the new one is complete."""
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        old = sorted(self.folder.glob("state-*.safetensors"))
-        number = 1 + max((int(file.stem.split("-")[1]) for file in old), default=0)
-        name = f"state-{number}.safetensors"
-        save_file({key: t.contiguous() for key, t in tensors.items()}, self.folder / name)
-        part = self.folder / "state.json.part"
-        part.write_text(json.dumps({"key": self.key, "tensors": name, "plain": plain}))
-        part.replace(self.folder / "state.json")
-        for file in old:
-            file.unlink(missing_ok=True)
+def checkpoint(folder: str | Path | None, settings: dict[str, Any], activity: Activity) -> Checkpoint:
+    """Where the state of a fit is kept: it depends on the settings and the activity."""
+    data = {} if folder is None else {"activity": fingerprint(settings, activity)}
+    return Checkpoint(folder, settings | data)
 
 
 def fingerprint(settings: dict[str, Any], activity: Activity) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 
 __all__ = ["FORMS", "Formula", "fit_formula", "formula_from_json"]
 
@@ -112,10 +112,7 @@ class Formula:
     inside: Formula | None = None
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise PatchclampError(
-                f"formula: form {self.form!r}; there are {', '.join(FORMS)}{did_you_mean(self.form, FORMS)}"
-            )
+        check_choice("formula: form", self.form, FORMS)
         form = FORMS[self.form]
         if len(self.values) != form.n_linear + form.n_shape or not all(map(math.isfinite, self.values)):
             raise PatchclampError(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.search.targets import TokenActivity
 from patchclamp.describe.tokens import Tokens
@@ -116,8 +116,7 @@ def windows_of(
     PatchclampError
         For a side without an active or without a silent window.
     """
-    if sampling not in ("quantiles", "top", "random"):
-        raise PatchclampError(f"sampling={sampling!r}: one of quantiles, top, random")
+    check_choice("sampling", sampling, ("quantiles", "top", "random"))
     source = TokenActivity(activity)
     if source.shape[0] != len(tokens):
         raise PatchclampError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import bootstrap_interval, holm, permutation_p
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Control, Effect, metric_name
@@ -33,7 +34,7 @@ def effect(
     reference: Any = None,
     batch_size: int = 64,
     n_boot: int = 1000,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Any:
     """Measure the effect of interventions on a task, with interval and control.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.intervene.effect import FEWEST, effect
 from patchclamp.nouns.intervention import Intervention
@@ -70,7 +70,7 @@ def joint_effect(
     reference: Any = None,
     batch_size: int = 64,
     n_boot: int = 1000,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> JointEffect:
     """Measure an intervention on all its units together and on each alone.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
 from patchclamp.subjects.clamp.edits import compile_interventions
@@ -58,7 +59,7 @@ def steer(
     seed: int = 0,
     reference: Any = None,
     batch_size: int = 32,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Steering:
     """Continue prompts while units are changed, and without.
 
@@ -86,7 +87,7 @@ def steer(
     batch_size
         Prompts in one pass.
     progress
-        Called with 1 after each step of a batch.
+        Told the steps of all batches done, and the most that there can be.
 
     Raises
     ------
@@ -111,16 +112,24 @@ def steer(
     writer = _Writer(subject, temperature, seed, new_tokens)
     sides: dict[str, list[list[int]]] = {"clean": [], "steered": []}
     kl: list[float] = []
+    done, most = 0, 2 * new_tokens * -(-len(ids) // batch_size)
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress("writing texts", done, most)
+
     for first in range(0, len(ids), batch_size):
         part = ids[first : first + batch_size]
         rows = list(range(first, first + len(part)))
-        written, base = writer.write(part, rows, lambda batch: [], progress)
+        written, base = writer.write(part, rows, lambda batch: [], tick)
         sides["clean"] += written
         written, moved = writer.write(
             part,
             rows,
             lambda batch: compile_interventions(changes, subject, _as_pair(batch), source),
-            progress,
+            tick,
         )
         sides["steered"] += written
         kl += _divergence(moved, base).tolist()
@@ -202,7 +211,7 @@ class _Writer:
         prompts: list[list[int]],
         rows: list[int],
         edits: Callable[[Batch], list[Edit]],
-        progress: Callable[[int], None] | None,
+        tick: Callable[[], None],
     ) -> tuple[list[list[int]], Tensor]:
         """Tokens after each prompt, and the logits of the first of them."""
         texts = [list(ids) for ids in prompts]
@@ -218,8 +227,7 @@ class _Writer:
                 texts[i].append(token)
                 if token == end or len(texts[i]) >= self.subject.max_length:
                     going.remove(i)
-            if progress is not None:
-                progress(1)
+            tick()
             if not going:
                 break
         return [text[len(ids) :] for text, ids in zip(texts, prompts, strict=True)], first

@@ -116,7 +116,7 @@ _HOOKS = {
 }
 
 
-def settled(tensor: Tensor) -> Tensor:
+def aligned_copy(tensor: Tensor) -> Tensor:
     """Detached, contiguous and at an aligned address: the bits of a matrix product can depend on both.
 
     A file is read into memory at any address, so that without this a dictionary would encode other bits after it.
@@ -155,7 +155,7 @@ class StoredDictionary(Dictionary):
         super().__init__(site, target, meta)
         self._weights = tuple(weights)
         for name, tensor in weights.items():
-            setattr(self, name, settled(tensor))
+            setattr(self, name, aligned_copy(tensor))
 
     @property
     def directions(self) -> Float[Tensor, "feature unit"]:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress, shown
 from patchclamp.nouns.recording.recording import Recording, StoreWriter
 from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Long, read_corpus
@@ -22,8 +24,7 @@ from patchclamp.record.measuring import (
     save_measures,
 )
 from patchclamp.record.plan import Plan, Work, estimate_seconds, prepare, refuse_full_disk
-from patchclamp.record.progress import Report, reporting
-from patchclamp.record.sinks import CheckpointSink, MemorySink, Sink, StoreSink
+from patchclamp.record.sinks import MemorySink, NoSink, Sink, StoreSink
 from patchclamp.record.stream import Stream
 from patchclamp.record.texts import documents
 
@@ -125,7 +126,7 @@ def record(
     resume: bool = True,
     checkpoint: str | Path | None = None,
     keep_free: int = 0,
-    progress: bool | Report = True,
+    progress: bool | Progress = True,
     **fields: Any,
 ) -> Recording | Recorded:
     """Stream a subject over text and record sites into a store, into measures, or both, in one pass.
@@ -170,7 +171,7 @@ def record(
     keep_free
         Bytes to leave free on the disk.
     progress
-        True: the plan and a bar on the terminal; a function of (tokens done, tokens in all); False: nothing.
+        True: the plan and a bar on the terminal; a function told the tokens done and in all; False: nothing.
     **fields
         `text`, `label`, `group`: names of fields; `paragraphs`: how ``.txt`` files are cut (see `documents`).
 
@@ -218,7 +219,7 @@ def record(
             share_prefixes=share_prefixes,
             options={"content_only": content_only, "long": long, "context": context},
         )
-        sink = _sink(work, store, measures is not None, checkpoint, keep_free)
+        sink = _sink(work, store, measures is not None, keep_free)
         with closing(sink):
             stream = Stream(subject, work, content_only, keeps)
             found = {} if measures is None else fresh_measures(measures, chosen, subject)
@@ -227,25 +228,24 @@ def record(
                 recording = sink.finish()
                 assert recording is not None
                 return measure_recording(recording, measures, subject)
-            found = _go(stream, sink, found, progress)
+            kept = Checkpoint(store or checkpoint, work.manifest, "measures")
+            found = _go(stream, sink, found, kept, progress)
             recording = sink.finish()
-            _forget(sink.folder)
+            kept.forget()
     if measures is None:
         assert recording is not None
         return recording
     return Recorded(found, recording)
 
 
-def _sink(
-    work: Work, store: str | Path | None, measured: bool, checkpoint: str | Path | None, keep_free: int
-) -> Sink:
+def _sink(work: Work, store: str | Path | None, measured: bool, keep_free: int) -> Sink:
     if store is not None:
         path = Path(store)
         there = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.exists() else 0
         refuse_full_disk(path, work.plan.bytes, there, keep_free)
         return StoreSink(StoreWriter(path, work.manifest, work.layout))
     if measured:
-        return CheckpointSink(checkpoint, work.manifest)
+        return NoSink()
     if work.plan.bytes > MEMORY_LIMIT:
         raise PatchclampError(
             f"this recording takes {work.plan.bytes / 1e9:.1f} GB of memory; pass store=<folder> to keep it on disk, or "
@@ -255,44 +255,34 @@ def _sink(
 
 
 def _go(
-    stream: Stream, sink: Sink, measures: dict[Site, dict[str, StreamingMeasure]], progress: bool | Report
+    stream: Stream,
+    sink: Sink,
+    measures: dict[Site, dict[str, StreamingMeasure]],
+    checkpoint: Checkpoint,
+    progress: bool | Progress,
 ) -> dict[Site, dict[str, StreamingMeasure]]:
     """Run all windows that are not done; returns the measures, restored where a checkpoint had them."""
-    work, measured = stream.work, 0
-    if measures and sink.folder is not None and sink.note:
-        restored = load_measures(sink.folder, sink.note["file"], measures)
-        if restored is not None:
-            measures, measured = restored, int(sink.note["windows"])
+    work = stream.work
+    measures, measured = (load_measures(checkpoint, measures) if measures else None) or (measures, 0)
     saved, title = time.monotonic(), work.plan.sites[0] + (" ..." if len(work.sites) > 1 else "")
-    with reporting(progress, work.plan.computed, title, str(work.plan)) as report:
+    with shown(progress, str(work.plan), "tokens") as tell:
         for number, window in enumerate(work.windows):
             stored = not stream.keeps or window.stop <= sink.rows
             if stored and (not measures or number < measured):
                 stream.done += sum(window.costs)
                 continue
-            samples, arrays = stream.window(window, measures if number >= measured else {}, sink.read, report)
+            samples, arrays = stream.window(
+                window,
+                measures if number >= measured else {},
+                sink.read,
+                lambda done: tell(title, done, work.plan.computed),
+            )
             skip = max(0, min(sink.rows - window.start, len(samples))) if stream.keeps else 0
             sink.append(samples[skip:], {site: values[skip:] for site, values in arrays.items()})
-            if measures and sink.folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(sink, measures, number + 1)
+            if measures and checkpoint.folder is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                save_measures(checkpoint, measures, number + 1)
                 saved = time.monotonic()
     return measures
-
-
-def _save(sink: Sink, measures: dict[Site, dict[str, StreamingMeasure]], windows: int) -> None:
-    """Save the measures' states under a new name, then say so in the journal, then drop the old ones."""
-    assert sink.folder is not None
-    stem = f"measures-{windows}"
-    save_measures(sink.folder, stem, measures)
-    sink.commit({"windows": windows, "file": stem})
-    for file in sink.folder.glob("measures-*"):
-        if file.name.split(".")[0] != stem:
-            file.unlink()
-
-
-def _forget(folder: Path | None) -> None:
-    for file in folder.glob("measures-*") if folder is not None else ():
-        file.unlink()
 
 
 __all__ = ["plan", "record"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.record.texts import Document, Names
 
 Long = Literal["refuse", "split", "truncate"]
@@ -115,8 +115,7 @@ def read_corpus(
     PatchclampError
         Naming the document, for empty or too long texts, or when nothing is left to record.
     """
-    if long not in ("refuse", "split", "truncate"):
-        raise PatchclampError(f"long={long!r}: one of 'refuse', 'split', 'truncate'")
+    check_choice("long", long, ("refuse", "split", "truncate"))
     limit = min(context or 1 << 60, int(getattr(subject, "max_length", 1 << 60)))
     reader = _Reader(subject, content_only, long, limit, empty)
     stream = iter(documents)

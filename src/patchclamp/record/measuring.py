@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording, Samples
-from patchclamp.nouns.recording.store import write_atomically
 from patchclamp.nouns.units import Site
 
 
@@ -193,8 +190,10 @@ def scalars(values: Tensor) -> Tensor:
     return values.norm(dim=-1) if values.ndim == 3 else values
 
 
-def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, StreamingMeasure]]) -> None:
-    """Write the states of all measures: tensors as safetensors, the rest as JSON. Never pickle."""
+def save_measures(
+    checkpoint: Checkpoint, measures: Mapping[Site, Mapping[str, StreamingMeasure]], windows: int
+) -> None:
+    """Keep the states of all measures after so many windows."""
     tensors: dict[str, Tensor] = {}
     plain = {
         str(site): {
@@ -202,18 +201,17 @@ def save_measures(folder: Path, stem: str, measures: Mapping[Site, Mapping[str, 
         }
         for site, some in measures.items()
     }
-    save_file(tensors or {"empty": torch.zeros(1)}, folder / f"{stem}.safetensors")
-    write_atomically(folder / f"{stem}.json", json.dumps(plain))
+    checkpoint.save(tensors, {"windows": windows, "measures": plain})
 
 
 def load_measures(
-    folder: Path, stem: str, measures: Mapping[Site, Mapping[str, StreamingMeasure]]
-) -> dict[Site, dict[str, StreamingMeasure]] | None:
-    """Read what `save_measures` wrote; None where the files are missing, or hold other measures or settings."""
-    file = folder / f"{stem}.json"
-    if not file.is_file():
+    checkpoint: Checkpoint, measures: Mapping[Site, Mapping[str, StreamingMeasure]]
+) -> tuple[dict[Site, dict[str, StreamingMeasure]], int] | None:
+    """What `save_measures` kept, and the windows; None where there is nothing, or other measures or settings."""
+    kept = checkpoint.load()
+    if kept is None:
         return None
-    plain, tensors = json.loads(file.read_text()), load_file(folder / f"{stem}.safetensors")
+    tensors, plain = kept[0], kept[1]["measures"]
     if {site: set(some) for site, some in plain.items()} != {str(s): set(m) for s, m in measures.items()}:
         return None
     found: dict[Site, dict[str, StreamingMeasure]] = {}
@@ -223,7 +221,7 @@ def load_measures(
             if not _same_settings(state, measure.state()):
                 return None
             found.setdefault(site, {})[name] = type(measure).from_state(state)
-    return found
+    return found, kept[1]["windows"]
 
 
 def _same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -244,7 +242,7 @@ def _same_settings(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool
 def _split(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
     """Put every tensor of nested plain data aside, under its path."""
     if isinstance(value, Tensor):
-        tensors[key] = value.detach().cpu().clone().contiguous()
+        tensors[key] = value
         return {"tensor": key}
     if isinstance(value, Mapping):
         return {"map": [[k, _split(v, f"{key}/{k}", tensors)] for k, v in value.items()]}

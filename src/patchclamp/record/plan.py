@@ -131,11 +131,11 @@ def prepare(
     kind = subject.device.type
     batch = batch_tokens or BATCH_TOKENS.get(kind, BATCH_TOKENS["cuda"])
     most = 128 * batch
-    held = window_tokens or (min(most, max(2 * batch, WINDOW_BYTES // layout.row_bytes)) if keeps else most)
+    window = window_tokens or (min(most, max(2 * batch, WINDOW_BYTES // layout.row_bytes)) if keeps else most)
     # A read-back value is the computed one only where storage rounds nothing away.
     lossless = storage.itemsize >= subject.dtype.itemsize and storage in (torch.float32, torch.float64)
     schedule = Schedule(
-        held,
+        window,
         batch,
         OVERHEAD.get(kind, OVERHEAD["cuda"]),
         by_length=not keeps,

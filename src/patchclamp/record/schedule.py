@@ -121,12 +121,12 @@ def computed_tokens(windows: list[Window]) -> int:
 
 
 def _cuts(lengths: np.ndarray, most: int) -> list[int]:
-    cuts, held = [0], 0
+    cuts, tokens = [0], 0
     for place, length in enumerate(lengths.tolist()):
-        if held and held + length > most:
+        if tokens and tokens + length > most:
             cuts.append(place)
-            held = 0
-        held += length
+            tokens = 0
+        tokens += length
     return [*cuts, len(lengths)]
 
 

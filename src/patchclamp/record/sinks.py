@@ -1,11 +1,9 @@
-"""Where recorded samples go: memory, a store written by a second thread, or nowhere but a checkpoint."""
+"""Where recorded samples go: memory, a store written by a second thread, or nowhere."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +13,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import SiteArray, storage_dtype
 from patchclamp.nouns.recording.recording import Recording, Samples, StoreWriter
 from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
-from patchclamp.nouns.recording.store import Layout, write_atomically
+from patchclamp.nouns.recording.store import Layout
 from patchclamp.nouns.units import Site
 
 
@@ -23,18 +21,13 @@ class Sink(Protocol):
     """Takes the samples of one window after another."""
 
     rows: int
-    note: dict[str, Any]
     complete: bool
-    folder: Path | None
 
     def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
         """Take a window's samples."""
 
     def read(self, site: Site, start: int, stop: int) -> Tensor:
         """Activity taken before."""
-
-    def commit(self, note: Mapping[str, Any]) -> None:
-        """Leave a note for whoever resumes, once everything before it is safe."""
 
     def finish(self) -> Recording | None:
         """End; the recording, where one was made."""
@@ -46,11 +39,9 @@ class Sink(Protocol):
 class MemorySink:
     """Keeps the recording in memory."""
 
-    folder: Path | None = None
-
     def __init__(self, layout: Layout, manifest: Mapping[str, Any]) -> None:
         dtype = storage_dtype(layout.dtype)
-        self.rows, self.note, self.complete = 0, dict[str, Any](), False
+        self.rows, self.complete = 0, False
         self._layout, self._manifest = layout, manifest
         self._parts: list[Samples] = []
         self._arrays = {
@@ -81,9 +72,6 @@ class MemorySink:
         self._codes[site] = [SparseCodes.concat(self._codes[site])]
         return self._codes[site][0]
 
-    def commit(self, note: Mapping[str, Any]) -> None:
-        """Nothing to be safe from."""
-
     def finish(self) -> Recording:
         """The recording in memory."""
         rows = range(self.rows)
@@ -108,8 +96,7 @@ class StoreSink:
 
     def __init__(self, writer: StoreWriter) -> None:
         self._writer = writer
-        self.rows, self.note, self.complete = writer.rows, writer.note, writer.complete
-        self.folder: Path | None = writer.path
+        self.rows, self.complete = writer.rows, writer.complete
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="patchclamp-writer")
         self._job: Future[None] | None = None
 
@@ -128,11 +115,6 @@ class StoreSink:
         self._wait()
         return self._writer.read(site, start, stop)
 
-    def commit(self, note: Mapping[str, Any]) -> None:
-        """Write the note to the journal after the windows before it."""
-        self._wait()
-        self._writer.commit(note)
-
     def finish(self) -> Recording:
         """Wait for the last window, mark the store complete and open it."""
         self._wait()
@@ -146,34 +128,11 @@ class StoreSink:
         self._writer.close()
 
 
-class CheckpointSink:
-    """Keeps no activity; a folder for the measures' states, if one was given, makes the run resumable."""
+class NoSink:
+    """Keeps no activity: for measures alone."""
 
-    complete = False
-
-    def __init__(self, folder: str | Path | None, manifest: Mapping[str, Any]) -> None:
-        self.rows, self.note = 0, dict[str, Any]()
-        self.folder = None if folder is None else Path(folder)
-        self._manifest = json.loads(json.dumps(dict(manifest)))
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._resume(self.folder / "journal.json")
-
-    def _resume(self, file: Path) -> None:
-        if not file.is_file():
-            return
-        journal = json.loads(file.read_text())
-        theirs = journal["manifest"]
-        differing = [
-            key for key in {**theirs, **self._manifest} if theirs.get(key) != self._manifest.get(key)
-        ]
-        if differing:
-            key = differing[0]
-            raise PatchclampError(
-                f"{file.parent}: this checkpoint does not belong to this run: {key} is {theirs.get(key)!r} there and "
-                f"{self._manifest.get(key)!r} here; choose another folder, or delete it"
-            )
-        self.note = journal["note"]
+    def __init__(self) -> None:
+        self.rows, self.complete = 0, False
 
     def append(self, samples: Samples, arrays: Mapping[Site, Tensor]) -> None:
         """Nothing is kept."""
@@ -183,16 +142,8 @@ class CheckpointSink:
         """Nothing was kept."""
         raise PatchclampError(f"{site}: no activity was kept")
 
-    def commit(self, note: Mapping[str, Any]) -> None:
-        """Write the note."""
-        if self.folder is not None:
-            text = json.dumps({"manifest": self._manifest, "note": dict(note)})
-            write_atomically(self.folder / "journal.json", text)
-
     def finish(self) -> None:
-        """Remove the journal."""
-        if self.folder is not None:
-            (self.folder / "journal.json").unlink(missing_ok=True)
+        """Nothing to end."""
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -15,6 +15,7 @@ from scipy.stats import beta
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.nouns.scores import Scores
 from patchclamp.study import ability, proof
 from patchclamp.study.claims import Claim
@@ -139,7 +140,7 @@ def null_rate(
     *,
     claims: Callable[[int], Sequence[Claim]] = null_claims,
     options: StudyOptions = OPTIONS,
-    progress: Callable[[str, float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> NullRate:
     """Run studies on systems without effect and count those that claim one.
 

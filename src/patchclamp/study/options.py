@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 
 __all__ = ["StudyOptions"]
 
@@ -98,10 +98,7 @@ class StudyOptions:
                 raise PatchclampError(f"{name}={getattr(self, name)}: an interval needs at least 2 items")
         if self.n_control < 20:
             raise PatchclampError(f"n_control={self.n_control}: a control needs at least 20 random sets")
-        kinds = ("mean", "zero", "resample")
-        if self.kind not in kinds:
-            hint = did_you_mean(self.kind, kinds)
-            raise PatchclampError(f"ablation {self.kind!r}: give mean, zero or resample{hint}")
+        check_choice("ablation", self.kind, ("mean", "zero", "resample"))
 
     def change(self, **changes: Any) -> StudyOptions:
         """Return the options with some of them changed.

@@ -20,6 +20,7 @@ import pandas as pd
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.files import plain, write_json, write_text
+from patchclamp.base.progress import Progress
 from patchclamp.base.version import __version__
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import load_task
@@ -39,7 +40,6 @@ from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Study", "load_for_study", "run_study"]
 
-Progress = Callable[..., None]
 
 CORRUPTION: Mapping[str, str] = {"ioi": "random_s2"}
 """Corruptions that a study prefers to a task's default: they change the one word on which the answer depends.

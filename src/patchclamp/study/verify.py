@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
@@ -22,8 +23,6 @@ from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Verdict", "verify_claims"]
-
-Progress = Callable[..., None]
 
 
 @dataclass(frozen=True)

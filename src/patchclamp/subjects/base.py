@@ -15,7 +15,7 @@ from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.units import Site, Unit, Units, parse_pattern, split_addresses
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
-from patchclamp.subjects.clamp.features import Attachment, Shelf, Taps
+from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
 from patchclamp.subjects.clamp.hooks import Place, Session, frozen, keep
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
@@ -51,7 +51,7 @@ class Subject(ABC):
         self.name = name
         self._fingerprint = fingerprint
         self._widths: dict[Site, tuple[int, int]] = {}
-        self._shelf = Shelf(self)
+        self._attached = AttachedDictionaries(self)
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +122,7 @@ class Subject(ABC):
         if layer != "*":
             sites = [s for s in sites if int(low or 0) <= (s.layer or 0) < int(high or 10**9)]
         if not sites and dictionary is not None:
-            raise self._shelf.unknown(address, dictionary)
+            raise self._attached.unknown(address, dictionary)
         if not sites:
             self.place(Site(point, 0))
             raise PatchclampError(
@@ -137,7 +137,7 @@ class Subject(ABC):
 
     def alike(self, site: Site) -> list[Site]:
         """All sites of the same point; for features, those of dictionaries of the same name."""
-        known = self._shelf.sites() if site.dictionary is not None else self.known_sites()
+        known = self._attached.sites() if site.dictionary is not None else self.known_sites()
         return [s for s in known if s.point == site.point and s.dictionary == site.dictionary]
 
     # ---- dictionaries
@@ -171,19 +171,19 @@ class Subject(ABC):
         >>> with subject.attach("mine", dictionary):                            # doctest: +SKIP
         ...     scores = attribution_patching(subject, task, "resid_post.15/mine")
         """
-        return self._shelf.attach(name, dictionary)
+        return self._attached.attach(name, dictionary)
 
     def detach(self, name: str) -> None:
         """Take off the dictionaries of a name, or the one of an address such as ``resid_post.15/mine``."""
-        self._shelf.detach(name)
+        self._attached.detach(name)
 
     def dictionary(self, site: Site | str) -> Dictionary:
         """The attached dictionary whose features are the units of a site."""
-        return self._shelf.get(site if isinstance(site, Site) else self.resolve(site)[0])
+        return self._attached.get(site if isinstance(site, Site) else self.resolve(site)[0])
 
     def _base(self, site: Site) -> Site:
         """The site itself, or the one that is encoded; refused where no such dictionary is attached."""
-        return site if site.dictionary is None else self._shelf.get(site).site
+        return site if site.dictionary is None else self._attached.get(site).site
 
     def units(self, selection: Any) -> Units:
         """Parse a selection and check every site and index against the model."""
@@ -210,7 +210,7 @@ class Subject(ABC):
 
     def _dims(self, site: Site) -> tuple[int, int]:
         if site.dictionary is not None:
-            return self._shelf.get(site).n_features, 1
+            return self._attached.get(site).n_features, 1
         if site not in self._widths:
             eager = site.point == "attn_probs"  # of another kind of pass, so not probed with the rest
             known = [s for s in self.known_sites() if (s.point == "attn_probs") == eager]
@@ -232,11 +232,11 @@ class Subject(ABC):
             where += f"[{place.index}]" if place.index else ""
             text = POINTS.get(site.point, "output of the module")
             table.append(SiteInfo(site, self.width(site), self.unit_dim(site), where, text))
-        for held in self._shelf.sites():
-            base = next((i for i, row in enumerate(table) if row.site == held.base), len(table) - 1)
-            where = table[base].module if table[base].site == held.base else str(held.base)
-            text = f"features: {self._shelf.get(held)!r}"
-            table.insert(base + 1, SiteInfo(held, self.width(held), 1, where, text))
+        for site in self._attached.sites():
+            base = next((i for i, row in enumerate(table) if row.site == site.base), len(table) - 1)
+            where = table[base].module if table[base].site == site.base else str(site.base)
+            text = f"features: {self._attached.get(site)!r}"
+            table.insert(base + 1, SiteInfo(site, self.width(site), 1, where, text))
         return table
 
     # ---- passes
@@ -300,15 +300,15 @@ class Subject(ABC):
         """
         batch = batch.to(self.device)
         reads = {site: keep for site in read} if not isinstance(read, Mapping) else dict(read)
-        taps = Taps(self, reads, write, grad)
-        write = taps.edits
+        hooks = FeatureHooks(self, reads, write, grad)
+        write = hooks.edits
         writes, context = self._prepare(batch, list(reads), write)
-        writes = writes + taps.captures
+        writes = writes + hooks.captures
         if start is not None and start[0] == 0:
             writes = [(place, lambda tensor, batch: start[1]) for place in self._root()] + writes
         if grad:
             writes = writes + [(place, _leaf) for place in self._root()]
-        places = [(site, taps.place(site), fn) for site, fn in reads.items()]
+        places = [(site, hooks.place(site), fn) for site, fn in reads.items()]
         session = Session(batch, places, writes, stop=stop and logits is None)
         out = None
         with (

@@ -30,14 +30,10 @@ def attribute(
 ) -> None:
     """Score units for a behaviour: positive raises the metric."""
     from patchclamp.attribute import METHODS
-    from patchclamp.base.errors import PatchclampError, did_you_mean
+    from patchclamp.base.errors import check_choice
 
     methods: dict[str, Callable[..., Any]] = dict(METHODS)
-    if method not in methods:
-        hint = did_you_mean(method, methods)
-        raise PatchclampError(
-            f"method {method!r}: there is none of this name{hint or '; give ' + ', '.join(methods)}"
-        )
+    check_choice("method", method, methods)
     subject = common.open_model(model, device, dtype)
     found = subject.resolve(sites)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption).split("train").take(items)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,23 +81,3 @@ def table(
     for row in rows:
         found.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
     return found
-
-
-@contextmanager
-def progress(quiet: bool = False) -> Iterator[Any]:
-    """Yield ``step(text, done, total)``, which keeps one line of progress on stderr."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console(stderr=True), transient=True, disable=quiet) as bar:
-        line = bar.add_task("", total=None)
-
-        def step(text: str, done: float = 0, total: float | None = None) -> None:
-            bar.update(line, description=text, completed=done, total=total)
-
-        yield step

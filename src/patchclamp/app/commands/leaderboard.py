@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchclamp.app.commands import common
+from patchclamp.base.progress import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,8 +39,8 @@ def leaderboard(
     from patchclamp.study.leaderboard import leaderboard as run
     from patchclamp.study.leaderboard import render
 
-    with common.progress(quiet=as_json) as step:
-        board = run(verb, only=only or None, truths=truths or None, slow=slow, seed=seed, progress=step)
+    with shown(not as_json) as tell:
+        board = run(verb, only=only or None, truths=truths or None, slow=slow, seed=seed, progress=tell)
     if out is not None:
         board.save(out)
     if page is not None:

@@ -17,6 +17,7 @@ from patchclamp.app.commands.record import (
     LabelOption,
     LongOption,
     TextOption,
+    reading,
 )
 
 
@@ -42,14 +43,17 @@ def measure(
     as_json: common.JsonOption = False,
 ) -> None:
     """Reduce activity to statistics in one pass over text, or over a recording."""
-    from patchclamp.base.errors import PatchclampError
+    from patchclamp.base.errors import PatchclampError, check_choice
     from patchclamp.measure import METHODS
     from patchclamp.nouns.recording.recording import Recording
     from patchclamp.record import measure_recording, record
 
-    chosen = {name: _method(METHODS, name) for name in (part.strip() for part in measures.split(",")) if name}
-    if not chosen:
+    names = [name for part in measures.split(",") if (name := part.strip())]
+    if not names:
         raise PatchclampError(f"--measures {measures!r}: none is named; there are {', '.join(METHODS)}")
+    for name in names:
+        check_choice("measure", name, METHODS)
+    chosen: dict[str, Any] = {name: METHODS[name] for name in names}
     if Path(sites).is_dir():
         recording = Recording.open(sites)
         weights = any(method.needs for method in chosen.values())
@@ -58,13 +62,14 @@ def measure(
         )
     else:
         subject = common.open_model(model, device, dtype)
-        options: dict[str, Any] = {"long": long, "context": context, "batch_tokens": batch_tokens}
-        options |= {"content_only": not keep_sinks, "empty": "skip" if skip_empty else "refuse"}
-        options |= {"text": field, "label": label}
+        options = reading(long, context, field, label, keep_sinks, skip_empty, batch_tokens)
         found = record(subject, text, sites, measures=chosen, progress=not as_json, **options)
     table = _table(found, list(chosen))
     if out is not None:
-        table.to_parquet(out)
+        from patchclamp.base.files import in_one_step
+
+        with in_one_step(out) as draft:
+            table.to_parquet(draft)
     shown = _sorted(table, sort).head(top)
     if as_json:
         common.emit_json({"units": len(table), "table": shown.reset_index().to_dict("records")})
@@ -76,15 +81,6 @@ def measure(
     ]
     title = f"{len(table):,} units, {', '.join(chosen)}"
     common.console().print(common.table(columns, rows, title, right=tuple(range(1, len(columns)))))
-
-
-def _method(methods: Any, name: str) -> Any:
-    from patchclamp.base.errors import PatchclampError, did_you_mean
-
-    if name not in methods:
-        hint = did_you_mean(name, methods) or "; there are " + ", ".join(methods)
-        raise PatchclampError(f"measure {name!r}: there is none of this name{hint}")
-    return methods[name]
 
 
 def _table(recorded: Any, names: list[str]) -> Any:
@@ -104,12 +100,10 @@ def _table(recorded: Any, names: list[str]) -> Any:
 
 
 def _sorted(table: Any, column: str) -> Any:
-    from patchclamp.base.errors import PatchclampError, did_you_mean
+    from patchclamp.base.errors import PatchclampError, check_choice
 
     if table.empty or not len(table.columns):
         raise PatchclampError("these measures give no number per unit to print; use them from Python")
     column = column or str(table.columns[0])
-    if column not in table:
-        hint = did_you_mean(column, table.columns) or "; there are " + ", ".join(table.columns)
-        raise PatchclampError(f"--sort {column}: no such column{hint}")
+    check_choice("--sort", column, table.columns)
     return table.reindex(table[column].sort_values(ascending=False, kind="stable").index)

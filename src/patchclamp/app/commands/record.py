@@ -23,6 +23,30 @@ EmptyOption = Annotated[bool, typer.Option("--skip-empty", help="Leave out empty
 BatchOption = Annotated[int | None, typer.Option(min=1, help="Most tokens in a pass.")]
 
 
+def reading(
+    long: str,
+    context: int | None,
+    field: str,
+    label: str,
+    keep_sinks: bool,
+    skip_empty: bool,
+    batch_tokens: int | None,
+) -> dict[str, Any]:
+    """The options above as those of `patchclamp.record.record`."""
+    from patchclamp.base.errors import check_choice
+
+    check_choice("--long", long, ("refuse", "split", "truncate"))
+    return {
+        "long": long,
+        "context": context,
+        "text": field,
+        "label": label,
+        "content_only": not keep_sinks,
+        "empty": "skip" if skip_empty else "refuse",
+        "batch_tokens": batch_tokens,
+    }
+
+
 def record(
     sites: Annotated[str, typer.Argument(help="Addresses, such as mlp_act.15 or 'resid_post.*'.")],
     out: Annotated[
@@ -50,16 +74,8 @@ def record(
     from patchclamp.record import plan as make_plan
     from patchclamp.record import record as run
 
-    options: dict[str, Any] = {
-        "dtype": store_dtype,
-        "long": _one_of("--long", long, ("refuse", "split", "truncate")),
-        "context": context,
-        "batch_tokens": batch_tokens,
-        "content_only": not keep_sinks,
-        "empty": "skip" if skip_empty else "refuse",
-        "text": field,
-        "label": label,
-    }
+    options = reading(long, context, field, label, keep_sinks, skip_empty, batch_tokens)
+    options["dtype"] = store_dtype
     if out is None and not dry_run:
         raise PatchclampError("--out is missing: a folder for the store (or --plan, to record nothing)")
     subject = common.open_model(model, device, dtype)
@@ -78,11 +94,3 @@ def record(
         return
     line = f"{out}: {recording.n_samples:,} samples of {', '.join(map(str, recording.sites))}, {size / 1e6:,.1f} MB"
     common.console().print(line, markup=False)
-
-
-def _one_of(name: str, value: str, options: tuple[str, ...]) -> str:
-    from patchclamp.base.errors import PatchclampError, did_you_mean
-
-    if value not in options:
-        raise PatchclampError(f"{name} {value}: give {', '.join(options)}{did_you_mean(value, options)}")
-    return value

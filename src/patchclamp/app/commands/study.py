@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from patchclamp.app.commands import common
+from patchclamp.base.progress import shown
 
 
 def study(
@@ -62,8 +63,8 @@ def study(
         options = options.change(n_train=items, n_validation=few, n_test=items, curve_items=few)
     subject = common.open_model(model, device, dtype)
     loaded = load_for_study(subject, task, options, corruption)
-    with common.progress(quiet=as_json) as step:
-        found = run_study(subject, loaded, out, options=options, source=task, progress=step)
+    with shown(not as_json) as tell:
+        found = run_study(subject, loaded, out, options=options, source=task, progress=tell)
     if as_json:
         common.emit_json(
             {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}
@@ -88,8 +89,8 @@ def study_concepts(
     from patchclamp.study.concepts import ConceptOptions, run_concept_study
 
     options = ConceptOptions(seed=seed, sites=sites, n_control=n_control, per_label=per_label or 60)
-    with common.progress(quiet=as_json) as step:
-        found = run_concept_study(subject, texts, out, options=options, progress=step)
+    with shown(not as_json) as tell:
+        found = run_concept_study(subject, texts, out, options=options, progress=tell)
     if as_json:
         common.emit_json(
             {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from patchclamp.app.commands import common
+from patchclamp.base.progress import shown
 
 COLOURS = {"holds": "green", "fails": "bold red", "cannot run": "yellow"}
 
@@ -29,14 +30,14 @@ def verify(
     from patchclamp.study.verify import verify_claims
 
     found = read_claims(claims)
-    with common.progress(quiet=as_json) as step:
+    with shown(not as_json) as tell:
         verdicts = verify_claims(
             found,
             model=model,
             device=device,
             dtype=dtype,
             dictionaries=claims.parent / "dictionaries",
-            progress=step,
+            progress=tell,
         )
     if as_json:
         common.emit_json([verdict.to_json() for verdict in verdicts])

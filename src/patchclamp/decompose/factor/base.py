@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Activity, Decomposer, Progress, Source, unexplained_variance
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Activity, Decomposer, Source, unexplained_variance
 from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site
 

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from patchclamp.decompose.base import BLOCK, Activity, Checkpoint, Progress
+from patchclamp.base.checkpoint import Checkpoint
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import BLOCK, Activity, checkpoint
 from patchclamp.decompose.dictionaries.non_negative import NonNegativeDictionary
 from patchclamp.decompose.factor import snmf_updates as step
 from patchclamp.decompose.factor.base import Factorisation, Found
@@ -48,8 +50,8 @@ class Streamed(Factorisation[Found]):
     def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> Found:
         """Run the stages; `meta`: `error` (|A - Z D|^2 / |A|^2), `errors`, `passes`, `dead` (no direction)."""
         self.check_size(seen)
-        checkpoint = Checkpoint(resume, self.described(), seen)
-        run = FactorisationRun(self, self.winners(seen.width), self.signed, seen, checkpoint, progress)
+        kept = checkpoint(resume, self.described(), seen)
+        run = FactorisationRun(self, self.winners(seen.width), self.signed, seen, kept, progress)
         found: Found = self.makes(seen.site, run.go())  # type: ignore[assignment]
         found.meta = run.meta()
         return found
@@ -132,7 +134,7 @@ class FactorisationRun:
                     self.keep()
                     last = time.monotonic()
                 if self.progress is not None:
-                    self.progress(self.total if self.done else self.place, self.total)
+                    self.progress(self.settings.name, self.total if self.done else self.place, self.total)
                 if self.done:
                     break
         return self.directions
@@ -148,7 +150,7 @@ class FactorisationRun:
             # Three passes of polishing: enough to tell a start that has lost a feature from one that has not.
             short = replace(settings, seed=settings.seed + 1000 * number, restarts=1, average=0, polish=3)
             seen = Activity(pool, self.activity.site)
-            run = FactorisationRun(short, self.count, self.signed, seen, Checkpoint(None, {}, seen), None)
+            run = FactorisationRun(short, self.count, self.signed, seen, Checkpoint(None, {}), None)
             directions = run.go()
             tried.append((run.error or 0.0, number, directions))
         self.place = self.searching

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress, Source
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Source
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
 from patchclamp.decompose.factor.snmf import SNMF
 from patchclamp.nouns.dictionary import Dictionary

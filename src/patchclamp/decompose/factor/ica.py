@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import torch
 
-from patchclamp.decompose.base import Activity, Progress
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Activity
 from patchclamp.decompose.dictionaries.linear import ICADictionary
 from patchclamp.decompose.factor.pca import Whitened
 

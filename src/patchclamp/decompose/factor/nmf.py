@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Activity, Progress
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Activity
 from patchclamp.decompose.dictionaries.non_negative import NMFDictionary
 from patchclamp.decompose.factor.factorise import Streamed
 

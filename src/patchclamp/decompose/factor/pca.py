@@ -9,8 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Activity, Checkpoint, Progress
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Activity, checkpoint
 from patchclamp.decompose.dictionaries.linear import PCADictionary
 from patchclamp.decompose.factor.base import Factorisation, Found
 
@@ -54,8 +56,8 @@ class Whitened(Factorisation[Found]):
             values, vectors = _incremental(n, seen, progress, resume)
             values = torch.cat([values, torch.tensor([moments.variance / (seen.n - 1)]) - values.sum()])
         else:
-            checkpoint = Checkpoint(resume, self.described(), seen)
-            values, vectors = _covariance(seen, moments.mean, progress, checkpoint)
+            kept = checkpoint(resume, self.described(), seen)
+            values, vectors = _covariance(seen, moments.mean, progress, kept)
         rank = int((values[: n + 1] > 1e-10 * values[0]).sum())
         if n > rank:
             raise PatchclampError(
@@ -95,10 +97,10 @@ class PCA(Whitened[PCADictionary]):
 
 
 def _covariance(
-    seen: Activity, mean: Tensor, progress: Progress | None, checkpoint: Checkpoint
+    seen: Activity, mean: Tensor, progress: Progress | None, state: Checkpoint
 ) -> tuple[Tensor, Tensor]:
     total, done = torch.zeros(seen.width, seen.width, dtype=torch.float64), 0
-    kept = checkpoint.load()
+    kept = state.load()
     if kept is not None:
         total, done = kept[0]["total"], kept[1]["done"]
     for block in seen.blocks(start=done):
@@ -106,9 +108,9 @@ def _covariance(
         total += centred.T @ centred
         done += 1
         if done % 64 == 0 or done == seen.n_blocks():
-            checkpoint.save({"total": total}, {"done": done})
+            state.save({"total": total}, {"done": done})
         if progress is not None:
-            progress(done, seen.n_blocks())
+            progress("covariance", done, seen.n_blocks())
     values, vectors = torch.linalg.eigh(total / (seen.n - 1))
     return values.flip(0).clamp_min(0), vectors.T.flip(0)
 
@@ -128,7 +130,7 @@ def _incremental(
             model.partial_fit(left.numpy())
         left = block
         if progress is not None:
-            progress(done, seen.n_blocks(rows))
+            progress("components", done, seen.n_blocks(rows))
     assert left is not None
     if len(left) >= n or not hasattr(model, "components_"):
         model.partial_fit(

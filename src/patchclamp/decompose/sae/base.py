@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchclamp.decompose.base import Progress, Source
+from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import Source
 from patchclamp.decompose.sae.architecture import Architecture
 from patchclamp.decompose.sae.training import Sides, find, train
 from patchclamp.nouns.dictionary import StoredDictionary

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress
+from patchclamp.base.progress import Progress
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import Composed
 from patchclamp.decompose.sae.training import Sides, find, train

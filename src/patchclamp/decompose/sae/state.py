@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.decompose.sae.core import Tensors
-
-_FILE = "run.json"
 
 
 @dataclass
@@ -60,40 +53,22 @@ class RunState:
             }
         return adam
 
-    def save(self, folder: Path, about: dict[str, Any]) -> None:
-        """Write under a new name, then point to it: a run killed while saving keeps its last state."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep the state in place of the one before."""
         tensors = {"idle": self.idle}
         for prefix, part in (("p.", self.params), ("m.", self.first), ("v.", self.second)):
-            tensors.update({prefix + name: t.contiguous() for name, t in part.items()})
-        name = f"run-{self.step}.safetensors"
-        save_file(tensors, folder / name)
-        note = {"file": name, "step": self.step, "about": about, "history": self.history}
-        draft = folder / (_FILE + ".new")
-        draft.write_text(json.dumps(note, indent=1))
-        os.replace(draft, folder / _FILE)
-        for old in folder.glob("run-*.safetensors"):
-            if old.name != name:
-                old.unlink()
+            tensors.update({prefix + name: t for name, t in part.items()})
+        checkpoint.save(tensors, {"step": self.step, "history": self.history})
 
 
-def load_run(folder: Path, about: dict[str, Any], device: torch.device | str) -> RunState | None:
-    """The state saved in a folder, or None; a run with other settings or data is refused."""
-    if not (folder / _FILE).exists():
+def load_run(checkpoint: Checkpoint, device: torch.device | str) -> RunState | None:
+    """The state that was kept, or None; a run with other settings or data is refused."""
+    kept = checkpoint.load(device)
+    if kept is None:
         return None
-    note = json.loads((folder / _FILE).read_text())
-    now = json.loads(json.dumps(about))
-    differ = sorted(k for k in {*now, *note["about"]} if now.get(k) != note["about"].get(k))
-    if differ:
-        key = differ[0]
-        raise PatchclampError(
-            f"{folder}: holds a run with {key}={note['about'].get(key)!r}, this one has {now.get(key)!r}; "
-            "use another folder, or the same settings and data"
-        )
-    tensors = load_file(folder / note["file"], device=str(device))
+    tensors, note = kept
     parts: dict[str, Tensors] = {"p": {}, "m": {}, "v": {}}
     for name, tensor in tensors.items():
         if name != "idle":
             parts[name[0]][name[2:]] = tensor
-    idle: Tensor = tensors["idle"]
-    return RunState(parts["p"], idle, note["step"], note["history"], parts["m"], parts["v"])
+    return RunState(parts["p"], tensors["idle"], note["step"], note["history"], parts["m"], parts["v"])

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress
+from patchclamp.base.progress import Progress
 from patchclamp.decompose.sae.architecture import Architecture
 from patchclamp.decompose.sae.auxiliary import restart
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors
@@ -109,17 +110,16 @@ def train(
     n_features = 4 * geometry.inputs if auto.n_features is None else auto.n_features
     auto.check(n_features)
     run = TrainingRun(auto, sides, feed, geometry, n_features)
-    folder = None if resume is None else Path(resume)
-    state = None if folder is None else load_run(folder, run.about, auto.device)
-    state = state or run.start()
+    kept = Checkpoint(resume, run.about, "run")
+    state = load_run(kept, auto.device) or run.start()
     adam = state.optimiser(auto.betas)
     with torch.no_grad():
         while state.step < run.steps:
             run.advance(state, adam)
-            if folder is not None and (state.step % auto.save_every == 0 or state.step == run.steps):
-                state.save(folder, run.about)
+            if resume is not None and (state.step % auto.save_every == 0 or state.step == run.steps):
+                state.save(kept)
             if progress is not None:
-                progress(state.step, run.steps)
+                progress(auto.name, state.step, run.steps)
         params = {**state.params, **auto.settle(state.params, lambda i: run.passes(state.params, i))}
     return Trained(params, geometry, run.factors, run.meta(state))
 

@@ -10,12 +10,13 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 
 __all__ = ["ChatClient", "Cost", "Reply"]
 
@@ -160,14 +161,14 @@ class ChatClient:
         *,
         max_tokens: int | None = None,
         top_logprobs: int = 0,
-        progress: Callable[[int, int, Cost], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[Reply]:
         """Send requests one after the other; what was answered stays in the cache if one fails."""
         out: list[Reply] = []
         for messages in requests:
             out.append(self.ask(messages, max_tokens=max_tokens, top_logprobs=top_logprobs))
             if progress is not None:
-                progress(len(out), len(requests), self.spent)
+                progress(f"asking {self.model}, {self.spent}", len(out), len(requests))
         return out
 
     def _money(self, tokens_in: int, tokens_out: int) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.describe.description import Description
 from patchclamp.describe.llm.client import ChatClient, Cost
 from patchclamp.describe.llm.prompts import (
@@ -34,7 +35,7 @@ def explain(
     *,
     contrast: int = 0,
     before: Callable[[Cost], None] | None = None,
-    progress: Callable[[int, int, Cost], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Description]:
     """Ask a language model what each unit encodes.
 
@@ -49,7 +50,7 @@ def explain(
     before
         Told the estimated cost before the first request; an error it raises stops all.
     progress
-        Called after each unit with units done, units in all, and what was spent.
+        Told after each unit what was spent, the units done and the units in all.
 
     Returns
     -------

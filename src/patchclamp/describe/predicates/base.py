@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.tokens import Mask, Tokens
 
 __all__ = ["Predicate", "predicate_from_json", "quoted"]
@@ -81,11 +81,7 @@ def predicate_from_json(data: Mapping[str, Any] | str) -> Predicate:
     if not isinstance(data, Mapping):
         raise PatchclampError(f"predicate: {data!r:.80} is no JSON object with a kind")
     kind = str(data.get("kind"))
-    if kind not in Predicate.kinds:
-        raise PatchclampError(
-            f"predicate: kind {kind!r}; there are {', '.join(sorted(Predicate.kinds))}"
-            f"{did_you_mean(kind, Predicate.kinds)}"
-        )
+    check_choice("predicate: kind", kind, sorted(Predicate.kinds))
     values = {name: _made(value) for name, value in data.items() if name != "kind"}
     try:
         return Predicate.kinds[kind](**values)

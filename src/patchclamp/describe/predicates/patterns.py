@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.predicates.base import Predicate
 from patchclamp.describe.predicates.sets import per_word
 from patchclamp.describe.tokens import Mask, Tokens
@@ -229,10 +229,7 @@ class Pattern(Predicate):
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in PATTERNS:
-            raise PatchclampError(
-                f"predicate pattern: name {self.name!r}; there are {', '.join(PATTERNS)}{did_you_mean(self.name, PATTERNS)}"
-            )
+        check_choice("predicate pattern: name", self.name, PATTERNS)
         object.__setattr__(self, "clause", PATTERNS[self.name].clause)
 
     def evaluate(self, tokens: Tokens) -> Mask:

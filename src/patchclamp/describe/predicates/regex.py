@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.predicates.base import Predicate, quoted
 from patchclamp.describe.predicates.sets import per_word
 from patchclamp.describe.tokens import Mask, Tokens
@@ -33,8 +33,7 @@ class Regex(Predicate):
     on: str = "token"
 
     def __post_init__(self) -> None:
-        if self.on not in ("token", "word", "text"):
-            raise PatchclampError(f"predicate regex: on={self.on!r}; one of token, word, text")
+        check_choice("predicate regex: on", self.on, ("token", "word", "text"))
         try:
             re.compile(self.pattern)
         except re.error as error:

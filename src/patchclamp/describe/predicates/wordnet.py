@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.predicates.base import Predicate
 from patchclamp.describe.predicates.patterns import CLOSED
 from patchclamp.describe.predicates.sets import per_word
@@ -111,10 +111,7 @@ class Supersense(Predicate):
     name: str
 
     def __post_init__(self) -> None:
-        if self.name not in SUPERSENSES:
-            raise PatchclampError(
-                f"predicate supersense: name {self.name!r}; one of WordNet's{did_you_mean(self.name, SUPERSENSES)}"
-            )
+        check_choice("predicate supersense: name", self.name, SUPERSENSES)
 
     def evaluate(self, tokens: Tokens) -> Mask:
         net, pos = tokens.lexicon(), self.name.split(".")[0]

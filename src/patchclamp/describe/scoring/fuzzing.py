@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from patchclamp.base.areas import roc_auc
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import (
     DescriptionScore,
@@ -54,8 +54,7 @@ def fuzzing(
     -------
     DescriptionScore
     """
-    if wrong not in ("silent", "same"):
-        raise PatchclampError(f'wrong={wrong!r}: give "silent" or "same"')
+    check_choice("wrong", wrong, ("silent", "same"))
     judge = PredicateJudge() if judge is None else judge
     check_examples(description, examples.all, "fuzzing")
     right = [_marks(w, level * examples.largest) for w in examples.active]

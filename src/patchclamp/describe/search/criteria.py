@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import check_choice
 
 __all__ = ["CRITERIA", "Criterion", "average_precision", "balanced_accuracy", "criterion_of"]
 
@@ -61,8 +61,5 @@ CRITERIA: dict[str, Criterion] = {
 
 def criterion_of(name: str) -> Criterion:
     """The criterion of this name."""
-    if name not in CRITERIA:
-        raise PatchclampError(
-            f"criterion={name!r}; one of {', '.join(CRITERIA)}{did_you_mean(name, CRITERIA)}"
-        )
+    check_choice("criterion", name, CRITERIA)
     return CRITERIA[name]

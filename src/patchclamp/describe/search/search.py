@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import permutation_p
 from patchclamp.describe.description import Description
 from patchclamp.describe.predicates import Centroid
@@ -66,7 +67,7 @@ def search_description(
     n_boot: int = 500,
     seed: int = 0,
     batch: int = 128,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Described:
     """Find, for each unit, the short predicate that predicts best on which tokens the unit is active.
 
@@ -106,7 +107,7 @@ def search_description(
     batch
         Units at a time. The result does not depend on it.
     progress
-        Called with units done and units in all.
+        Told the units done and the units in all.
 
     Returns
     -------
@@ -172,7 +173,7 @@ class _BatchSearch:
     rows: Ints
     level: tuple[float | str, float]
     batch: int
-    progress: Callable[[int, int], None] | None
+    progress: Progress | None
 
     def __call__(
         self, units: Sequence[int], names: Sequence[str], used: frozenset[str], facts: dict[str, Any]
@@ -196,7 +197,7 @@ class _BatchSearch:
                     out.append(Description(name, text, "search_description", found.predicate, used, more))
             levels += own
             if self.progress is not None:
-                self.progress(len(out), len(units))
+                self.progress("describing", len(out), len(units))
         return out, levels
 
     def described(self, held: Mask) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness
 from patchclamp.nouns.scores import Scores
@@ -82,7 +83,7 @@ def areas(
     rank_by: Literal["abs", "signed"] = "abs",
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Areas:
     """Measure CPR and CMD of a ranking on items that did not make it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, chosen, halves, mean_interval, pool_of
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members
 
 Array = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def completeness(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Completeness:
     """Measure the incompleteness |F(C without K) - F(M without K)| over random and greedy subsets K of a circuit C.
 
@@ -111,7 +111,7 @@ def completeness(
         raise PatchclampError(f"n_random={n_random}, n_greedy={n_greedy}: give numbers from 0 on")
     search, verify = halves(len(task), bench.groups, seed)
     rng = np.random.default_rng(seed)
-    sets: list[tuple[str, tuple[Member, ...]]] = [("empty", ())]
+    sets: list[tuple[str, tuple[UnitOrSite, ...]]] = [("empty", ())]
     for _ in range(n_random):
         keep = rng.random(len(own)) < 0.5
         sets.append(("random", tuple(m for m, here in zip(own, keep, strict=True) if here)))
@@ -148,18 +148,18 @@ def completeness(
     )
 
 
-def _both(bench: Ablations, own: list[Member], sets: list[tuple[Member, ...]]) -> Array:
+def _both(bench: Ablations, own: list[UnitOrSite], sets: list[tuple[UnitOrSite, ...]]) -> Array:
     """(circuit or model, set, item) metric without each set."""
     circuit = bench.kept([set(own) - set(k) for k in sets])
     return np.stack([circuit, bench.without(sets)])
 
 
 def _greedy(
-    bench: Ablations, own: list[Member], search: NDArray[np.bool_], steps: int
-) -> list[tuple[Member, ...]]:
+    bench: Ablations, own: list[UnitOrSite], search: NDArray[np.bool_], steps: int
+) -> list[tuple[UnitOrSite, ...]]:
     """The sets of a greedy widening of the gap on the items that choose."""
-    path: list[tuple[Member, ...]] = []
-    current: tuple[Member, ...] = ()
+    path: list[tuple[UnitOrSite, ...]] = []
+    current: tuple[UnitOrSite, ...] = ()
     for _ in range(min(steps, len(own))):
         nexts = [(*current, member) for member in own if member not in current]
         circuit, model = _both(bench, own, nexts)

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.subjects.clamp.matching import Member
+from patchclamp.subjects.clamp.matching import UnitOrSite
 
 CONTROLS = ("random", "matched")
 
 
 def draw_sets(
-    pool: Sequence[Member],
-    chosen: Sequence[Member],
+    pool: Sequence[UnitOrSite],
+    chosen: Sequence[UnitOrSite],
     keys: NDArray[np.int64],
     n: int,
     rng: np.random.Generator,
-) -> list[list[Member]]:
+) -> list[list[UnitOrSite]]:
     """`n` sets of as many units of each stratum as `chosen` has, drawn from the whole pool, `chosen` included.
 
     That the set under test can be drawn too is what makes the rank of a random set among them uniform.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, binom
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, pool_of
 from patchclamp.subjects.clamp.matching import members
@@ -75,7 +76,7 @@ def equivalence(
     reference: Any = None,
     batch_size: int = 64,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Equivalence:
     """Test whether a circuit C does as well as the model M: |P(m(M) > m(C)) - 1/2| < `margin`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import (
     ABLATIONS,
-    check_choice,
     check_span,
     default_points,
     refuse_overlap,
 )
-from patchclamp.subjects.clamp.matching import Member, collect, matched_order
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, matched_order
 from patchclamp.subjects.clamp.reference import Reference
 from patchclamp.subjects.clamp.trial import run_trial
 
@@ -39,7 +39,7 @@ class AblationRun:
     order: str
     draw: int
     size: int
-    ablated: tuple[Member, ...]
+    ablated: tuple[UnitOrSite, ...]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def faithfulness(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Faithfulness:
     """Measure how much of a task's metric the first k ranked units recover, and how much is left without them.
 
@@ -183,7 +183,7 @@ def faithfulness(
     seed
         Of orders and bootstrap.
     progress
-        Called with the number of passes done.
+        Told the passes done, and about how many there are.
 
     Raises
     ------
@@ -252,13 +252,13 @@ def _sizes(sizes: Sequence[float] | None, candidates: int) -> list[int]:
 
 
 def _orders(
-    order: list[Member],
+    order: list[UnitOrSite],
     subject: Subject,
     reference: Reference,
     baselines: Sequence[str],
     n_random: int,
     seed: int,
-) -> dict[str, list[list[Member]]]:
+) -> dict[str, list[list[UnitOrSite]]]:
     orders = {RANKED: [order]}
     for name in baselines:
         rng = np.random.default_rng([seed, BASELINES.index(name)])
@@ -273,7 +273,7 @@ def _orders(
 
 
 def _change(
-    part: tuple[Member, ...], ablation: str, by: str, source: str, seed: int
+    part: tuple[UnitOrSite, ...], ablation: str, by: str, source: str, seed: int
 ) -> tuple[Intervention, ...]:
     return (Intervention(collect(part), ablation, by=by, source=source, seed=seed),) if part else ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import holm, permutation_p
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units, chosen, halves, mean_interval, pool_of
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members
 
 Array = NDArray[np.float64]
 
@@ -71,7 +72,7 @@ def minimality(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Minimality:
     """Measure for each unit v of a circuit C the largest |F(C without K and v) - F(C without K)| over subsets K of C.
 
@@ -152,15 +153,15 @@ def minimality(
 
 def _gain(
     bench: Ablations,
-    circuit: Sequence[Member],
-    unit: Member,
+    circuit: Sequence[UnitOrSite],
+    unit: UnitOrSite,
     n_sets: int,
     rng: np.random.Generator,
     search: NDArray[np.bool_],
 ) -> tuple[Array, int]:
     """What a unit adds per item at the K that is best for it on the items that choose, and the size of K."""
     others = [m for m in circuit if m != unit]
-    sets: list[set[Member]] = [set(), set(others)]
+    sets: list[set[UnitOrSite]] = [set(), set(others)]
     sets += [{m for m in others if rng.random() < 0.5} for _ in range(n_sets)]
     kept = [set(circuit) - k for k in sets]
     gains = bench.kept(kept) - bench.kept([one - {unit} for one in kept])

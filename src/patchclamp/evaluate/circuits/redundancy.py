@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Ablations, as_units
@@ -80,7 +80,7 @@ def redundancy(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Redundancy:
     """Name how units act together: each ablated alone, all together, and each left alone.
 

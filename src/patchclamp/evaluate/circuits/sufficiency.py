@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import permutation_p
 from patchclamp.evaluate.circuits.draws import CONTROLS, draw_sets
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import Ablations, as_units, check_choice, pool_of
+from patchclamp.subjects.clamp.bench import Ablations, as_units, pool_of
 from patchclamp.subjects.clamp.matching import activity_of, members, strata
 
 Array = NDArray[np.float64]
@@ -76,7 +77,7 @@ def sufficiency(
     reference: Any = None,
     batch_size: int = 64,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Sufficiency:
     """Test a circuit of units against random ones of the same size.
 

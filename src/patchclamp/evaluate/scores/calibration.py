@@ -19,7 +19,7 @@ from patchclamp.evaluate.scores.agreement import _check
 from patchclamp.evaluate.scores.weighted import MEASURES, counted, weighted_compare, wilson
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Units
-from patchclamp.subjects.clamp.matching import Member, collect
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 
 Array = NDArray[np.float64]
 # Share of the sample that goes by size of stratum: measured on simulated scores (300 of 20,000 units), with less of it
@@ -182,7 +182,7 @@ def calibration(
     return _result(estimate, found, units, guess, true, rows, stratum, top, n_boot, rng)
 
 
-def _means(scores: Scores, units: Sequence[Member]) -> Array:
+def _means(scores: Scores, units: Sequence[UnitOrSite]) -> Array:
     table = {
         (site, index): value
         for site in scores.sites
@@ -244,7 +244,7 @@ def _merged(stratum: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.i
 def _result(
     estimate: Scores,
     exact: Scores,
-    units: Sequence[Member],
+    units: Sequence[UnitOrSite],
     guess: Array,
     true: Array,
     rows: NDArray[np.int64],

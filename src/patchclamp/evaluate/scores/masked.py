@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
-from patchclamp.subjects.clamp.bench import check_choice
 from patchclamp.subjects.clamp.reference import Reference
 
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
 from patchclamp.evaluate.circuits.draws import draw_sets
 from patchclamp.nouns.units import Site, Units
-from patchclamp.subjects.clamp.matching import Member, collect, members, strata
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members, strata
 
 Array = NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def matched_null(
     drawn = draw_sets(candidates, chosen, keys, n_sets, np.random.default_rng(seed))
     known: dict[Units, float] = {}
 
-    def value(one: list[Member]) -> float:
+    def value(one: list[UnitOrSite]) -> float:
         group = collect(one)
         if group not in known:
             known[group] = float(statistic(group))
@@ -97,7 +97,7 @@ def matched_null(
     return MatchedNull(own, null, permutation_p(own, null), n_sets, how)
 
 
-def _values(pool: list[Member], covariate: Mapping[Site, Any]) -> Array:
+def _values(pool: list[UnitOrSite], covariate: Mapping[Site, Any]) -> Array:
     lost = [site for site, _ in pool if site not in covariate]
     if lost:
         raise PatchclampError(f"{lost[0]}: has no covariate; give one number a unit")

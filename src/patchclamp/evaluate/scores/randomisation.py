@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import pearson, quantiles, resamples, spearman, weighted_means
 from patchclamp.evaluate.scores.masked import _flat
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import check_choice
 
 Array = NDArray[np.float64]
 WAYS = ("gaussian", "shuffle", "reset")

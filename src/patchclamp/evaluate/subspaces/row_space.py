@@ -7,7 +7,7 @@ the figures; what to call them is disputed, so there is no verdict.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Site, parse_site
@@ -82,7 +83,7 @@ def row_space(
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RowSpace:
     """Patch a subspace of a site from the corrupted input, whole and split by the row space of what reads the site.
 

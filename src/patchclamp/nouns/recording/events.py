@@ -143,11 +143,11 @@ def cut(
     time, doc = recording.column("time"), recording.column("doc")
     centre, inside = _nearest(time, doc, events, step)
     rows = centre[:, None] + steps[None, :]
-    held = np.clip(rows, 0, len(doc) - 1)
+    inner = np.clip(rows, 0, len(doc) - 1)
     # A window may neither leave its run nor step over a hole in it.
     inside &= (rows[:, 0] >= 0) & (rows[:, -1] < len(doc))
-    inside &= (doc[held] == doc[np.clip(centre, 0, len(doc) - 1)][:, None]).all(1)
-    inside &= np.abs(time[held[:, -1]] - time[held[:, 0]] - step * (steps[-1] - steps[0])) < 0.5 * step
+    inside &= (doc[inner] == doc[np.clip(centre, 0, len(doc) - 1)][:, None]).all(1)
+    inside &= np.abs(time[inner[:, -1]] - time[inner[:, 0]] - step * (steps[-1] - steps[0])) < 0.5 * step
     kept = keep(events, inside, window, outside, f"{time.min():g} to {time.max():g} s")
     events, rows = events[kept].reset_index(drop=True), rows[kept]
     labels, names = coded(events["label"].tolist() if "label" in events else None, len(events))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +13,9 @@ import numpy as np
 import torch
 import zarr
 
+from patchclamp.base.checkpoint import differences
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import PARTIAL, in_one_step, write_text
 from patchclamp.nouns.recording.lazy import on_disk, storage_dtype
 from patchclamp.nouns.recording.samples import COLUMNS
 from patchclamp.nouns.recording.sparse import SparseArray
@@ -154,21 +154,22 @@ def create(
     labels: Mapping[Site, Mapping[str, Any]] | None = None,
 ) -> None:
     """Make an empty store of full size; it appears at `path` in one step or not at all."""
-    draft = path.with_name(f".{path.name}.creating")
-    shutil.rmtree(draft, ignore_errors=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     attributes = {"format": FORMAT, "complete": False, **layout.to_json(), "manifest": dict(manifest)}
-    group = zarr.create_group(str(draft), zarr_format=3, attributes={"patchclamp": attributes})
-    for name in COLUMNS:
-        kind = _KIND.get(name, "int64")
-        _array(group, name, (layout.n_samples,), layout.chunk_rows, kind, ("sample",), {})
-    for site, shape in layout.shapes.items():
-        _site_arrays(group, site, shape, layout, dict((labels or {}).get(site, {})))
+    with in_one_step(path, sync=False) as draft:
+        group = zarr.create_group(str(draft), zarr_format=3, attributes={"patchclamp": attributes})
+        for name in COLUMNS:
+            kind = _KIND.get(name, "int64")
+            _array(group, name, (layout.n_samples,), layout.chunk_rows, kind, ("sample",), {})
+        for site, shape in layout.shapes.items():
+            _site_arrays(group, site, shape, layout, dict((labels or {}).get(site, {})))
+        _consolidate(draft)
+
+
+def _consolidate(path: str | Path) -> None:
+    """Gather all metadata where xarray looks first; Zarr warns that its specification lacks the place."""
     with warnings.catch_warnings():
-        # Consolidated metadata is what xarray looks for first; Zarr warns that the specification lacks it.
         warnings.simplefilter("ignore", UserWarning)
-        zarr.consolidate_metadata(str(draft))
-    os.replace(draft, path)
+        zarr.consolidate_metadata(str(path))
 
 
 def _site_arrays(
@@ -233,20 +234,11 @@ def read_attributes(path: Path) -> dict[str, Any]:
 def mark_complete(path: Path) -> None:
     """Say in the store that every sample is there."""
     if '"sparse": true' in (path / "zarr.json").read_text():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            zarr.consolidate_metadata(str(path))  # groups of codes were cut to their length
+        _consolidate(path)  # groups of codes were cut to their length
     file = path / "zarr.json"
     data = json.loads(file.read_text())
     data["attributes"]["patchclamp"]["complete"] = True
-    write_atomically(file, json.dumps(data, indent=2))
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Replace a small file in one step, so that a reader or a killed process never leaves half of it."""
-    draft = file.with_name(file.name + ".partial")
-    draft.write_text(text)
-    os.replace(draft, file)
+    write_text(file, json.dumps(data, indent=2))
 
 
 def refuse_mismatch(
@@ -263,24 +255,12 @@ def refuse_mismatch(
     ours["sites"] = [s["name"] for s in ours["sites"]]
     theirs = {key: stored[key] for key in ours}
     theirs["sites"] = [s["name"] for s in theirs["sites"]]
-    differences = [
-        f"{name} is {old!r} there and {new!r} here" for name, old, new in _differences(theirs, ours)
-    ]
-    if differences:
+    found = [line.removeprefix("manifest.") for line in differences(theirs, ours)]
+    if found:
         raise PatchclampError(
-            f"{path}: this store does not belong to this run: {'; '.join(differences)}; "
+            f"{path}: this store does not belong to this run: {'; '.join(found)}; "
             "choose another path, or delete the store"
         )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in dict.fromkeys([*old, *new]):
-            inner = key if name in ("", "manifest") else f"{name}.{key}"
-            found += _differences(old.get(key), new.get(key), inner)
-        return found
-    return [] if old == new else [(name, old, new)]
 
 
 def rows_written(path: Path) -> int:
@@ -291,7 +271,7 @@ def rows_written(path: Path) -> int:
 
 def clean(path: Path) -> None:
     """Remove the half-written files that a killed process left."""
-    for file in path.rglob("*.partial"):
+    for file in path.rglob(f"*{PARTIAL}"):
         file.unlink(missing_ok=True)
 
 
@@ -315,10 +295,7 @@ def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
             attributes={_MARK: True},
         )
         array[:] = values
-    with warnings.catch_warnings():
-        # As when the store was made: xarray looks for consolidated metadata, and Zarr warns of it.
-        warnings.simplefilter("ignore", UserWarning)
-        zarr.consolidate_metadata(str(path))
+    _consolidate(path)
 
 
 def read_columns(group: Any) -> dict[str, Any]:

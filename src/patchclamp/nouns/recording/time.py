@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.base.folds import WIDTHS, Fold, autocorrelation, group_folds, shuffled_folds, time_folds
 from patchclamp.nouns.recording.events import events_table
 from patchclamp.nouns.recording.lazy import Rows, SiteArray, pick
@@ -200,8 +200,7 @@ class TimeAxis:
             ``"sum"`` (the default for counts) or ``"mean"`` (for all else).
         """
         how = how or ("sum" if self.manifest.get("quantity") == "count" else "mean")
-        if how not in ("sum", "mean"):
-            raise PatchclampError(f"bin: how={how!r}; 'sum' or 'mean'")
+        check_choice("bin: how", how, ("sum", "mean"))
         step = self.time_step
         if not width >= step * (1 - 1e-9):
             raise PatchclampError(f"bin: width={width:g} s is below the step between samples, {step:g} s")

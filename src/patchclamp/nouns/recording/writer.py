@@ -15,6 +15,7 @@ import zarr
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import write_text
 from patchclamp.nouns.recording import store as _store
 from patchclamp.nouns.recording.lazy import from_disk, storage_dtype, to_disk
 from patchclamp.nouns.recording.samples import COLUMNS, Samples
@@ -49,8 +50,6 @@ class StoreWriter:
     ----------
     rows : int
         Samples safely on disk; after a crash, go on from here.
-    note : dict
-        What the last `commit` left in the journal.
     complete : bool
         Whether the store was finished before.
     """
@@ -63,7 +62,7 @@ class StoreWriter:
         labels: Mapping[Site, Mapping[str, Any]] | None = None,
     ) -> None:
         self.path, self.layout = Path(path), layout
-        self.rows, self.note, self.complete = 0, dict[str, Any](), False
+        self.rows, self.complete = 0, False
         if self.path.exists():
             stored = _store.read_attributes(self.path)
             _store.refuse_mismatch(self.path, stored, layout, manifest)
@@ -74,7 +73,7 @@ class StoreWriter:
         self._lock = None if self.complete else _lock(self.path)
         if not self.complete:
             _store.clean(self.path)
-        self._read_journal()
+        self.rows = self.layout.n_samples if self.complete else _store.rows_written(self.path)
         with zarr.config.set(
             {"array.write_empty_chunks": True}
         ):  # else each chunk is compared with its filler
@@ -88,15 +87,6 @@ class StoreWriter:
         self._buffers: dict[Site, Tensor] = {}
         self._parts: dict[Site, list[SparseCodes]] = {site: [] for site in layout.sparse}
         self._labels: dict[str, Tensor] = {}
-
-    def _read_journal(self) -> None:
-        file = self.path / JOURNAL
-        if self.complete:
-            self.rows = self.layout.n_samples
-        if file.is_file():
-            journal = json.loads(file.read_text())
-            self.rows = max(self.rows, journal["rows"])
-            self.note = journal["note"]
 
     @property
     def taken(self) -> int:
@@ -148,18 +138,9 @@ class StoreWriter:
             for site, source in self._codes.items():
                 source.append(self.rows, SparseCodes.concat(self._parts[site]))
                 self._parts[site] = []
-            self._write_journal(where.stop)
+            # Not synced: the chunks before it are not, and the journal must not outlive them in a power cut.
+            write_text(self.path / JOURNAL, json.dumps({"rows": where.stop}), sync=False)
         self.rows, self._fill = where.stop, 0
-
-    def commit(self, note: Mapping[str, Any]) -> None:
-        """Leave a note in the journal, for whoever resumes."""
-        self.note = dict(note)
-        with _disk(self):
-            self._write_journal(self.rows)
-
-    def _write_journal(self, rows: int) -> None:
-        text = json.dumps({"rows": rows, "note": self.note})
-        _store.write_atomically(self.path / JOURNAL, text)
 
     def read(self, site: Site, start: int, stop: int) -> Tensor:
         """Activity already taken, wherever it is."""

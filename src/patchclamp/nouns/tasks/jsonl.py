@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.files import write_text
 from patchclamp.base.folds import SPLITS
 from patchclamp.nouns.tasks.checks import check_item
 from patchclamp.nouns.tasks.item import Item
@@ -70,7 +71,7 @@ def write_items(
         record = {key: value for key, value in record.items() if value or key == "clean"}
         record["split"] = where.get(place)
         lines.append(json.dumps(record, ensure_ascii=False, default=_plain))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def _plain(value: Any) -> Any:

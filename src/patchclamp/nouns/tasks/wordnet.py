@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 
 # The order is WordNet's numbering of its lexicographer files.
 SUPERSENSES: tuple[str, ...] = (
@@ -190,8 +190,8 @@ class WordNet:
         Empty for a word that WordNet does not have. The order says nothing across parts of speech: give `pos`
         where it is known.
         """
-        if pos is not None and pos not in POS:
-            raise PatchclampError(f"WordNet: pos={pos!r}; one of {', '.join(POS)}{did_you_mean(pos, POS)}")
+        if pos is not None:
+            check_choice("WordNet: pos", pos, POS)
         names: dict[str, None] = {}
         for kind in POS if pos is None else (pos,):
             for lemma in self.lemmas(word, kind):

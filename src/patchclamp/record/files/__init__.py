@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files import arrays, mat, meeg, nifti, nwb, tables
@@ -115,10 +115,7 @@ def file_contents(path: str | Path, *, format: str | None = None) -> Contents:
 def chosen(path: Path, format: str | None = None) -> str:
     """The format of a file: as said, by its suffix, else by its first bytes."""
     if format is not None:
-        if format not in FORMATS:
-            raise PatchclampError(
-                f"format={format!r}; one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}"
-            )
+        check_choice("format", format, FORMATS)
         return format
     for name, (_, suffixes) in FORMATS.items():
         if path.name.lower().endswith(suffixes):

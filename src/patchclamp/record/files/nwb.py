@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.events import events_table
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Computed, Ramp, Read
@@ -269,8 +269,7 @@ def _activity(
     n, width = (*values.shape, 1)[:2]
     units = _series_units(series, where, n, width)
     present = np.ones(width, bool)
-    if missing not in ("refuse", "keep", "mask"):
-        raise PatchclampError(f"missing={missing!r}; 'refuse', 'keep' or 'mask'")
+    check_choice("missing", missing, ("refuse", "keep", "mask"))
     if missing == "mask":
         step = max(1, (64 << 20) // (8 * width))
         for start in range(0, n, step):

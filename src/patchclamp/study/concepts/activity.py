@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.units import Site, Unit
 
@@ -23,7 +24,7 @@ def pooled_activity(
     texts: TextTask,
     sites: Sequence[Site],
     pool: Pool = "mean",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Float[Tensor, "text unit"], list[Unit]]:
     """Pool the activity of all units of some sites over each text, in one pass.
 
@@ -54,7 +55,7 @@ def pooled_activity(
         subject.run(pair.clean, read={site: lambda t, s=site: keep(s, t) for site in sites})
         done += len(rows)
         if progress is not None:
-            progress(done, len(texts))
+            progress(f"recording {texts.name}", done, len(texts))
     if not bool(torch.isfinite(values).all()):
         text, column = (int(i) for i in (~torch.isfinite(values)).nonzero()[0])
         raise PatchclampError(f"text {text}: the activity of column {column} is not a finite number")

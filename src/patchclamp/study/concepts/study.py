@@ -140,7 +140,7 @@ def run_concept_study(
         data.train,
         sites,
         options.pool,
-        lambda done, total: say("recording the train texts", done, total),
+        say,
     )
     say(f"ranking {len(units):,} units for {len(data.labels)} labels")
     experts = find_experts(

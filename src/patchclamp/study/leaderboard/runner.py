@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.progress import Progress
 from patchclamp.base.version import __version__
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Row, Variant
 from patchclamp.study.leaderboard.board import Board
@@ -18,8 +19,6 @@ from patchclamp.study.leaderboard.memory import COVERS, peak
 from patchclamp.study.leaderboard.table import ADAPTORS, methods_of, verbs
 from patchclamp.truth import TRUTHS
 from patchclamp.truth.base import Truth
-
-Progress = Callable[[str, float, float | None], None]
 
 FAILURES = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NameError, OSError,
@@ -103,18 +102,15 @@ def _some(methods: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, A
 
 def _all_there(names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-            raise PatchclampError(f"method {name!r}: there is none of this name{hint}")
+        check_choice("method", name, known)
 
 
 def _truths(names: Sequence[str | Truth] | None) -> list[Truth]:
     if names is None:
         return list(TRUTHS.values())
     for name in names:
-        if isinstance(name, str) and name not in TRUTHS:
-            hint = did_you_mean(name, TRUTHS) or f"; there are {', '.join(TRUTHS)}"
-            raise PatchclampError(f"truth {name!r}: there is none of this name{hint}")
+        if isinstance(name, str):
+            check_choice("truth", name, TRUTHS)
     return [TRUTHS[name] if isinstance(name, str) else name for name in names]
 
 

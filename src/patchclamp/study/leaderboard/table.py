@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import check_choice
 from patchclamp.study.leaderboard.base import Adaptor
 from patchclamp.study.leaderboard.circuits import ATTRIBUTE
 from patchclamp.study.leaderboard.dictionaries import DECOMPOSE
@@ -33,9 +33,7 @@ def methods_of(verb: str) -> Mapping[str, Callable[..., Any]]:
     PatchclampError
         For a verb without an adaptor.
     """
-    if verb not in verbs():
-        hint = did_you_mean(verb, verbs()) or f"; there are {', '.join(verbs())}"
-        raise PatchclampError(f"verb {verb!r}: the leaderboard has none of this name{hint}")
+    check_choice("leaderboard: verb", verb, verbs())
     if find_spec(f"patchclamp.{verb}") is None:
         return {}
     return dict(getattr(import_module(f"patchclamp.{verb}"), "METHODS", {}))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.folds import drawn_groups, group_codes
+from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
@@ -19,7 +20,7 @@ from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units, split_addresses
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members
 from patchclamp.subjects.clamp.reference import Reference
 from patchclamp.subjects.clamp.trial import run_trial
 
@@ -29,13 +30,6 @@ _PARTS = {
     **dict.fromkeys(("head", "z", "attn_out", "attn_out_post", "attn_probs"), "attention"),
     **dict.fromkeys(("mlp_pre", "mlp_act", "mlp_out", "mlp_out_post", "router"), "MLP"),
 }
-
-
-def check_choice(what: str, value: str, options: Sequence[str]) -> None:
-    """Refuse a value that is none of the options, naming the near ones."""
-    if value not in options:
-        hint = did_you_mean(str(value), options) or f"; choose from {', '.join(options)}"
-        raise PatchclampError(f"{what} {value!r}: there is none of this name{hint}")
 
 
 def refuse_overlap(points: Iterable[str]) -> None:
@@ -74,7 +68,7 @@ def as_units(subject: Subject, what: Any) -> Units:
     return subject.units(parts)
 
 
-def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[Member]:
+def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[UnitOrSite]:
     """Candidates one by one; a whole site stands for its units where the circuit holds single units of its point.
 
     Raises
@@ -131,7 +125,7 @@ class Ablations:
         self,
         subject: Subject,
         task: Any,
-        candidates: Sequence[Member],
+        candidates: Sequence[UnitOrSite],
         ablation: str = "mean",
         *,
         by: str = "template",
@@ -139,7 +133,7 @@ class Ablations:
         reference: Any = None,
         batch_size: int = 64,
         seed: int = 0,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         check_choice("ablation", ablation, ABLATIONS)
         self.subject, self.task, self.candidates = subject, task, list(candidates)
@@ -147,20 +141,20 @@ class Ablations:
         self.batch_size, self.progress = batch_size, progress
         self.reference = Reference.of(subject, reference or task, batch_size)
         self.groups: tuple[str, ...] = ()
-        self._known: dict[frozenset[Member], Array] = {}
+        self._known: dict[frozenset[UnitOrSite], Array] = {}
         self.full, self.empty = self.without([(), self.candidates])
 
-    def change(self, ablated: Collection[Member]) -> tuple[Intervention, ...]:
+    def change(self, ablated: Collection[UnitOrSite]) -> tuple[Intervention, ...]:
         """The interventions that ablate a set; none for the empty one."""
         if not ablated:
             return ()
         units = collect(sorted(ablated, key=self._place))
         return (Intervention(units, self.ablation, by=self.by, source=self.source, seed=self.seed),)
 
-    def _place(self, member: Member) -> tuple[Any, int]:
+    def _place(self, member: UnitOrSite) -> tuple[Any, int]:
         return member[0], -1 if member[1] is None else member[1]
 
-    def without(self, sets: Sequence[Collection[Member]]) -> Array:
+    def without(self, sets: Sequence[Collection[UnitOrSite]]) -> Array:
         """(set, item) metric with each set ablated."""
         keys = [frozenset(one) for one in sets]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
@@ -173,7 +167,7 @@ class Ablations:
             self._known.update(zip(new, trial.changed, strict=True))
         return np.stack([self._known[key] for key in keys])
 
-    def kept(self, sets: Sequence[Collection[Member]]) -> Array:
+    def kept(self, sets: Sequence[Collection[UnitOrSite]]) -> Array:
         """(set, item) metric with all candidates but each set ablated."""
         return self.without([set(self.candidates) - set(one) for one in sets])
 

@@ -45,25 +45,25 @@ class HasSites(Protocol):
 class Attachment(AbstractContextManager[Site]):
     """A dictionary on a subject: ``with subject.attach(name, dictionary) as site``, or leave it on until `detach`."""
 
-    def __init__(self, shelf: Shelf, site: Site) -> None:
-        self._shelf, self.site = shelf, site
+    def __init__(self, attached: AttachedDictionaries, site: Site) -> None:
+        self._attached, self.site = attached, site
 
     def __enter__(self) -> Site:
         return self.site
 
     def __exit__(self, *exc: object) -> None:
-        self._shelf.held.pop(self.site, None)
+        self._attached.by_site.pop(self.site, None)
 
     def __repr__(self) -> str:
-        return f"<attached {self.site}: {self._shelf.held.get(self.site, 'no more')}>"
+        return f"<attached {self.site}: {self._attached.by_site.get(self.site, 'no more')}>"
 
 
-class Shelf:
+class AttachedDictionaries:
     """The dictionaries attached to one subject, by the site whose units are their features."""
 
     def __init__(self, subject: HasSites) -> None:
         self.subject = subject
-        self.held: dict[Site, Dictionary] = {}
+        self.by_site: dict[Site, Dictionary] = {}
 
     def attach(self, name: str, dictionary: Dictionary) -> Attachment:
         """Put a dictionary on its site under a name; see `Subject.attach`."""
@@ -81,12 +81,12 @@ class Shelf:
             raise PatchclampError(
                 f"{site}: a dictionary over features of another is not attached; encode in two steps"
             )
-        if self.held.get(site, dictionary) is not dictionary:
+        if self.by_site.get(site, dictionary) is not dictionary:
             raise PatchclampError(
                 f"{site}: another dictionary of this name is attached; detach it, or take another name"
             )
         self._fits(site, dictionary)
-        self.held[site] = dictionary
+        self.by_site[site] = dictionary
         return Attachment(self, site)
 
     def _fits(self, site: Site, dictionary: Dictionary) -> None:
@@ -105,22 +105,22 @@ class Shelf:
 
     def detach(self, name: str) -> None:
         """Take off every dictionary of a name, or the one with this address."""
-        gone = [site for site in self.held if name in (site.dictionary, str(site))]
+        gone = [site for site in self.by_site if name in (site.dictionary, str(site))]
         if not gone:
             raise self.unknown(name, name)
         for site in gone:
-            del self.held[site]
+            del self.by_site[site]
 
     def get(self, site: Site) -> Dictionary:
         """The dictionary whose features are a site's units."""
-        if site not in self.held:
+        if site not in self.by_site:
             raise self.unknown(str(site), site.dictionary or "")
-        return self.held[site]
+        return self.by_site[site]
 
     def unknown(self, address: str, name: str) -> PatchclampError:
         """The error for a dictionary that is not there, with the near names."""
-        there = {str(site) for site in self.held} | {site.dictionary or "" for site in self.held}
-        known = ", ".join(str(site) for site in sorted(self.held))
+        there = {str(site) for site in self.by_site} | {site.dictionary or "" for site in self.by_site}
+        known = ", ".join(str(site) for site in sorted(self.by_site))
         hint = did_you_mean(address, there) or did_you_mean(name, there)
         return PatchclampError(
             f"{address}: no dictionary named {name} is attached to this model"
@@ -133,13 +133,13 @@ class Shelf:
 
     def sites(self) -> list[Site]:
         """Sites of features, in the order of the pass."""
-        return sorted(self.held)
+        return sorted(self.by_site)
 
 
 # ---- one pass
 
 
-class _Through(torch.autograd.Function):
+class _DropZeroGradient(torch.autograd.Function):
     """Identity whose gradient, where it is zero throughout, ends here: the encoder is then not walked back through."""
 
     @staticmethod
@@ -151,7 +151,7 @@ class _Through(torch.autograd.Function):
         return gradient if bool(gradient.any()) else None
 
 
-class _Keep(torch.autograd.Function):
+class _KeepUnchanged(torch.autograd.Function):
     """`new` where codes changed, the very bits of `old` elsewhere; the gradient is that of `new` everywhere."""
 
     @staticmethod
@@ -163,7 +163,7 @@ class _Keep(torch.autograd.Function):
         return gradient, None, None
 
 
-class DictionaryTap:
+class FeatureHook:
     """One dictionary during one pass: the codes read at its site, changed, and written at its target.
 
     Parameters
@@ -199,7 +199,9 @@ class DictionaryTap:
         self._input = activity.detach() if same or self._linear else activity.detach().clone()
         codes = self.encode(activity).to(activity.device)
         if torch.is_grad_enabled():
-            codes = _Through.apply(codes) if codes.requires_grad else codes.detach().requires_grad_(True)
+            codes = (
+                _DropZeroGradient.apply(codes) if codes.requires_grad else codes.detach().requires_grad_(True)
+            )
         self._before = self.codes = codes
         for edit in self.edits:
             self.codes = edit.fn(self.codes, batch)
@@ -229,7 +231,7 @@ class DictionaryTap:
             return activity
         change = self._change(new, old).to(activity.device)
         out = (activity.to(change.dtype) + change).to(activity.dtype)
-        out = _Keep.apply(out, activity, moved.to(activity.device))
+        out = _KeepUnchanged.apply(out, activity, moved.to(activity.device))
         if self._bare is None:
             return out
         decoded = self._decode(new).to(activity.device, activity.dtype)
@@ -252,23 +254,23 @@ class DictionaryTap:
 
 @dataclass(frozen=True)
 class FeaturePlace(Place):
-    """Where features are read: the place of the site under them, through the tap."""
+    """Where features are read: the place of the site under them, through the hook."""
 
     base: Place | None = None
-    tap: DictionaryTap | None = None
+    hook: FeatureHook | None = None
 
     def units(self, tensor: Tensor, batch: Batch) -> Tensor:
         """The codes."""
         assert self.base is not None
-        assert self.tap is not None
-        return self.tap.read(self.base.units(tensor, batch))
+        assert self.hook is not None
+        return self.hook.read(self.base.units(tensor, batch))
 
     def tensor(self, units: Tensor, like: Tensor) -> Tensor:
-        """The module's tensor as it is: features are written by their tap."""
+        """The module's tensor as it is: features are written by their hook."""
         return like
 
 
-class Taps:
+class FeatureHooks:
     """All dictionaries that a pass reads, changes or wants gradients of.
 
     Attributes
@@ -286,18 +288,18 @@ class Taps:
         self.captures: list[Write] = []
         changed = [edit for edit in write if edit.site.dictionary is not None]
         sites = {site for site in read if site.dictionary is not None} | {edit.site for edit in changed}
-        self._taps: dict[Site, DictionaryTap] = {}
+        self._hooks: dict[Site, FeatureHook] = {}
         for site in sorted(sites):
             dictionary = subject.dictionary(site)
             mine = [edit for edit in changed if edit.site == site]
-            tap = self._taps[site] = DictionaryTap(dictionary, mine)
+            hook = self._hooks[site] = FeatureHook(dictionary, mine)
             if not mine and not grad:
                 continue
             if dictionary.target == dictionary.site:
-                self.edits.append(Edit(site.base, tap.both))
+                self.edits.append(Edit(site.base, hook.both))
             else:
-                self.captures.append((subject.place(site), tap.take))
-                self.edits.append(Edit(dictionary.target, tap.give))
+                self.captures.append((subject.place(site), hook.take))
+                self.edits.append(Edit(dictionary.target, hook.give))
 
     def place(self, site: Site) -> Place:
         """Where a site is read in this pass."""
@@ -305,7 +307,7 @@ class Taps:
         if site.dictionary is None:
             return found
         return FeaturePlace(
-            found.module, found.io, found.index, flat=found.flat, base=found, tap=self._taps[site]
+            found.module, found.io, found.index, flat=found.flat, base=found, hook=self._hooks[site]
         )
 
 
@@ -391,11 +393,11 @@ def output_rows(subject: Any, site: Site) -> Float[Tensor, "feature d_model"]:
 
 
 __all__ = [
+    "AttachedDictionaries",
     "Attachment",
-    "DictionaryTap",
+    "FeatureHook",
+    "FeatureHooks",
     "FeaturePlace",
-    "Shelf",
-    "Taps",
     "fingerprint",
     "output_rows",
     "provenance",

@@ -17,16 +17,16 @@ Array = NDArray[np.float64]
 MATCHED_BY = (
     "point, layer (the nearest ones where a layer has too few units) and mean |activity| x output norm"
 )
-Member = tuple[Site, "int | None"]
+UnitOrSite = tuple[Site, "int | None"]
 _TRIES = 1000
 
 
-def members(units: Units) -> list[Member]:
+def members(units: Units) -> list[UnitOrSite]:
     """The units one by one; (site, None) for a whole site."""
     return [(site, index) for site, indices in units.items() for index in indices or (None,)]
 
 
-def collect(chosen: Sequence[Member]) -> Units:
+def collect(chosen: Sequence[UnitOrSite]) -> Units:
     """The selection made of these members."""
     found: dict[Site, list[int] | None] = {}
     for site, index in chosen:
@@ -40,7 +40,7 @@ def collect(chosen: Sequence[Member]) -> Units:
 
 def matched_maps(
     units: Units, subject: Subject, reference: Reference, n_sets: int = 20, seed: int = 0
-) -> list[dict[Member, Member]]:
+) -> list[dict[UnitOrSite, UnitOrSite]]:
     """Draw random sets of units, matched one to one with the given ones.
 
     A unit is replaced by one of the units of the same point that are nearest to it: in its own layer, or in the
@@ -71,11 +71,11 @@ def matched_maps(
         Where a model has too few other units.
     """
     rng = np.random.default_rng(seed)
-    pools: dict[Member, list[Member]] = {}
+    pools: dict[UnitOrSite, list[UnitOrSite]] = {}
     for site, indices in units.items():
         pools.update(_pools(site, indices, units, subject, reference, n_sets))
-    drawn: list[dict[Member, Member]] = []
-    seen: set[frozenset[Member]] = set()
+    drawn: list[dict[UnitOrSite, UnitOrSite]] = []
+    seen: set[frozenset[UnitOrSite]] = set()
     tries = _TRIES
     for _ in range(n_sets):
         for _ in range(tries):
@@ -96,12 +96,12 @@ def _pools(
     subject: Subject,
     reference: Reference,
     n_sets: int,
-) -> dict[Member, list[Member]]:
+) -> dict[UnitOrSite, list[UnitOrSite]]:
     """Candidates for each member of a site, nearest first."""
     wanted = max(n_sets, 3 * len(indices or ()))
     layers = _nearest_layers(site, subject)
     if indices is None:
-        whole: list[Member] = [(s, None) for s in layers if s not in units]
+        whole: list[UnitOrSite] = [(s, None) for s in layers if s not in units]
         return {(site, None): whole[:wanted]}
     near: list[Site] = []
     free = 0
@@ -116,7 +116,7 @@ def _pools(
     candidates = [(s, i) for s in near for i in range(subject.width(s)) if i not in set(units.get(s) or ())]
     activity = reference.activity(list(dict.fromkeys([site, *near])))
     sizes = np.array([float(activity[s][i]) for s, i in candidates])
-    found: dict[Member, list[Member]] = {}
+    found: dict[UnitOrSite, list[UnitOrSite]] = {}
     for index in indices:
         order = np.argsort(np.abs(sizes - float(activity[site][index])), kind="stable")
         found[site, index] = [candidates[place] for place in order[:wanted]]
@@ -132,11 +132,13 @@ def _nearest_layers(site: Site, subject: Subject) -> list[Site]:
     return sorted(same, key=lambda s: (abs((s.layer or 0) - layer), s.layer))
 
 
-def _draw(pools: Mapping[Member, Sequence[Member]], rng: np.random.Generator) -> dict[Member, Member]:
+def _draw(
+    pools: Mapping[UnitOrSite, Sequence[UnitOrSite]], rng: np.random.Generator
+) -> dict[UnitOrSite, UnitOrSite]:
     """One candidate for each member, all different. A draw that runs into a dead end is begun anew."""
     for _ in range(_TRIES):
-        found: dict[Member, Member] = {}
-        used: set[Member] = set()
+        found: dict[UnitOrSite, UnitOrSite] = {}
+        used: set[UnitOrSite] = set()
         for member, pool in pools.items():
             free = [candidate for candidate in pool if candidate not in used]
             if not free:
@@ -153,7 +155,7 @@ def _draw(pools: Mapping[Member, Sequence[Member]], rng: np.random.Generator) ->
 
 
 def strata(
-    pool: Sequence[Member], covariate: Array | None = None, parts: int = 10, fewest: int = 20
+    pool: Sequence[UnitOrSite], covariate: Array | None = None, parts: int = 10, fewest: int = 20
 ) -> NDArray[np.int64]:
     """(unit,) number of its stratum: its site, divided by the quantiles of a covariate where there is one.
 
@@ -175,7 +177,7 @@ def strata(
     return found
 
 
-def activity_of(pool: Sequence[Member], subject: Subject, reference: Reference) -> Array:
+def activity_of(pool: Sequence[UnitOrSite], subject: Subject, reference: Reference) -> Array:
     """Mean |activity| x output norm of each unit; 0 for whole sites."""
     sites = list(dict.fromkeys(site for site, index in pool if index is not None))
     known = reference.activity(sites) if sites else {}
@@ -183,12 +185,12 @@ def activity_of(pool: Sequence[Member], subject: Subject, reference: Reference) 
 
 
 def matched_order(
-    ranking: Sequence[Member],
+    ranking: Sequence[UnitOrSite],
     subject: Subject,
     reference: Reference,
     rng: np.random.Generator,
     parts: int = 10,
-) -> list[Member]:
+) -> list[UnitOrSite]:
     """A random order with as many units of each site and stratum of activity among its first k as the ranking has.
 
     Units are permuted within strata of their site (up to `parts` by mean |activity| x output norm, at least five

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.relevance_formulas import (
     NormFormula,
@@ -78,8 +78,7 @@ class RulePlan:
 
     def __init__(self, subject: Subject, rules: Sequence[str] = DEFAULT_RULES, strict: bool = True) -> None:
         for rule in rules:
-            if rule not in RULES:
-                raise PatchclampError(f"rule {rule!r}: give {', '.join(RULES)}{did_you_mean(rule, RULES)}")
+            check_choice("rule", rule, RULES)
         self.applied = AppliedRules()
         self._hooks: list[tuple[nn.Module, str, Hook]] = []
         for rule in rules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.progress import Progress
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -40,7 +41,7 @@ def run_trial(
     reference: Reference | None = None,
     *,
     batch_size: int = 64,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Trial:
     """Measure a task's metric on its clean items under each set of interventions.
 
@@ -52,7 +53,7 @@ def run_trial(
     sets
         Each a list of interventions that act together; an empty one is the baseline again.
     progress
-        Called with the number of passes done.
+        Told the passes done, and about how many there are.
     """
     n = len(task)
     if n == 0:
@@ -64,7 +65,7 @@ def run_trial(
     baseline, changed = np.empty(n), np.empty((len(sets), n))
     groups: list[str] = [""] * n
     first = [_first_layer(subject, change) for change in sets]
-    done = 0
+    done, total = 0, len(sets) * -(-n // batch_size)
     for pair in subject.pairs(task, batch_size):
         rows = pair.rows.cpu().numpy()
         streams = [Site("resid_pre", layer) for layer in sorted({layer for layer in first if layer})]
@@ -81,7 +82,7 @@ def run_trial(
             changed[number, rows] = _score(pair, out, run.logits)
             done += 1
             if progress is not None:
-                progress(done)
+                progress(f"measuring {task.name}", done, max(done, total))
     return Trial(baseline, changed[where], tuple(groups) if any(groups) else ())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patchclamp.subjects.families.row import DENSE, PARALLEL, AnatomyRow, Tap, block
+from patchclamp.subjects.families.row import DENSE, PARALLEL, AnatomyRow, Tap, block, ends
 
 _LLAMA_BLOCK = block(
     attention="self_attn",
@@ -19,11 +19,7 @@ LLAMA = AnatomyRow(
     model_types=("llama",),
     layers="model.layers",
     taps=_LLAMA_BLOCK,
-    fixed={
-        "embeddings": Tap("model.embed_tokens", "out"),
-        "final_norm": Tap("model.norm", "out"),
-        "logits": Tap("lm_head", "out"),
-    },
+    fixed=ends("model.embed_tokens", "model.norm", "lm_head"),
     attention="self_attn",
     head_proj="self_attn.o_proj",
     mlp_proj="mlp.down_proj",
@@ -62,11 +58,7 @@ _GEMMA3_WITH_IMAGES = replace(
     model_types=("gemma3",),
     base="model.language_model",
     layers="model.language_model.layers",
-    fixed={
-        "embeddings": Tap("model.language_model.layers.0", "in"),
-        "final_norm": Tap("model.language_model.norm", "out"),
-        "logits": Tap("lm_head", "out"),
-    },
+    fixed=ends(Tap("model.language_model.layers.0", "in"), "model.language_model.norm", "lm_head"),
     # the class with images returns the head's output as it is
     logit_softcap=None,
 )
@@ -112,11 +104,7 @@ _GPT2 = AnatomyRow(
         mlp_proj="mlp.c_proj",
         mlp_out=Tap("mlp", "out"),
     ),
-    fixed={
-        "embeddings": Tap("transformer.drop", "out"),
-        "final_norm": Tap("transformer.ln_f", "out"),
-        "logits": Tap("lm_head", "out"),
-    },
+    fixed=ends("transformer.drop", "transformer.ln_f", "lm_head"),
     attention="attn",
     head_proj="attn.c_proj",
     mlp_proj="mlp.c_proj",
@@ -166,11 +154,7 @@ _NEOX_SEQUENTIAL = AnatomyRow(
     base="gpt_neox",
     layers="gpt_neox.layers",
     taps=_NEOX_BLOCK,
-    fixed={
-        "embeddings": Tap("gpt_neox.emb_dropout", "out"),
-        "final_norm": Tap("gpt_neox.final_layer_norm", "out"),
-        "logits": Tap("lm_head", "out"),
-    },
+    fixed=ends("gpt_neox.emb_dropout", "gpt_neox.final_layer_norm", "lm_head"),
     attention="attention",
     head_proj="attention.dense",
     mlp_proj="mlp.dense_4h_to_h",
@@ -204,12 +188,8 @@ _OPT = AnatomyRow(
         mlp_proj="fc2",
         mlp_out=Tap("fc2", "out"),
     ),
-    fixed={
-        # no module returns the sum of token and position embeddings
-        "embeddings": Tap("model.decoder.layers.0", "in"),
-        "final_norm": Tap("model.decoder.final_layer_norm", "out"),
-        "logits": Tap("lm_head", "out"),
-    },
+    # no module returns the sum of token and position embeddings
+    fixed=ends(Tap("model.decoder.layers.0", "in"), "model.decoder.final_layer_norm", "lm_head"),
     attention="self_attn",
     head_proj="self_attn.out_proj",
     mlp_proj="fc2",
@@ -252,11 +232,7 @@ _BLOOM = AnatomyRow(
         mlp_proj="mlp.dense_4h_to_h",
         mlp_out=Tap("mlp.dense_4h_to_h", "out"),
     ),
-    fixed={
-        "embeddings": Tap("transformer.word_embeddings_layernorm", "out"),
-        "final_norm": Tap("transformer.ln_f", "out"),
-        "logits": Tap("lm_head", "out"),
-    },
+    fixed=ends("transformer.word_embeddings_layernorm", "transformer.ln_f", "lm_head"),
     attention="self_attention",
     head_proj="self_attention.dense",
     mlp_proj="mlp.dense_4h_to_h",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchclamp.subjects.families.row import DENSE, AnatomyRow, Tap, block
+from patchclamp.subjects.families.row import DENSE, AnatomyRow, Tap, block, ends
 
 _VIT = AnatomyRow(
     family="ViT",
@@ -17,11 +17,7 @@ _VIT = AnatomyRow(
         mlp_proj="mlp.fc2",
         mlp_out=Tap("mlp", "out"),
     ),
-    fixed={
-        "embeddings": Tap("vit.embeddings", "out"),
-        "final_norm": Tap("vit.layernorm", "out"),
-        "logits": Tap("classifier", "out"),
-    },
+    fixed=ends("vit.embeddings", "vit.layernorm", "classifier"),
     attention="attention",
     head_proj="attention.o_proj",
     mlp_proj="mlp.fc2",

@@ -186,6 +186,12 @@ def block(
     return taps if resid_mid is None else {**taps, "resid_mid": resid_mid}
 
 
+def ends(embeddings: str | Tap, final_norm: str, logits: str) -> dict[str, Tap]:
+    """The taps outside of the blocks, at the outputs of these modules."""
+    first = Tap(embeddings, "out") if isinstance(embeddings, str) else embeddings
+    return {"embeddings": first, "final_norm": Tap(final_norm, "out"), "logits": Tap(logits, "out")}
+
+
 DENSE = "only families with a mixture of experts have one"
 PARALLEL = (
     "attention and MLP read the same stream in this model, so there is no stream between them; use resid_pre.L or "

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import sync_to_disk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -176,8 +177,7 @@ def _convert(source: Path, work: Path, spec: Embedded) -> None:
         "mtime_ns": about.st_mtime_ns,
     }
     (work / _RECEIPT).write_text(json.dumps(receipt, indent=1))
-    for path in work.iterdir():
-        _sync(path)
+    sync_to_disk(work)
 
 
 def _publish(work: Path, folder: Path) -> None:
@@ -189,7 +189,7 @@ def _publish(work: Path, folder: Path) -> None:
     except OSError:
         if not _intact(folder):
             raise
-    _sync(folder.parent)
+    sync_to_disk(folder.parent, within=False)
 
 
 def _sweep(parent: Path) -> None:
@@ -197,14 +197,6 @@ def _sweep(parent: Path) -> None:
     for path in parent.glob(".*-*"):
         if path.is_dir() and time.time() - path.stat().st_mtime > _STALE:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 
 DTYPES = {
     "float32": torch.float32,
@@ -203,10 +203,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype | None:
         return dtype
     if dtype == "auto":
         return None
-    if dtype not in DTYPES:
-        raise PatchclampError(
-            f"dtype {dtype!r} is not known; use auto, {', '.join(DTYPES)}{did_you_mean(dtype, DTYPES)}"
-        )
+    check_choice("dtype", dtype, ("auto", *DTYPES))
     return DTYPES[dtype]
 
 

@@ -1,0 +1,87 @@
+"""Files, folders and states of runs appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchclamp.base.checkpoint import Checkpoint
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import in_one_step, write_tensors, write_text
+from patchclamp.base.progress import shown, silent
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, sync: bool) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_text(path, "old", sync)
+    with pytest.raises(RuntimeError), in_one_step(path, sync) as draft:
+        draft.write_text("hal")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+    draft.write_text("what a killed process left")
+    write_text(path, "new", sync)
+    assert path.read_text() == "new" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    with in_one_step(path) as draft:
+        (draft / "inner").mkdir(parents=True)
+        (draft / "inner" / "a.txt").write_text("a")
+        assert not path.exists()
+    assert (path / "inner" / "a.txt").read_text() == "a" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(RuntimeError), in_one_step(tmp_path / "other") as draft:
+        (draft / "inner").mkdir(parents=True)
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_that_share_memory_are_written_whole(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    whole = torch.arange(6.0)
+    write_tensors(
+        tmp_path / "t.safetensors", {"whole": whole, "part": whole[2:4], "turned": whole.view(2, 3).T}
+    )
+    found = load_file(tmp_path / "t.safetensors")
+    assert torch.equal(found["part"], whole[2:4]) and torch.equal(found["turned"], whole.view(2, 3).T)
+
+
+def test_a_checkpoint_outlives_a_save_that_fails_and_refuses_other_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by = {"method": "x", "settings": {"k": (1, 2)}}
+    kept = Checkpoint(tmp_path, made_by)
+    assert kept.load() is None
+    for step in (1, 2):
+        kept.save({"a": torch.full((2,), float(step))}, {"step": step})
+    with monkeypatch.context() as broken:
+        broken.setattr("patchclamp.base.checkpoint.write_text", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            kept.save({"a": torch.zeros(2)}, {"step": 3})
+    found = Checkpoint(tmp_path, made_by).load()
+    assert found is not None and found[0]["a"].tolist() == [2.0, 2.0] and found[1] == {"step": 2}
+    with pytest.raises(PatchclampError, match=r"settings\.k is \[1, 2\] there and \[1, 3\] here"):
+        Checkpoint(tmp_path, {"method": "x", "settings": {"k": (1, 3)}}).load()
+    kept.save({}, {"step": 4})
+    assert len(list(tmp_path.iterdir())) == 2 and kept.load() == ({}, {"step": 4})
+    kept.forget()
+    assert not list(tmp_path.iterdir()) and kept.load() is None
+    Checkpoint(None, made_by).save({}, {})
+
+
+def test_a_state_of_an_older_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"key": "ab", "tensors": "state-1.safetensors", "plain": {}}')
+    with pytest.raises(PatchclampError, match="older format"):
+        Checkpoint(tmp_path, {}).load()
+
+
+def test_without_a_terminal_nothing_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    for progress in (True, False, None):
+        with shown(progress, "plan", "tokens") as tell:
+            assert tell is silent
+            tell("recording", 1, 2)
+    assert capfd.readouterr() == ("", "")
