@@ -107,35 +107,51 @@ def work(store: Path) -> None:
     )
 
 
-def child(store: Path, seconds: float | None) -> float:
-    """Do the work in a forked process, killed after `seconds`; returns how long it took."""
-    begin = time.monotonic()
+def written(store: Path) -> int:
+    """Samples that the journal says are on disk; -1 where there is none yet."""
+    journal = store / "journal.json"
+    return json.loads(journal.read_text())["rows"] if journal.is_file() else -1
+
+
+def child(store: Path, least: int | None, wait: float = 0.0) -> None:
+    """Do the work in a forked process, killed `wait` seconds after `least` samples were written; None: to its end.
+
+    Progress says when, not a clock: on a machine that is busy the kill still falls in the middle of the work.
+    """
     pid = os.fork()
     if pid == 0:
         work(store)
         os._exit(0)
-    if seconds is not None:
-        time.sleep(seconds)
+    if least is None:
+        status = os.waitpid(pid, 0)[1]
+        if status != 0:
+            raise SystemExit(f"the recording ended with status {status}")
+        return
+    done = 0
+    while not done and written(store) < least:
+        done = os.waitpid(pid, os.WNOHANG)[0]
+        time.sleep(0.001)
+    if not done:
+        time.sleep(wait)
         os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    if seconds is None and status != 0:
-        raise SystemExit(f"the recording ended with status {status}")
-    return time.monotonic() - begin
+        os.waitpid(pid, 0)
 
 
 def main(folder: str) -> None:
     """Record once in peace and ten times killed at a random moment; print samples on disk at each kill."""
+    from patchclamp.nouns.recording.recording import Recording
+
     torch.set_num_threads(1)
     top, rng = Path(folder), random.Random(0)
-    took = child(top / "whole", None)
+    child(top / "whole", None)
+    samples = Recording.open(top / "whole").n_samples
     rows = []
     for number in range(10):
         store = top / f"killed-{number}"
-        child(store, rng.uniform(0.05, 1.0) * took)
-        journal = store / "journal.json"
-        rows.append(json.loads(journal.read_text())["rows"] if journal.is_file() else -1)
+        child(store, int(rng.uniform(-0.1, 0.9) * samples), rng.uniform(0.0, 0.02))
+        rows.append(written(store))
         child(store, None)
-    print(json.dumps({"took": took, "rows": rows}))
+    print(json.dumps({"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def test_killed_at_ten_random_moments_the_store_is_bit_identical(tmp_path: Path)
         [sys.executable, str(HERE / "record_subject.py"), str(tmp_path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=3000,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
