@@ -126,7 +126,7 @@ class Coactivation(Measure):
         phi = torch.where(torch.outer(spread, spread) > 0, phi / torch.outer(spread, spread), torch.nan)
         index = np.arange(len(alone)) if self.units is None else np.array(self.units)
         pair = ("unit", "other")
-        dataset = self._dataset(
+        return self._dataset(
             {
                 "count": (("unit",), self.both.diagonal()),
                 "both": (pair, self.both),
@@ -137,7 +137,6 @@ class Coactivation(Measure):
             {"unit": index, "other": index},
             threshold=self.threshold,
         )
-        return dataset
 
     def _correlation(self) -> Tensor:
         assert self.cross is not None and self.total is not None
