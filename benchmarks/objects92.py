@@ -90,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = profile()
     table = found.table.pivot(index="layer", columns="region", values=["value", "low", "high"])
-    order = [name for name in found.table["layer"].drop_duplicates()]
+    order = list(found.table["layer"].drop_duplicates())
     rows = []
     for name in order:
         row: dict[str, Any] = {"layer": name}

@@ -167,7 +167,7 @@ def main() -> None:
         "steps of dictionary_learning's trainer": Loop(x, steps, lr, True),
         "patchclamp": Ours(x, steps, lr),
     }
-    wall, cpu = measure({name: loop for name, loop in loops.items()}, per_chunk, args.chunks)
+    wall, cpu = measure(dict(loops), per_chunk, args.chunks)
     base = wall["plain loop"]
     rows = [
         {

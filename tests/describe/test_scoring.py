@@ -32,7 +32,7 @@ def corpus(per_window: int = 1, n: int = 400, seed: int = 0) -> tuple[Tokens, np
         text = [f" w{k}" for k in rng.integers(0, 200, WIDTH)]
         if i % 2:
             places = rng.permutation(WIDTH - 2)[:per_window] + 1
-            for k, place in enumerate(places):
+            for place in places:
                 # One token each: the halves of the set take turns. Several: drawn.
                 text[place] = f" {TRUE[(i // 2) % 2 if per_window == 1 else rng.integers(2)]}"
             text[0] = " zoo"

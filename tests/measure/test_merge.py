@@ -35,8 +35,8 @@ OUT = torch.randn(UNITS, 4, generator=torch.Generator().manual_seed(3))
 
 
 CASES: dict[str, Callable[[], Measure]] = {
-    "moments": lambda: METHODS["moments"](),
-    "quantiles": lambda: METHODS["quantiles"](),
+    "moments": METHODS["moments"],
+    "quantiles": METHODS["quantiles"],
     "firing": lambda: METHODS["firing"](threshold=torch.tensor([0.0, 1.0, 0.0, -1.0, 2.5])),
     "dead": lambda: METHODS["dead"](threshold=0.1),
     "sparsity": lambda: METHODS["sparsity"](epsilon=0.1),

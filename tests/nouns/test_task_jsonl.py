@@ -52,7 +52,8 @@ def test_a_minimal_file(tmp_path):
 
 def test_splits_of_a_file_are_kept(tmp_path):
     lines = [
-        {"clean": x, "answers": "a", "foils": "b", "split": s} for x, s in zip("uvw", ("dev", "test", "dev"))
+        {"clean": x, "answers": "a", "foils": "b", "split": s}
+        for x, s in zip("uvw", ("dev", "test", "dev"), strict=True)
     ]
     task = Task.from_jsonl(write(tmp_path / "t.jsonl", *lines))
     assert task.splits == {"dev": (0, 2), "test": (1,)}

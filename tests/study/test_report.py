@@ -145,7 +145,7 @@ def test_a_log_scale_keeps_the_order(values):
     scale = log_scale(values, 0, 400)
     at = [scale(v) for v in sorted(values)]
     assert all(a < b for a, b in pairwise(at))
-    assert -1e-6 <= at[0]
+    assert at[0] >= -1e-6
     assert at[-1] <= 400 + 1e-6
 
 

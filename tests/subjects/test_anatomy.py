@@ -93,7 +93,7 @@ def test_activation_makes_neurons(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(tiny.DECODERS))
 def test_router_is_the_gate(name: str) -> None:
     subject, seen = subject_of(name), recorded(name)
-    for i, layer, row in layers_of(subject):
+    for i, layer, _ in layers_of(subject):
         if f"router.{i}" not in seen:
             with pytest.raises(PatchclampError, match="router"):
                 subject.resolve(f"router.{i}")

@@ -318,7 +318,7 @@ def test_voxels_have_the_ceiling_that_repeats_show():
         assert np.allclose((x - x.mean(0)) @ facts["weights"], signal, atol=1e-5)
     assert np.abs(np.mean(oracle, 0) - facts["ceiling"]).mean() < 0.03
     assert np.abs(np.mean(found, 0) - facts["ceiling"]).mean() < 0.04
-    assert 1 / (1 + 4 / 3) == pytest.approx(0.4286, abs=1e-4)
+    assert pytest.approx(0.4286, abs=1e-4) == 1 / (1 + 4 / 3)
 
 
 def test_permuted_stimuli_stay_reliable_and_cannot_be_predicted():

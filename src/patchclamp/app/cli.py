@@ -46,7 +46,7 @@ def _root(
         from importlib.metadata import version as installed
 
         typer.echo(f"patchclamp {installed('patchclamp')}")
-        raise typer.Exit()
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

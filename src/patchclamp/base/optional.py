@@ -32,7 +32,7 @@ def optional(module: str, needs: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise PatchclampError(
-            f"{module.split('.')[0]} is not installed; {needs} it: pip install patchclamp[brain]"
+            f"{module.split('.', maxsplit=1)[0]} is not installed; {needs} it: pip install patchclamp[brain]"
         ) from error
 
 

@@ -119,6 +119,7 @@ def cka_matrix(
 
 
 def gram_matrix(x: Matrix) -> Matrix:
+    """Inner products of centred samples, (sample, sample), of activity scaled to norm 1."""
     centred = x - x.mean(0)
     scale = np.linalg.norm(centred)
     if scale == 0:
@@ -149,6 +150,7 @@ def hsic_unbiased(grams: Tensor) -> Tensor:
 
 
 def cka_of_hsic(criteria: Matrix) -> Matrix:
+    """Criteria of all pairs, (k, k), over the roots of their diagonal: alignment; NaN where that is not positive."""
     own = np.diag(criteria)
     under = np.sqrt(np.where(own > 0, own, np.nan))
     return np.asarray(criteria / under[:, None] / under[None, :])

@@ -120,6 +120,7 @@ class Formula:
             )
 
     def __call__(self, x: ArrayLike) -> Array:
+        """Values at `x`."""
         points = np.asarray(x, dtype=np.float64)
         form = FORMS[self.form]
         columns = form.columns(points, self.values[form.n_linear :])
@@ -192,7 +193,7 @@ def fit_formula(x: ArrayLike, y: ArrayLike) -> Formula:
     order = np.argsort(points, kind="stable")
     points, values = points[order], values[order]
     best = _best(points, values, np.ones(len(points), bool))
-    for _, (fit, kept) in zip(range(2), _robust(points, values), strict=False):
+    for _, (_, kept) in zip(range(2), _robust(points, values), strict=False):
         off = np.flatnonzero(~kept)
         low, high = int(off[0]), int(off[-1])
         interval = (off.size / (high - low + 1) > 0.8) and 4 <= high - low + 1 < 0.4 * len(points)

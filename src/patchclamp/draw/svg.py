@@ -47,6 +47,7 @@ class Scale:
     ticks: tuple[tuple[float, str], ...]
 
     def __call__(self, value: float) -> float:
+        """Pixel of a value."""
         return self.to(value)
 
 

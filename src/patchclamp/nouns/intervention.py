@@ -106,7 +106,7 @@ class Intervention:
                 + (", or value=, which is added to each unit" if self.kind == "add" else "")
             )
         self._check_vector()
-        if self.positions == () or self.positions == "":
+        if self.positions in ((), ""):
             raise PatchclampError(
                 f"{self.kind} {self.units}: positions select nothing; give 'all', a role or indices"
             )

@@ -52,7 +52,7 @@ class Stream:
     def probe(self, pieces: list[int]) -> None:
         """Run a batch and record nothing."""
         batch = self.subject.batch([self.corpus.tokens(piece) for piece in pieces], pieces)
-        self.subject.run(batch, read={site: _nothing for site in self.work.sites})
+        self.subject.run(batch, read=dict.fromkeys(self.work.sites, _nothing))
 
     def window(
         self,

@@ -299,7 +299,7 @@ class Subject(ABC):
             `activity` by site, and `logits`.
         """
         batch = batch.to(self.device)
-        reads = {site: keep for site in read} if not isinstance(read, Mapping) else dict(read)
+        reads = dict.fromkeys(read, keep) if not isinstance(read, Mapping) else dict(read)
         hooks = FeatureHooks(self, reads, write, grad)
         write = hooks.edits
         writes, context = self._prepare(batch, list(reads), write)

@@ -188,7 +188,7 @@ def illusion(seed: int = 0) -> Circuit:
         task,
         ("hidden.out",),
         nodes={address: effect != 0 for address, effect in alone.items()},
-        effects={name: alone for name in names},
+        effects=dict.fromkeys(names, alone),
         data={
             "illusory": (math.sqrt(0.5), math.sqrt(0.5), 0.0),
             "faithful": (0.0, 0.0, 1.0),

@@ -106,7 +106,7 @@ def initial(p: int, seed: int) -> dict[str, Tensor]:
     """Random weights, normal with variance 1 / width."""
     draw = torch.Generator().manual_seed(seed)
     shapes: dict[str, tuple[int, ...]] = {"embed": (p + 1, WIDTH), "position": (3, WIDTH)}
-    shapes |= {name: (WIDTH, WIDTH) for name in ("query", "key", "value", "attn_out")}
+    shapes |= dict.fromkeys(("query", "key", "value", "attn_out"), (WIDTH, WIDTH))
     shapes |= {"mlp_in": (WIDTH, HIDDEN), "mlp_out": (HIDDEN, WIDTH), "unembed": (WIDTH, p)}
     weights = {name: seeded_normal(shape, WIDTH**-0.5, draw) for name, shape in shapes.items()}
     weights["mlp_in_bias"] = torch.zeros(HIDDEN, requires_grad=True)

@@ -205,6 +205,7 @@ class DynamicConnectome:
 
 
 def activity_of(factors: Factors) -> Array:
+    """(sample, component) loadings on time, in units of the norm of the component's pairs."""
     return np.asarray(factors.time * np.linalg.norm(factors.pairs, axis=0))
 
 

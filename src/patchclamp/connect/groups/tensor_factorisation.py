@@ -30,7 +30,9 @@ class PairTensor(Protocol):
     """A tensor (time, animal, pair) that is read a block of pairs at a time."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """(time, animals, pairs)."""
+        ...
 
     @property
     def mask(self) -> Tensor | None:

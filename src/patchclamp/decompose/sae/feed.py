@@ -148,8 +148,7 @@ class Feed:
     def _take(self, i: int, start: int, stop: int) -> Tensor:
         index: Int[Tensor, " n"] = self._rows if isinstance(self.sources[i], Tensor) else self._places
         buffer = self._buffers[i]
-        taken = buffer[index[start:stop].to(buffer.device)].to(self.device, torch.float32)
-        return taken
+        return buffer[index[start:stop].to(buffer.device)].to(self.device, torch.float32)
 
     def sample(self, rows: int = 32768) -> list[Float[Tensor, "sample unit"]]:
         """The first rows of the run, for means and scales: all of them where there are fewer."""

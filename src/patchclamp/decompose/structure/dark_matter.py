@@ -260,7 +260,10 @@ class _Judge:
     def result(self, n_fit: int, seed: int, n_boot: int) -> DarkMatter:
         seen = self.sums[:, self.COUNT] > 0
         sums, means = self.sums[seen].numpy(), self.means[seen].numpy()
-        figures = lambda weights: _figures(weights @ sums, np.tensordot(weights, means, 1))
+
+        def figures(weights: Any) -> dict[str, float]:
+            return _figures(weights @ sums, np.tensordot(weights, means, 1))
+
         total = figures(np.ones(len(sums)))
         if not np.isfinite(list(total.values())).all():
             raise PatchclampError(

@@ -143,7 +143,7 @@ def _with_scores(found: HeadCodes, subject: Subject, task: Any, heads: list[Site
         "share of items with a code of their own",
         str(task.name),
         values,
-        {site: "unit" for site in heads},
+        dict.fromkeys(heads, "unit"),
         meta={"p": dict(zip(found.heads, found.p.tolist(), strict=True)), "unexplained": found.unexplained},
     )
     return HeadCodes(**{**vars(found), "scores": scores})

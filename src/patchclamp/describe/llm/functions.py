@@ -43,6 +43,7 @@ class LLMDescriber:
         self.client, self.n_points, self.n_texts, self.seed = client, n_points, n_texts, seed
 
     def __call__(self, query: Query) -> Answer:
+        """Ask the function, show the model what it said, and read its description."""
         system, user = self._numbers(query) if query.domain == "numeric" else self._tokens(query)
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         text = self.client.ask(messages).text

@@ -118,7 +118,7 @@ class Coactivation(Measure):
         phi = torch.where(torch.outer(spread, spread) > 0, phi / torch.outer(spread, spread), torch.nan)
         index = np.arange(len(alone)) if self.units is None else np.array(self.units)
         pair = ("unit", "other")
-        dataset = self._dataset(
+        return self._dataset(
             {
                 "count": (("unit",), self.both.diagonal()),
                 "both": (pair, self.both),
@@ -129,7 +129,6 @@ class Coactivation(Measure):
             {"unit": index, "other": index},
             threshold=self.threshold,
         )
-        return dataset
 
     def _correlation(self) -> Tensor:
         covariance = self.cross - torch.outer(self.total, self.total) / self.n_samples

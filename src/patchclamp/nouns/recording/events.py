@@ -93,10 +93,7 @@ def coded(values: Sequence[Any] | None, n: int) -> tuple[np.ndarray, list[str]]:
         return np.full(n, -1, np.int64), []
     texts = [None if _missing(value) else _text(value) for value in values]
     kept = [text for text in texts if text is not None]
-    if all(_whole(text) for text in kept):  # 2 before 10
-        names = sorted(set(kept), key=int)
-    else:
-        names = sorted(set(kept))
+    names = sorted(set(kept), key=int if all(_whole(text) for text in kept) else None)  # 2 before 10
     codes = {name: code for code, name in enumerate(names)}
     return np.array([-1 if text is None else codes[text] for text in texts], np.int64), names
 

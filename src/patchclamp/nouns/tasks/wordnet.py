@@ -284,7 +284,7 @@ def _read_senses(path: Path, pos: str) -> Iterator[Sense]:
 
 def _definition(gloss: str) -> str:
     """The definition without the quoted examples that follow it."""
-    return gloss.split('; "')[0].strip().rstrip(";").strip()
+    return gloss.split('; "', maxsplit=1)[0].strip().rstrip(";").strip()
 
 
 def _read_index(path: Path, pos: str) -> Iterator[tuple[str, list[str]]]:

@@ -94,7 +94,7 @@ class Contents:
 
 def need(package: str) -> Any:
     """An optional package, or a PatchclampError that says how to get it."""
-    return optional(package, f"{_PACKAGES.get(package.split('.')[0], package)} files need")
+    return optional(package, f"{_PACKAGES.get(package.split('.', maxsplit=1)[0], package)} files need")
 
 
 def unreadable(path: Any, kind: str, error: BaseException) -> PatchclampError:

@@ -43,7 +43,7 @@ def read(
     found = {name: value for name, value in _fields(path).items() if name not in skip}
     names = wanted_names(what, fields)
     if names:  # a file of the laboratory's own: what the caller does not name is none of the schema
-        kept = {theirs for theirs in names.values()}
+        kept = set(names.values())
         found = {name: value for name, value in found.items() if name in kept or name in _schema(found)}
     return assembled(
         renamed(found, names, str(path)), str(path), step=step, axes=axes, sort=sort, missing=missing

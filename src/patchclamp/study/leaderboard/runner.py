@@ -21,10 +21,20 @@ from patchclamp.truth import TRUTHS
 from patchclamp.truth.base import Truth
 
 FAILURES = (
-    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NameError, OSError,
-    RuntimeError, TypeError, ValueError,
-)  # fmt: skip
-"""What a method can die of without ending the run; it becomes a row that names it. Others are passed on."""
+    ArithmeticError,  # numbers: a division, an overflow
+    AssertionError,  # an identity that the method promises does not hold on this system
+    AttributeError,  # the method asks the subject or the task for what this kind lacks
+    LookupError,  # a site, unit or item that this system does not have
+    MemoryError,
+    RuntimeError,  # torch: shapes, devices, no gradient, out of memory
+    TypeError,  # the method does not take what it is given
+    ValueError,  # numpy and torch: shapes, singular matrices
+)
+"""What a method can die of on one system and yet be right on the next: it becomes a row that names it.
+
+All else ends the run, since it would be the same in every row or is not the method's: names that do not exist, imports
+(a method says by `PatchclampError` which package it wants), files and full disks.
+"""
 
 
 def leaderboard(

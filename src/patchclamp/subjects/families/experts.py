@@ -28,7 +28,7 @@ _EXPERTS = replace(
     activation=None,
     experts="mlp.experts",
     flat=("router",),
-    missing={point: EXPERT_NEURONS for point in _NEURONS},
+    missing=dict.fromkeys(_NEURONS, EXPERT_NEURONS),
     read_only={"router": ROUTER_READ_ONLY, "attn_probs": PROBS_READ_ONLY},
 )
 

@@ -44,16 +44,20 @@ class Bench:
 
     @property
     def has_output(self) -> bool:
+        """Whether the model has a head."""
         return not isinstance(self.subject, Transformer) or "logits" in self.subject.row.fixed
 
     def run(self, batch: Batch) -> Run:
+        """A whole pass that reads every site."""
         return self.subject.run(batch, read=self.sites, logits="all" if self.has_output else None, stop=False)
 
     @cached_property
     def recorded(self) -> Run:
+        """The pass over all inputs."""
         return self.run(self.batch)
 
     def at(self, point: str, layer: int | None = None) -> Tensor:
+        """What was recorded at a point."""
         return self.recorded.activity[Site(point, layer)]
 
     @cached_property
@@ -70,6 +74,7 @@ class Bench:
         return self.call_bare()
 
     def call_bare(self) -> Tensor:
+        """The same, called anew."""
         subject, batch = self.subject, self.level.to(self.subject.device)
         if not self.has_output:
             raise Skip("the model has no head, so there is no output to compare")
@@ -82,11 +87,13 @@ class Bench:
             return out
 
     def blocks(self) -> list[tuple[int, nn.Module, Any]]:
+        """(number, module, row of the anatomy) of each layer."""
         if not isinstance(self.subject, Transformer):
             raise Skip("a plain module has no named parts that would have to add up")
         return [(i, layer, self.subject.row_at(i)) for i, layer in enumerate(self.subject.layers)]
 
     def worst(self, errors: dict[str, float], tolerance: float) -> Finding:
+        """The largest of some errors, and where it is."""
         if not errors:
             raise Skip("this model has no such part")
         place = max(errors, key=lambda k: (errors[k] != errors[k], errors[k]))  # a NaN is the worst
@@ -141,12 +148,14 @@ def error(got: Tensor, want: Tensor) -> float:
 
 
 def called(module: nn.Module | None, x: Tensor) -> Tensor:
+    """A module's output, without gradients."""
     assert module is not None
     with torch.no_grad():
         return module(x)
 
 
 def matrix(module: nn.Module | None, like: Tensor) -> Tensor:
+    """(in, out) float32 weight of a linear module, where `like` lies."""
     assert module is not None
     try:
         return weight_in_out(module).detach().to(like.device).float()
@@ -155,5 +164,6 @@ def matrix(module: nn.Module | None, like: Tensor) -> Tensor:
 
 
 def biased(x: Tensor, module: nn.Module | None) -> Tensor:
+    """`x` with a module's bias added, where it has one."""
     bias = getattr(module, "bias", None)
     return x if bias is None else x + bias.detach().to(x.device).float()

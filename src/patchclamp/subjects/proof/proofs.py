@@ -7,6 +7,7 @@ function and a line in `PROOFS`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -276,10 +277,8 @@ def _restored(bench: Bench) -> Finding:
         raise _Interrupt
 
     before = state(), [p.requires_grad for p in bench.subject.model.parameters()]
-    try:
+    with suppress(_Interrupt):
         bench.subject.run(bench.level, read={bench.sites[-1]: fail})
-    except _Interrupt:
-        pass
     after = state(), [p.requires_grad for p in bench.subject.model.parameters()]
     return float(before != after), 0.0, "hooks and flags are as they were after an exception in a pass"
 

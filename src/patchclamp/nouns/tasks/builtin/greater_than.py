@@ -113,10 +113,7 @@ def _item(
     clean, spans = _text(template, noun, century, tail)
     corrupted, corrupted_spans = _text(template, noun, century, other)
     options = tails if width == 2 else sorted({t[0] for t in tails})
-    if width == 2:
-        later = [t for t in options if t > tail]
-    else:
-        later = [t for t in options if t >= tail[0]]
+    later = [t for t in options if (t > tail if width == 2 else t >= tail[0])]
     return Item(
         clean=clean,
         corrupted=corrupted,
