@@ -164,6 +164,7 @@ class LempelZiv(Measure):
 
     def trains(self) -> list[tuple[int, int]]:
         """First row and row after the last of every train, among the rows in order of document and position."""
+        self._need_data()
         self._settle()
         doc, position = self.doc.numpy(), self.position.numpy()
         twice = np.flatnonzero((np.diff(doc) == 0) & (np.diff(position) == 0))

@@ -87,6 +87,7 @@ class Kept(Measure):
         self,
     ) -> tuple[Float[Tensor, "n units"], Int[Tensor, " n"], Int[Tensor, " labels"], Int[Tensor, " n"]]:
         """Rows that carry a label, their label numbered from 0, the labels' own numbers, groups."""
+        self._need_data()
         known = self.label >= 0
         numbers, place = self.label[known].unique(return_inverse=True)
         return self.kept()[known], place, numbers, self.group[known]

@@ -96,6 +96,7 @@ class MassiveActivations(Measure):
     @property
     def median(self) -> float:
         """Median |h| over all units and samples."""
+        self._need_data()
         total = int(self.counts.sum())
         rank = torch.tensor([(total - 1) // 2])
         return float(_BUCKETS.values()[bucket_of_rank(self.counts[None], rank)])
