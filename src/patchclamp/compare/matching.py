@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from patchclamp.compare.inputs import Matrix, pair
+from patchclamp.nouns.recording.matrix import Reading
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Matching:
         Mean matched value after the samples of b were rolled in time, or permuted: what matching finds in noise.
     dropped : (int, int)
         Units that do not vary, in a and in b.
+    meta : dict
+        ``reading``: how each population was read.
     """
 
     table: pd.DataFrame
@@ -37,6 +41,7 @@ class Matching:
     semi: float
     null: float
     dropped: tuple[int, int]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
@@ -45,7 +50,9 @@ class Matching:
         )
 
 
-def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0) -> Matching:
+def match_units(
+    a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0, **reading: Unpack[Reading]
+) -> Matching:
     """Match units one to one by correlation over the same samples (Hungarian algorithm).
 
     Parameters
@@ -56,6 +63,8 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
         Whether a unit and its negative are different units.
     n_null, seed
         Permutations of samples for the value that chance gives.
+    reading
+        As in `cka`.
 
     Notes
     -----
@@ -68,7 +77,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
     >>> match_units(x, x[:, [2, 0, 3, 1]]).table["b"].tolist()
     [1, 3, 0, 2]
     """
-    x, y = pair(a, b, least=3)
+    x, y, about = pair(a, b, least=3, **reading)
     left, keep_x = _standard(x)
     right, keep_y = _standard(y)
     similarity = left.T @ right / len(x)
@@ -92,6 +101,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
         float(best.mean()),
         float(np.mean(null)) if null else float("nan"),
         (x.shape[1] - len(keep_x), y.shape[1] - len(keep_y)),
+        {"reading": about},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Decomposer
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
@@ -168,10 +169,12 @@ def stability(
     site: Site | str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     signed: bool = True,
+    **reading: Unpack[Reading],
 ) -> Stability:
     """Fit a method with several seeds and match the results.
 
     The held-out groups differ with the seed too, so that the figure says how much both matter together.
+    `reading` is as in `Decomposer.fit`.
 
     Raises
     ------
@@ -189,7 +192,7 @@ def stability(
     """
     if len(set(seeds)) < 2:
         raise PatchclampError(f"seeds={list(seeds)}: stability takes two different seeds or more")
-    found = tuple(_seeded(method, seed).fit(source, site) for seed in seeds)
+    found = tuple(_seeded(method, seed).fit(source, site, **reading) for seed in seeds)
     mcc = np.full((len(found), len(found)), np.nan)
     nulls, features = [], np.full((len(found), found[0].n_features), np.nan)
     for i, one in enumerate(found):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from patchclamp.connect.coupling.spike_transformer import (
     train,
 )
 from patchclamp.connect.nulls import bands, circular_shift
-from patchclamp.connect.series import Series, group_of, series
+from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 Array = NDArray[np.float64]
 AttentionNull = Literal["circular_shift", "label_permutation"]
@@ -52,6 +53,7 @@ def attention_connectivity(
     null_samples: int = 3,
     glm_null_samples: int = 100,
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Train a `SpikeTransformer` on the spikes and read whom each neuron attends to.
 
@@ -76,6 +78,8 @@ def attention_connectivity(
         Of the baseline.
     seed
         Of everything.
+    reading
+        As in `correlation`.
 
     Returns
     -------
@@ -103,9 +107,9 @@ def attention_connectivity(
     """
     if null not in (None, "circular_shift", "label_permutation"):
         raise PatchclampError(f"null={null!r}: give circular_shift, label_permutation or None")
-    units = series(data, groups, what="attention_connectivity", time=True)
+    units = series(data, groups, what="attention_connectivity", time=True, **reading)
     family_of(units.values, "poisson")
-    label = group_of(data, groups, units)
+    label = units.group
     shape = {"width": width, "heads": heads, "layers": layers, "dropout": dropout}
     run = _Run(window, {**shape, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed})
     tokens = tokens_of(units, window)
@@ -120,6 +124,7 @@ def attention_connectivity(
         "raw": raw,
         "ablation": ablation(model, tokens),
         "held_out": _held_out(model, tokens, units, seen, unseen, window),
+        "reading": units.about,
     }
     found = None
     if null is not None:
@@ -138,6 +143,7 @@ def attention_connectivity(
         null=None if null is None else "circular_shift",
         null_samples=glm_null_samples,
         seed=seed,
+        **reading,
     )
     return Graph(
         units.names, weights, True, "attention_connectivity", found, baseline, LIMITS, units.table, settings

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from patchclamp.decompose.base import BLOCK, Activity, Checkpoint, Progress
+from patchclamp.decompose.base import BLOCK, Checkpoint, Progress, moments
 from patchclamp.decompose.factor import snmf_updates as step
 from patchclamp.decompose.factor.nnls import non_negative_codes
+from patchclamp.nouns.recording.matrix import ActivityMatrix, matrix
 
 SEARCH_STEPS = 20  # updates of D at least before the search ends, however small the recording
 SAVE_SECONDS = 30.0
@@ -34,7 +35,7 @@ class Run:
     settings: Any
     count: int | None
     signed: bool
-    activity: Activity
+    activity: ActivityMatrix
     checkpoint: Checkpoint
     progress: Progress | None
     errors: list[float] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Run:
         """What the dictionary says of its fit."""
         return {
             "n_samples": self.activity.n,
+            "reading": self.activity.about,
             "error": self.error,
             "errors": self.errors,
             "passes": self.passes,
@@ -75,7 +77,7 @@ class Run:
         """Run all stages, from the beginning or from where a killed fit was."""
         kept = self.checkpoint.load()
         if kept is None:
-            self.energy = self.activity.moments().energy
+            self.energy = moments(self.activity).energy
             pool = self.activity.sample(self.rows, self.settings.seed)
             self.directions = self.start(pool)
             self.c = torch.zeros(self.settings.k, self.settings.k, dtype=torch.float64)
@@ -108,7 +110,7 @@ class Run:
         for number in range(settings.restarts):
             # Three passes of polishing: enough to tell a start that has lost a feature from one that has not.
             short = replace(settings, seed=settings.seed + 1000 * number, restarts=1, average=0, polish=3)
-            seen = Activity(pool, self.activity.site)
+            seen = matrix(pool, self.activity.site)
             run = Run(short, self.count, self.signed, seen, Checkpoint(None, {}, seen), None)
             directions = run.go()
             tried.append((run.error or 0.0, number, directions))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 
-from patchclamp.decompose.base import Activity, Decomposer, Progress, unexplained_variance
+from patchclamp.decompose.base import Decomposer, Progress, activity, unexplained_variance
 from patchclamp.decompose.dictionaries.linear import ICADictionary
 from patchclamp.decompose.factor.pca import components
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
@@ -57,6 +58,7 @@ class ICA(Decomposer):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> ICADictionary:
         """Find `k` independent components; codes have variance 1, directions come in descending norm.
 
@@ -71,7 +73,7 @@ class ICA(Decomposer):
         from sklearn.decomposition import FastICA
         from sklearn.exceptions import ConvergenceWarning
 
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
+        seen, held = activity(source, site, **reading).split(self.held_out, self.seed)
         mean, values, vectors = components(self, seen, progress, resume)
         scale, basis = values[: self.k].sqrt(), vectors[: self.k]
         white = (seen.sample(self.samples, self.seed).double() - mean) @ (basis / scale[:, None]).T
@@ -86,7 +88,7 @@ class ICA(Decomposer):
         directions, turn = (directions * largest)[order], (turn * largest)[order]
         encoder = (turn @ (basis / scale[:, None])).T
         converged = not any(issubclass(one.category, ConvergenceWarning) for one in caught)
-        meta = {**self.described(), "n_samples": seen.n, "converged": converged}
+        meta = {**self.described(), "n_samples": seen.n, "reading": seen.about, "converged": converged}
         found = ICADictionary(seen.site, encoder.float(), directions.float(), mean.float(), meta)
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
         return found

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import (
-    Activity,
     Checkpoint,
     Decomposer,
     Progress,
+    activity,
     check_k,
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.non_negative import NMFDictionary
 from patchclamp.decompose.factor.factorise import Run
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
@@ -63,6 +64,7 @@ class NMF(Decomposer):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> NMFDictionary:
         """Find `k` features of one site whose activity is nowhere negative; `meta` as in `SNMF.fit`.
 
@@ -71,7 +73,7 @@ class NMF(Decomposer):
         PatchclampError
             For negative activity (SNMF takes it), and as `SNMF.fit`.
         """
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
+        seen, held = activity(source, site, **reading).split(self.held_out, self.seed)
         check_k(self.k, seen)
         for block in seen.blocks():
             if float(block.min()) < 0:

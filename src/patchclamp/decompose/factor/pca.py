@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import (
-    Activity,
     Checkpoint,
     Decomposer,
     Progress,
+    activity,
     check_k,
+    moments,
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.linear import PCADictionary
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
 from patchclamp.nouns.units import Site
 
 WIDEST = 8192  # units up to which the covariance (512 MB there) is kept
@@ -61,6 +63,7 @@ class PCA(Decomposer):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> PCADictionary:
         """Find the `k` first components. `meta`: `explained` (fraction of variance, each), `unexplained` (held out).
 
@@ -69,11 +72,12 @@ class PCA(Decomposer):
         PatchclampError
             For constant or all-zero activity, NaN, or more components than the activity's rank.
         """
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
+        seen, held = activity(source, site, **reading).split(self.held_out, self.seed)
         mean, values, vectors = components(self, seen, progress, resume)
         meta = {
             **self.described(),
             "n_samples": seen.n,
+            "reading": seen.about,
             "explained": (values / values.sum()).tolist()[: self.k],
         }
         directions = vectors[: self.k].float()
@@ -83,7 +87,7 @@ class PCA(Decomposer):
 
 
 def components(
-    settings: Any, seen: Activity, progress: Progress | None, resume: str | Path | None
+    settings: Any, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(mean, variances in descending order, unit vectors as rows), in float64; at least ``settings.k`` vectors.
 
@@ -94,26 +98,26 @@ def components(
     check_k(
         settings.k, seen, min(seen.n - 1, seen.width), "directions that this many samples and units can have"
     )
-    moments = seen.moments()
-    if moments.constant:
+    total = moments(seen)
+    if total.constant:
         raise PatchclampError(f"{seen.site}: the activity is constant; it has no direction of variance")
     wide = seen.width > WIDEST if settings.solver == "auto" else settings.solver == "incremental"
     if wide:
         values, vectors = _incremental(settings, seen, progress, resume)
-        values = torch.cat([values, torch.tensor([moments.variance / (seen.n - 1)]) - values.sum()])
+        values = torch.cat([values, torch.tensor([total.variance / (seen.n - 1)]) - values.sum()])
     else:
         checkpoint = Checkpoint(resume, settings.described(), seen)
-        values, vectors = _covariance(seen, moments.mean, progress, checkpoint)
+        values, vectors = _covariance(seen, total.mean, progress, checkpoint)
     rank = int((values[: settings.k + 1] > 1e-10 * values[0]).sum())
     if settings.k > rank:
         raise PatchclampError(
             f"{seen.site}: k={settings.k}, but the activity has rank {rank}; ask for at most that"
         )
-    return moments.mean, values, _signed(vectors)
+    return total.mean, values, _signed(vectors)
 
 
 def _covariance(
-    seen: Activity, mean: Tensor, progress: Progress | None, checkpoint: Checkpoint
+    seen: ActivityMatrix, mean: Tensor, progress: Progress | None, checkpoint: Checkpoint
 ) -> tuple[Tensor, Tensor]:
     total, done = torch.zeros(seen.width, seen.width, dtype=torch.float64), 0
     kept = checkpoint.load()
@@ -132,7 +136,7 @@ def _covariance(
 
 
 def _incremental(
-    settings: Any, seen: Activity, progress: Progress | None, resume: str | Path | None
+    settings: Any, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
 ) -> tuple[Tensor, Tensor]:
     from sklearn.decomposition import IncrementalPCA
 

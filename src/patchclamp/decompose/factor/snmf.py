@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import (
-    Activity,
     Checkpoint,
     Decomposer,
     Progress,
+    activity,
     check_k,
     unexplained_variance,
 )
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
 from patchclamp.decompose.factor.factorise import Run
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
@@ -100,6 +101,7 @@ class SNMF(Decomposer):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> SNMFDictionary:
         """Find `k` features of one site.
 
@@ -116,9 +118,9 @@ class SNMF(Decomposer):
             raise PatchclampError(
                 f"sparsity={self.sparsity}: a fraction of the units in (0, 1], or None for all"
             )
-        activity = Activity(source, site)
-        count = None if self.sparsity is None else math.ceil(self.sparsity * activity.width)
-        seen, held = activity.split(self.held_out, self.seed)
+        units = activity(source, site, **reading)
+        count = None if self.sparsity is None else math.ceil(self.sparsity * units.width)
+        seen, held = units.split(self.held_out, self.seed)
         check_k(self.k, seen)
         run = Run(self, count, True, seen, Checkpoint(resume, self.described(), seen), progress)
         directions = run.go()

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress
+from patchclamp.decompose.base import Progress, activity
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import architecture
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -80,12 +81,13 @@ class AttentionSAE:
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> Dictionary:
         """Train on head outputs: ``z.L`` (samples, units), or ``head.L`` (samples, heads, d_head).
 
         Parameters
         ----------
-        source, site, progress, resume
+        source, site, progress, resume, reading
             As in `SparseAutoencoder.fit`. The dictionary is over ``z.L`` either way.
 
         Raises
@@ -96,12 +98,11 @@ class AttentionSAE:
         auto = architecture(self.architecture, self.n_features, self.settings)
         if auto.name == "matching_pursuit":
             raise PatchclampError("attention_sae: matching_pursuit has no encoder to attribute to heads")
-        rows, name = find(source, site)
-        heads = self.heads or (rows.shape[1] if rows.ndim == 3 else None)
-        width = int(torch.tensor(rows.shape[1:]).prod())
-        if heads is None or width % heads or (rows.ndim == 3 and heads != rows.shape[1]):
+        rows = activity(source, site, **reading)
+        name, heads = rows.site, self.heads or rows.n_heads
+        if heads is None or rows.width % heads or rows.n_heads not in (None, heads):
             raise PatchclampError(
-                f"attention_sae over {name}: heads={heads} for activity of {tuple(rows.shape[1:])}; "
+                f"attention_sae over {name}: heads={heads} for activity of {tuple(rows.values.shape[1:])}; "
                 "give heads=, the model's number of query heads"
             )
         flat = Site("z", name.layer) if name.point == "head" else name

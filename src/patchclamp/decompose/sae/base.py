@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from torch import Tensor
 
-from patchclamp.decompose.base import Progress
+from patchclamp.decompose.base import Progress, activity
 from patchclamp.decompose.sae.architecture import Architecture
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -25,6 +27,7 @@ class SparseAutoencoder(Architecture):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> Dictionary:
         """Train on the rows of `source`.
 
@@ -39,6 +42,8 @@ class SparseAutoencoder(Architecture):
         resume
             A folder for the run's state: written every `save_every` steps and at the end, and continued from where
             there is one. A run that was killed and continued gives the same bits as one that was not.
+        reading
+            As in `Decomposer.fit`.
 
         Returns
         -------
@@ -52,7 +57,8 @@ class SparseAutoencoder(Architecture):
             For NaN or Inf, fewer than two rows, constant activity, unknown sites, impossible settings, or a folder
             with another run.
         """
-        rows, name = find(source, site)
+        rows = activity(source, site, **reading)
+        name = rows.site
         trained = train(self, Sides([rows], [name]), progress, resume)
         weights = self.weights(trained.params, trained.geometry, (trained.factors[0], trained.factors[0]))
         return self.build(name, name, weights, trained.meta)

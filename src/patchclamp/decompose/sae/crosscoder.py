@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress
+from patchclamp.decompose.base import Progress, activity
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import architecture
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording, named
 from patchclamp.nouns.units import Site
 
@@ -69,6 +70,7 @@ class Crosscoder:
         site: Sequence[Site | str],
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> CrosscoderDictionary:
         """Train on paired rows of the sides.
 
@@ -78,7 +80,7 @@ class Crosscoder:
             A recording of all sites, or one recording or tensor for each.
         site
             The site of each side; two models may have the same.
-        progress, resume
+        progress, resume, reading
             As in `SparseAutoencoder.fit`.
 
         Raises
@@ -92,10 +94,11 @@ class Crosscoder:
         if len(given) != len(site):
             raise PatchclampError(f"crosscoder: {len(given)} recordings for {len(site)} sites")
         auto = architecture(self.architecture, self.n_features, self.settings)
-        sources, sites = zip(*(find(one, name) for one, name in zip(given, site, strict=True)), strict=True)
+        sources = [activity(one, name, **reading) for one, name in zip(given, site, strict=True)]
+        sites = [one.site for one in sources]
         if auto.name == "matching_pursuit":
             raise PatchclampError("crosscoder: matching_pursuit has no encoder of its own; choose another")
-        trained = train(auto, Sides(list(sources), list(sites)), progress, resume)
+        trained = train(auto, Sides(sources, sites), progress, resume)
         weights = auto.weights(trained.params, trained.geometry, (1.0, 1.0))
         inner = SparseDictionary(joined(sites), **weights)
         meta = {**trained.meta, "method": self.name}

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose.base import Progress
+from patchclamp.decompose.base import Progress, activity
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import architecture
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -80,6 +81,7 @@ class Transcoder:
         target: Site | str,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> Dictionary:
         """Train on paired rows of `site` and `target`.
 
@@ -89,7 +91,7 @@ class Transcoder:
             A recording of both sites, or a pair of recordings or tensors with the same samples.
         site, target
             What is read, and what is written.
-        progress, resume
+        progress, resume, reading
             As in `SparseAutoencoder.fit`.
 
         Returns
@@ -104,8 +106,8 @@ class Transcoder:
         """
         auto = architecture(self.architecture, self.n_features, self.settings)
         read, write = source if isinstance(source, tuple) else (source, source)
-        rows, site = find(read, site)
-        sink, target = find(write, target)
+        rows, sink = activity(read, site, **reading), activity(write, target, **reading)
+        site, target = rows.site, sink.site
         if site == target:
             raise PatchclampError(f"transcoder: {site} would be read and written; an autoencoder does that")
         trained = train(auto, Sides([rows], [site], [sink], [target], self.skip), progress, resume)
