@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from patchclamp.connect.coupling.spike_transformer import (
 from patchclamp.connect.nulls import bands, circular_shift
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import Missing
 
 Array = NDArray[np.float64]
 AttentionNull = Literal["circular_shift", "label_permutation"]
@@ -53,7 +53,8 @@ def attention_connectivity(
     null_samples: int = 3,
     glm_null_samples: int = 100,
     seed: int = 0,
-    **reading: Unpack[Reading],
+    content: bool = True,
+    missing: Missing = "refuse",
 ) -> Graph:
     """Train a `SpikeTransformer` on the spikes and read whom each neuron attends to.
 
@@ -78,8 +79,9 @@ def attention_connectivity(
         Of the baseline.
     seed
         Of everything.
-    reading
-        As in `correlation`.
+    content, missing
+        As in `correlation`. `heads` are the transformer's: heads of a recording count by their norm, or as a
+        ``matrix(recording, site, heads="join")`` says that is passed as data.
 
     Returns
     -------
@@ -107,7 +109,7 @@ def attention_connectivity(
     """
     if null not in (None, "circular_shift", "label_permutation"):
         raise PatchclampError(f"null={null!r}: give circular_shift, label_permutation or None")
-    units = series(data, groups, what="attention_connectivity", time=True, **reading)
+    units = series(data, groups, what="attention_connectivity", time=True, content=content, missing=missing)
     family_of(units.values, "poisson")
     label = units.group
     shape = {"width": width, "heads": heads, "layers": layers, "dropout": dropout}
@@ -143,7 +145,8 @@ def attention_connectivity(
         null=None if null is None else "circular_shift",
         null_samples=glm_null_samples,
         seed=seed,
-        **reading,
+        content=content,
+        missing=missing,
     )
     return Graph(
         units.names, weights, True, "attention_connectivity", found, baseline, LIMITS, units.table, settings

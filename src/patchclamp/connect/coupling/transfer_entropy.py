@@ -88,8 +88,8 @@ def transfer_entropy(
         directed=True,
     )
     baseline = lagged_correlation(data, groups, lags=(lag,), null=None, **reading)
-    settings = {"lag": lag, "history": history, "estimator": estimator, "bins": bins, "seed": seed}
-    settings |= {"reading": units.about}
+    settings: dict[str, Any] = {"lag": lag, "history": history, "estimator": estimator, "bins": bins}
+    settings |= {"seed": seed, "reading": units.about}
     return Graph(
         units.names, weights, True, "transfer_entropy", found, baseline, LIMITS, units.table, settings
     )
