@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import squareform
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare import (
@@ -16,6 +17,7 @@ from patchclamp.compare import (
     dissimilarities,
     fit_cca,
     fit_stochastic_cca,
+    layers,
     match_units,
     noise_covariance,
     procrustes,
@@ -144,6 +146,51 @@ def test_rsa_bootstrap_is_seeded_and_brackets_the_value() -> None:
     y = x + rng(1).normal(size=x.shape)
     a, b = (rsa(x, y, n_boot=100, seed=3) for _ in range(2))
     assert a == b and a.low < a.value < a.high
+
+
+def planted(n: int, subjects: int = 8, units: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Patterns (condition, unit), and dissimilarities (subject, pair) that are theirs plus noise."""
+    x = rng(21).normal(size=(n, units))
+    truth = dissimilarities(x)
+    return x, truth + 0.1 * rng(22).normal(size=(subjects, len(truth)))
+
+
+@pytest.mark.parametrize("n", [6, 8, 12])
+def test_rsa_takes_subjects_as_an_array_as_it_takes_a_list(n: int) -> None:
+    x, vectors = planted(n, 8 if n != 8 else 7)
+    for model in (x, dissimilarities(x), squareform(dissimilarities(x))):
+        found, listed = rsa(model, vectors), rsa(model, list(vectors))
+        assert found == listed and found.value > 0.7
+        assert found.meta["subjects"] == len(vectors) and found.n == n and found.ceiling is not None
+    squares = np.stack([squareform(v, checks=False) for v in vectors])
+    assert rsa(x, squares).value == pytest.approx(rsa(x, list(vectors)).value)
+
+
+def test_as_many_subjects_as_conditions_are_ambiguous_and_refused() -> None:
+    """Eight rows of 28 numbers are eight conditions x 28 units, or the 28 dissimilarities of eight subjects."""
+    x, vectors = planted(8)
+    for method in (rsa, topological_rsa):
+        with pytest.raises(
+            PatchclampError, match=r"either 8 conditions x 28 units or the 28 dissim.*list\(array"
+        ):
+            method(x, vectors)
+    assert rsa(x, list(vectors)).value > 0.7 and rsa(x, dissimilarities(vectors)).value < 0.5
+    with pytest.raises(PatchclampError, match="either 8 conditions"):
+        layers(Recording.from_arrays({"a": x}), {"area": vectors}, method="rsa", n_boot=0)
+
+
+def test_square_matrices_of_dissimilarities_are_no_patterns() -> None:
+    x, vectors = planted(10)
+    model, one = dissimilarities(x), vectors[0]
+    expected = rsa(model, one).value
+    a, b = squareform(model), squareform(one, checks=False)
+    for pair in ((a, b), (a, one), (model, b), (x, b), (a, [b])):
+        assert rsa(*pair).value == pytest.approx(expected), pair
+    layered = layers(Recording.from_arrays({"a": x}), {"area": b}, method="rsa", n_boot=0)
+    assert layered.table["value"].item() == pytest.approx(expected)
+    patterns = rng(23).normal(size=(10, 10))  # square, but neither symmetric nor zero on the diagonal
+    assert rsa(patterns, patterns.copy()).value == pytest.approx(1)
+    assert rsa(patterns, x).value == pytest.approx(rsa(dissimilarities(patterns), model).value)
 
 
 def test_topological_similarity_keeps_the_twisted_ring() -> None:
@@ -301,4 +348,4 @@ def test_masked_units_do_not_count() -> None:
     x = rng().normal(size=(20, 4))
     wide = np.column_stack([x, np.full(20, np.nan)])
     recording = Recording.from_arrays({"cells": wide}, labels={"cells": {"present": [True] * 4 + [False]}})
-    assert cka(recording, x).value == pytest.approx(1)
+    assert cka(recording, x, missing="drop").value == pytest.approx(1)

@@ -218,11 +218,11 @@ def test_recordings_of_brains_with_regions_and_repeats(net: TorchModule, stimuli
         samples,
         labels={"cells": {"region": ["V1"] * 30 + ["IT"] * 30, "present": present.tolist()}},
     )
-    made = layers(net, recording, stimuli, sites=RELU, method="rsa", controls=(), n_boot=50)
+    made = layers(net, recording, stimuli, sites=RELU, method="rsa", controls=(), n_boot=50, missing="drop")
     assert made.best()["layer"].to_dict() == {"V1": "3.out", "IT": "9.out"}
     assert made.ceilings["IT"] is not None
     network = Recording.from_arrays({"early": early, "late": late})
-    other = layers(network, recording, method="rsa", n_boot=50)
+    other = layers(network, recording, method="rsa", n_boot=50, missing="drop")
     assert other.best()["layer"].to_dict() == {"V1": "early", "IT": "late"}
     assert not (other.table["control"] != "").any()
 

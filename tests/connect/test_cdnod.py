@@ -57,7 +57,7 @@ def test_arrows_leave_the_context() -> None:
     assert arrows(graph) == {("unit[0]", "unit[1]"), ("context", "unit[1]")}
     assert np.isnan(graph.weights[-1, :-1]).all() and graph.baseline is None
     x[3, 0] = np.nan
-    with pytest.raises(PatchclampError, match="not finite"):
+    with pytest.raises(PatchclampError, match="not a finite number"):
         cd_nod(x, test="fisherz", null=None)
 
 

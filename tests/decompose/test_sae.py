@@ -151,7 +151,7 @@ def test_a_loss_that_explodes_is_named() -> None:
 def test_two_sites_need_a_name() -> None:
     x, _ = planted(50)
     rec = Recording.from_arrays({"mlp_act.0": x, "mlp_act.1": x})
-    with pytest.raises(PatchclampError, match=r"say which to decompose"):
+    with pytest.raises(PatchclampError, match=r"several sites.*mlp_act.0, mlp_act.1.*site="):
         TopK(8, k=2).fit(rec)
     assert str(TopK(8, k=2, steps=3).fit(rec, "mlp_act.1").site) == "mlp_act.1"
 

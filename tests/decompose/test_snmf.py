@@ -12,11 +12,13 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose import NMF, SNMF, hierarchy, match, stability
-from patchclamp.decompose.base import Activity, unexplained_variance
+from patchclamp.decompose.base import activity as read
+from patchclamp.decompose.base import unexplained_variance
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
 from patchclamp.decompose.factor import refine
 from patchclamp.decompose.factor import snmf_updates as step
 from patchclamp.decompose.factor.nnls import encode_non_negative, non_negative_codes
+from patchclamp.nouns.recording.matrix import ActivityMatrix
 from patchclamp.nouns.recording.recording import Recording, Samples
 
 
@@ -148,7 +150,7 @@ def test_a_polishing_pass_does_not_depend_on_the_order_of_samples() -> None:
     sums = []
     for rows in (activity, activity[order]):
         c, b = torch.zeros(6, 6).double(), torch.zeros(6, 400).double()
-        for block in Activity(rows).blocks(2048):
+        for block in read(rows).blocks(2048):
             codes = non_negative_codes(block @ start.T, start @ start.T)
             c += codes.T @ codes
             b += codes.T @ block
@@ -187,7 +189,7 @@ def test_progress_ends_at_its_total(data: tuple[Tensor, Tensor]) -> None:
 
 
 def test_held_out_groups_are_never_cut_and_never_seen() -> None:
-    activity = Activity(
+    activity = read(
         Recording.from_arrays(
             {"x": torch.randn(100, 4)}, Samples.of(torch.arange(100) // 10, torch.arange(100) % 10)
         )
@@ -195,7 +197,7 @@ def test_held_out_groups_are_never_cut_and_never_seen() -> None:
     seen, held = activity.split(0.2, seed=0)
     assert held is not None
     assert (seen.n, held.n) == (80, 20)
-    assert not set(activity.groups[seen.keep]) & set(activity.groups[held.keep])
+    assert not set(seen.group) & set(held.group)
 
 
 def test_samples_without_content_are_left_out() -> None:
@@ -203,7 +205,7 @@ def test_samples_without_content_are_left_out() -> None:
     activity[::10] = 1e6
     content = torch.arange(50) % 10 != 0
     samples = Samples.of(torch.arange(50) // 10, torch.arange(50) % 10, content=content)
-    kept = Activity(Recording.from_arrays({"x": activity}, samples))
+    kept = read(Recording.from_arrays({"x": activity}, samples))
     assert kept.n == 45
     assert torch.equal(next(kept.blocks()), activity[content])
 
@@ -211,13 +213,13 @@ def test_samples_without_content_are_left_out() -> None:
 def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest tensor read at a time is one block, however many samples there are."""
     read: list[int] = []
-    original = Activity.rows
+    original = ActivityMatrix.rows
 
-    def watch(self: Activity, places: np.ndarray) -> Tensor:
+    def watch(self: ActivityMatrix, places: np.ndarray) -> Tensor:
         read.append(len(places))
         return original(self, places)
 
-    monkeypatch.setattr(Activity, "rows", watch)
+    monkeypatch.setattr(ActivityMatrix, "rows", watch)
     SNMF(n_features=3, polish=1, held_out=0).fit(
         torch.randn(9000, 8, generator=torch.Generator().manual_seed(0))
     )

@@ -9,7 +9,8 @@ import torch
 
 from patchclamp import open_subject
 from patchclamp.decompose import PCA, SNMF, load_dictionary
-from patchclamp.decompose.base import Activity, unexplained_variance
+from patchclamp.decompose.base import activity as read
+from patchclamp.decompose.base import unexplained_variance
 from patchclamp.record import documents, record
 
 pytestmark = pytest.mark.smollm2
@@ -27,7 +28,7 @@ def test_snmf_of_an_mlp_site(tmp_path: Path) -> None:
     assert (found.directions != 0).sum(1).tolist() == [16] * 50
     assert float((found.directions.abs().amax(1) < 0.95).float().mean()) > 0.5
 
-    seen, held = Activity(recording).split(0.1, seed=0)
+    seen, held = read(recording).split(0.1, seed=0)
     assert held is not None
     unexplained = unexplained_variance(found, held)
     assert found.meta["unexplained"] == pytest.approx(unexplained)

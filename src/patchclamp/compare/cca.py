@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
+from patchclamp.nouns.recording.matrix import Reading
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class CCA:
     mean_a: Matrix
     mean_b: Matrix
 
-    def score(self, a: Any, b: Any) -> Matrix:
+    def score(self, a: Any, b: Any, **reading: Unpack[Reading]) -> Matrix:
         """Correlation of each pair of components on other samples."""
-        x, y = pair(a, b)
+        x, y, _ = pair(a, b, **reading)
         left, right = (x - self.mean_a) @ self.a, (y - self.mean_b) @ self.b
         left, right = left - left.mean(0), right - right.mean(0)
         return np.asarray(
@@ -34,7 +35,7 @@ class CCA:
         )
 
 
-def fit_cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0) -> CCA:
+def fit_cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0, **reading: Unpack[Reading]) -> CCA:
     """Exact canonical correlation, with (1 - ridge) C + ridge I in place of each side's covariance C.
 
     Raises
@@ -42,7 +43,7 @@ def fit_cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0) -> CCA:
     PatchclampError
         For more components than units.
     """
-    x, y = pair(a, b, least=3)
+    x, y, _ = pair(a, b, least=3, **reading)
     if not 1 <= k <= min(x.shape[1], y.shape[1]):
         raise PatchclampError(f"k={k}: 1 to {min(x.shape[1], y.shape[1])}, the smaller number of units")
     mean_x, mean_y = x.mean(0), y.mean(0)
@@ -89,11 +90,19 @@ def fit_stochastic_cca(
     return _ordered(state, batches, k)
 
 
-def cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0, test: tuple[Any, Any] | None = None) -> Result:
+def cca(
+    a: Any,
+    b: Any,
+    k: int = 2,
+    *,
+    ridge: float = 0.0,
+    test: tuple[Any, Any] | None = None,
+    **reading: Unpack[Reading],
+) -> Result:
     """Mean canonical correlation of k pairs, on `test` where it is given.
 
     Without `test` the value is that of the samples that were fitted: with as many units as samples it is 1 whatever
-    the populations are.
+    the populations are. `reading` is as in `cka`.
 
     Examples
     --------
@@ -101,12 +110,14 @@ def cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0, test: tuple[Any, Any]
     >>> round(cca(x, x @ np.diag([1.0, 2.0, 3.0])).value, 6)
     1.0
     """
-    found = fit_cca(a, b, k, ridge=ridge)
-    values = found.correlations if test is None else found.score(*test)
+    x, y, about = pair(a, b, **reading)
+    found = fit_cca(x, y, k, ridge=ridge)
+    if test is not None:
+        x, y, _ = pair(*test, **reading)
+    values = found.correlations if test is None else found.score(x, y)
     where = "fitted samples" if test is None else "held-out samples"
-    n = len(pair(a, b)[0]) if test is None else len(pair(*test)[0])
-    meta = {"correlations": values.tolist(), "on": where}
-    return Result(f"cca (k={k}, {where})", float(values.mean()), "r", n, meta=meta)
+    meta = {"correlations": values.tolist(), "on": where, "reading": about}
+    return Result(f"cca (k={k}, {where})", float(values.mean()), "r", len(x), meta=meta)
 
 
 @dataclass

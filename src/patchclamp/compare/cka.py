@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.compare.inputs import Matrix, pair
+from patchclamp.compare.inputs import Matrix, pair, read
 from patchclamp.compare.result import Result
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
 
-def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -> Result:
+def cka(
+    a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased", **reading: Unpack[Reading]
+) -> Result:
     """Linear centred kernel alignment of two populations on the same samples.
 
     Biased: ||Xc'Yc||^2 / (||Xc'Xc|| ||Yc'Yc||). Debiased: the ratio of unbiased estimates of the Hilbert-Schmidt
@@ -31,6 +34,10 @@ def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -
         (sample, unit), or recordings of one site. Invariant to rotation, shift and one common scale of each.
     estimator
         Which of the two.
+    reading
+        How recordings are read (see `matrix`), kept in ``meta["reading"]``: ``heads="join"`` (default: the parts of
+        heads side by side, the population's vector) or ``"norm"``; ``content=True``; ``missing="refuse"`` (default) or
+        ``"drop"``.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -
     >>> round(cka(x, 3 * x + 1).value, 6)
     1.0
     """
-    x, y = pair(a, b, least=4)
+    x, y, about = pair(a, b, least=4, **reading)
     if estimator == "biased":
         value = _biased(x, y)
     elif estimator == "debiased":
@@ -62,11 +69,16 @@ def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -
         value = cka_of_hsic(hsic_unbiased(torch.from_numpy(grams)).numpy())[0, 1]
     else:
         raise PatchclampError(f"estimator {estimator!r}: give 'debiased' or 'biased'")
-    return Result(f"cka ({estimator})", float(value), "similarity", len(x))
+    return Result(f"cka ({estimator})", float(value), "similarity", len(x), meta={"reading": about})
 
 
 def cka_matrix(
-    recording: Recording, sites: Sequence[Site | str] | None = None, *, batch_size: int = 512, seed: int = 0
+    recording: Recording,
+    sites: Sequence[Site | str] | None = None,
+    *,
+    batch_size: int = 512,
+    seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> pd.DataFrame:
     """Debiased alignment of all pairs of sites of a recording, in one pass and in constant memory.
 
@@ -84,6 +96,8 @@ def cka_matrix(
         Samples in a Gram matrix; memory is sites x batch_size^2 float32.
     seed
         Of the order of samples within a block read at once.
+    reading
+        As in `cka`, kept in ``attrs["reading"]``.
 
     Returns
     -------
@@ -95,27 +109,30 @@ def cka_matrix(
     Minibatch form of Nguyen et al. 2021.
     """
     chosen = [recording.site(site) for site in (sites or recording.sites)]
-    selected = recording.select(units=[str(site) for site in chosen]) if sites else recording
-    if recording.n_samples < 4 or batch_size < 4:
-        raise PatchclampError(
-            f"{recording.n_samples} samples in batches of {batch_size}: at least 4 are needed"
-        )
+    parts = [read(recording.select({site: None}), **reading) for site in chosen]
+    samples = parts[0].n
+    if samples < 4 or batch_size < 4:
+        raise PatchclampError(f"{samples} samples in batches of {batch_size}: at least 4 are needed")
     total, batches = torch.zeros(len(chosen), len(chosen), dtype=torch.float64), 0
     rng = np.random.default_rng(seed)
-    for _, arrays in selected.chunks(batch_size * max(1, 4096 // batch_size)):
-        n = len(next(iter(arrays.values())))
+    step = batch_size * max(1, 4096 // batch_size)
+    for low in range(0, samples, step):
+        arrays = [part[low : low + step] for part in parts]
+        n = len(arrays[0])
         order = torch.from_numpy(rng.permutation(n))
         for start in range(0, n - n % batch_size if n >= batch_size else n, batch_size):
             rows = order[start : start + batch_size]
             if len(rows) < 4:
                 continue
-            grams = torch.stack([_gram32(arrays[site][rows]) for site in chosen])
+            grams = torch.stack([_gram32(array[rows]) for array in arrays])
             total += hsic_unbiased(grams).double()
             batches += 1
     if not batches:
-        raise PatchclampError(f"{recording.n_samples} samples: fewer than one batch of {batch_size}")
+        raise PatchclampError(f"{samples} samples: fewer than one batch of {batch_size}")
     names = [str(site) for site in chosen]
-    return pd.DataFrame(cka_of_hsic((total / batches).numpy()), index=names, columns=names)
+    found = pd.DataFrame(cka_of_hsic((total / batches).numpy()), index=names, columns=names)
+    found.attrs["reading"] = [part.about for part in parts]
+    return found
 
 
 def gram_matrix(x: Matrix) -> Matrix:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from scipy.spatial.distance import pdist
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.nouns.recording.matrix import Reading
 
 Kind = Literal["correlation", "euclidean2", "crossnobis", "poisson_kl"]
 
@@ -20,6 +21,7 @@ def dissimilarities(
     *,
     noise: Any = None,
     prior: float = 1.0,
+    **reading: Unpack[Reading],
 ) -> Matrix:
     """Dissimilarity of every pair of conditions, in the order (0,1), (0,2), ..., (n-2,n-1).
 
@@ -37,6 +39,8 @@ def dissimilarities(
         (unit, unit) noise covariance, already regularised (`noise_covariance`); identity by default.
     prior
         Added to rates.
+    reading
+        Of a recording of the conditions, as in `cka`.
 
     Notes
     -----
@@ -49,7 +53,7 @@ def dissimilarities(
     """
     if kind == "crossnobis":
         return _crossnobis(np.asarray(patterns, np.float64), noise)
-    x = matrix(patterns, "patterns")
+    x = matrix(patterns, "patterns", **reading)
     if len(x) < 2:
         raise PatchclampError(f"{len(x)} condition: a dissimilarity needs two")
     if kind == "correlation":
@@ -69,6 +73,56 @@ def dissimilarities(
         logs = np.log(rate)
         return np.asarray(((rate[i] - rate[j]) * (logs[i] - logs[j])).mean(1))
     raise PatchclampError(f"kind {kind!r}: give correlation, euclidean2, crossnobis or poisson_kl")
+
+
+def as_vectors(values: Any, n: int, what: str) -> Matrix | None:
+    """(subject, pair) of an array that holds dissimilarities of n conditions; None where it holds patterns.
+
+    Dissimilarities are a vector (pair,), vectors of subjects (subject, pair), or matrices ([subject,] n, n): symmetric, with
+    zeros on the diagonal.
+
+    Raises
+    ------
+    PatchclampError
+        For n rows of as many numbers as n conditions have pairs, which may be either; for NaN or Inf.
+    """
+    x, pairs = np.asarray(values, np.float64), n * (n - 1) // 2
+    i, j = np.triu_indices(n, 1)
+    if x.ndim in (2, 3) and x.shape[-2:] == (n, n) and is_distances(x):
+        found = np.atleast_2d(x[..., i, j])
+    elif x.shape == (pairs,) or (x.ndim == 2 and x.shape[1] == pairs and len(x) != n):
+        found = np.atleast_2d(x)
+    elif x.shape == (n, pairs):
+        raise PatchclampError(
+            f"{what}: shape {x.shape} is either {n} conditions x {pairs} units or the {pairs} dissimilarities of {n} "
+            "subjects; for subjects pass list(array), for patterns dissimilarities(array)"
+        )
+    else:
+        return None
+    if not np.isfinite(found).all():
+        raise PatchclampError(f"{what}: the dissimilarities hold NaN or Inf; leave these conditions out")
+    return found
+
+
+def is_distances(x: Matrix) -> bool:
+    """Whether square matrices are symmetric with zeros on the diagonal."""
+    scale = np.abs(x).max(initial=0)
+    flat = np.abs(np.diagonal(x, axis1=-2, axis2=-1)).max(initial=0)
+    return bool(scale > 0 and flat <= 1e-8 * scale and np.allclose(x, np.swapaxes(x, -1, -2)))
+
+
+def conditions_of(pairs: int) -> int:
+    """Number of conditions of a vector of pairs.
+
+    Raises
+    ------
+    PatchclampError
+        If no number of conditions has as many pairs.
+    """
+    n = round((1 + np.sqrt(1 + 8 * pairs)) / 2)
+    if n * (n - 1) // 2 != pairs or n < 2:
+        raise PatchclampError(f"{pairs} dissimilarities: no number of conditions has as many pairs")
+    return int(n)
 
 
 def noise_covariance(residuals: Any) -> Matrix:

@@ -1,73 +1,68 @@
-"""From what a person hands over (recording, array, tensor) to matrices of samples by units."""
+"""What a person hands over as a population: `matrix` with the parts of heads side by side, in memory."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
+from patchclamp.nouns.recording.matrix import matrix as read_matrix
 from patchclamp.nouns.recording.recording import Recording
 
 Matrix = NDArray[np.float64]
-Population = Recording | torch.Tensor | ArrayLike
+Population = Recording | ActivityMatrix | torch.Tensor | ArrayLike
+READING: Reading = {"heads": "join", "content": True, "missing": "refuse"}  # this verb's defaults
 
 
-def matrix(population: Any, what: str = "population") -> Matrix:
-    """Read a population as (sample, unit) in float64; units marked as not present are left out.
+def read(population: Any, what: str = "population", **reading: Unpack[Reading]) -> ActivityMatrix:
+    """A population as (sample, unit), lazily; a vector is one unit.
 
     Raises
     ------
     PatchclampError
-        For a recording of several sites, another number of dimensions, NaN or Inf, or no unit.
+        For a recording of several sites, another number of dimensions, no unit, and as `matrix`.
     """
-    if isinstance(population, Recording):
-        values = _of_recording(population)
-    elif isinstance(population, torch.Tensor):
-        values = population.detach().cpu().double().numpy()
-    else:
-        values = np.asarray(population, dtype=np.float64)
-    if values.ndim == 1:
-        values = values[:, None]
+    how: Reading = {**READING, **reading}
+    if isinstance(population, (Recording, ActivityMatrix)):
+        return read_matrix(population, **how)
+    tensor = isinstance(population, torch.Tensor)
+    values = population.detach().cpu().double().numpy() if tensor else np.asarray(population, np.float64)
+    values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[1] == 0:
         raise PatchclampError(f"{what}: wanted samples x units, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        row, unit = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise PatchclampError(
-            f"{what}: sample {row}, unit {unit} is not a finite number; leave it out or mask the unit"
-        )
-    return values
+    return read_matrix(np.ascontiguousarray(values), what, **how)
 
 
-def _of_recording(recording: Recording) -> Matrix:
-    if len(recording.sites) != 1:
-        raise PatchclampError(
-            f"this recording has {len(recording.sites)} sites; select one, such as {recording.sites[0]}"
-        )
-    site = recording.sites[0]
-    values = recording.to_torch()[site].double().numpy()
-    values = values.reshape(len(values), -1) if values.ndim > 2 else values
-    table = recording.units(site)
-    if "present" in table.columns and values.shape[1] == len(table):
-        values = values[:, table["present"].to_numpy(bool)]
-    return values
+def matrix(population: Any, what: str = "population", **reading: Unpack[Reading]) -> Matrix:
+    """A population as (sample, unit) in float64.
+
+    Raises
+    ------
+    PatchclampError
+        As `read`, and for NaN or Inf.
+    """
+    return read(population, what, **reading).numpy()
 
 
-def pair(a: Any, b: Any, least: int = 2) -> tuple[Matrix, Matrix]:
-    """Two populations of the same samples.
+def pair(
+    a: Any, b: Any, least: int = 2, **reading: Unpack[Reading]
+) -> tuple[Matrix, Matrix, list[dict[str, Any]]]:
+    """Two populations of the same samples, and how each was read (`ActivityMatrix.about`).
 
     Raises
     ------
     PatchclampError
         If they do not have as many samples, or fewer than `least`.
     """
-    x, y = matrix(a, "the first population"), matrix(b, "the second population")
+    x, y = read(a, "the first population", **reading), read(b, "the second population", **reading)
     if len(x) != len(y):
         raise PatchclampError(
             f"the populations have {len(x)} and {len(y)} samples; both must be recorded on the same inputs, in order"
         )
     if len(x) < least:
         raise PatchclampError(f"{len(x)} samples: this comparison is defined from {least} on")
-    return x, y
+    return x.numpy(), y.numpy(), [x.about, y.about]

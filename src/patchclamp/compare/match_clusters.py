@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
+from patchclamp.nouns.recording.matrix import Reading
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,24 @@ class ClusterMatching(Comparison):
         null (the same with samples permuted).
     value : float
         Mean r2 over units; clusters of one side only count as 0.
+    meta : dict
+        ``reading``: how each population was read.
     """
 
     a: NDArray[np.int64]
     b: NDArray[np.int64]
     table: pd.DataFrame
     value: float
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         both = int(((self.table["a"] > 0) & (self.table["b"] > 0)).sum())
         return f"{len(self.table)} clusters, {both} with units of both: r2 {self.value:.3f}"
 
 
-def match_clusters(a: Any, b: Any, n_clusters: int | None = None, *, seed: int = 0) -> ClusterMatching:
+def match_clusters(
+    a: Any, b: Any, n_clusters: int | None = None, *, seed: int = 0, **reading: Unpack[Reading]
+) -> ClusterMatching:
     """Cluster the units of both populations by their squared correlations (spectral clustering).
 
     Finds what one-to-one matching cannot: subspaces that both networks have, each in a basis of its own.
@@ -54,6 +61,8 @@ def match_clusters(a: Any, b: Any, n_clusters: int | None = None, *, seed: int =
         Default: where the eigenvalues of the normalised Laplacian have their largest gap.
     seed
         Of k-means.
+    reading
+        As in `cka`.
 
     Notes
     -----
@@ -67,7 +76,7 @@ def match_clusters(a: Any, b: Any, n_clusters: int | None = None, *, seed: int =
     >>> bool((found.b == found.a[[2, 0, 1]]).all())
     True
     """
-    x, y = pair(a, b, least=4)
+    x, y, about = pair(a, b, least=4, **reading)
     wide = (x.shape[1], y.shape[1])
     x, keep_x = _standard(x)
     y, keep_y = _standard(y)
@@ -88,7 +97,7 @@ def match_clusters(a: Any, b: Any, n_clusters: int | None = None, *, seed: int =
         total += r2 * (p.shape[1] + q.shape[1])
     out_a, out_b = (np.full(width, -1, np.int64) for width in wide)
     out_a[keep_x], out_b[keep_y] = left, right
-    return ClusterMatching(out_a, out_b, pd.DataFrame(rows), total / both.shape[1])
+    return ClusterMatching(out_a, out_b, pd.DataFrame(rows), total / both.shape[1], {"reading": about})
 
 
 def _spectral(affinity: Matrix, k: int | None, seed: int) -> NDArray[np.int64]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.assignment import match
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Comparison
+from patchclamp.nouns.recording.matrix import Reading
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class UnitMatching(Comparison):
         Mean matched value after the samples of b were rolled in time, or permuted: what matching finds in noise.
     dropped : (int, int)
         Units that do not vary, in a and in b.
+    meta : dict
+        ``reading``: how each population was read.
     """
 
     table: pd.DataFrame
@@ -38,6 +42,7 @@ class UnitMatching(Comparison):
     semi: float
     null: float
     dropped: tuple[int, int]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
@@ -46,7 +51,9 @@ class UnitMatching(Comparison):
         )
 
 
-def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0) -> UnitMatching:
+def match_units(
+    a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0, **reading: Unpack[Reading]
+) -> UnitMatching:
     """Match units one to one by correlation over the same samples (Hungarian algorithm).
 
     Parameters
@@ -57,6 +64,8 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
         Whether a unit and its negative are different units.
     n_null, seed
         Permutations of samples for the value that chance gives.
+    reading
+        As in `cka`.
 
     Notes
     -----
@@ -69,7 +78,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
     >>> match_units(x, x[:, [2, 0, 3, 1]]).table["b"].tolist()
     [1, 3, 0, 2]
     """
-    x, y = pair(a, b, least=3)
+    x, y, about = pair(a, b, least=3, **reading)
     left, keep_x = _standard(x)
     right, keep_y = _standard(y)
     similarity = left.T @ right / len(x)
@@ -93,6 +102,7 @@ def match_units(a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: i
         float(best.mean()),
         float(np.mean(null)) if null else float("nan"),
         (x.shape[1] - len(keep_x), y.shape[1] - len(keep_y)),
+        {"reading": about},
     )
 
 

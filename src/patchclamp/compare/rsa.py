@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import pearson, ranks, spearman
-from patchclamp.compare.dissimilarity import dissimilarities, square
+from patchclamp.compare.dissimilarity import as_vectors, conditions_of, dissimilarities, is_distances, square
 from patchclamp.compare.inputs import Matrix
+from patchclamp.compare.inputs import read as read_population
 from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.result import Result
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
+from patchclamp.nouns.recording.recording import Recording
 
 Comparator = Literal["cosine", "pearson", "spearman", "rho_a", "whitened_cosine"]
 
@@ -26,16 +29,18 @@ def rsa(
     n_boot: int = 0,
     seed: int = 0,
     level: float = 0.95,
+    **reading: Unpack[Reading],
 ) -> Result:
     """Compare the dissimilarities of two populations over the same conditions.
 
     Parameters
     ----------
     a
-        Vector of dissimilarities (pair,), or patterns (condition, unit).
+        Dissimilarities, as a vector (pair,) or a square matrix (symmetric, zeros on the diagonal), or patterns
+        (condition, unit), or a recording of them.
     b
-        The same, or the vectors of several subjects (subject, pair): the result is then the mean over subjects, with
-        the noise ceiling of the subjects beside it.
+        The same, or several subjects, as an array (subject, pair) or (subject, condition, condition) or a list: the
+        result is then the mean over subjects, with the noise ceiling of the subjects beside it.
     comparator
         ``"cosine"`` (zero is meaningful: with crossnobis), ``"pearson"``, ``"spearman"``, ``"rho_a"`` (the expected
         Spearman when ties are broken at random) or ``"whitened_cosine"`` (pairs that share a condition are
@@ -45,6 +50,8 @@ def rsa(
     n_boot, seed, level
         Bootstrap over conditions and, where there are several, subjects together; pairs of a condition with itself
         are left out.
+    reading
+        Of patterns that come as a recording, as in `cka`.
 
     Returns
     -------
@@ -53,7 +60,8 @@ def rsa(
     Raises
     ------
     PatchclampError
-        For another number of conditions, or a vector whose length is no n(n-1)/2.
+        For another number of conditions, a vector whose length is no n(n-1)/2, or an array that may be patterns as well
+        as subjects: n rows of n(n-1)/2 numbers, for n conditions.
 
     Notes
     -----
@@ -65,11 +73,7 @@ def rsa(
     >>> rsa(x, 2 * x).value
     1.0
     """
-    mine, theirs = _vector(a, kind), _vectors(b, kind)
-    if mine.shape[-1] != theirs.shape[-1]:
-        raise PatchclampError(
-            f"{conditions_of(mine.shape[-1])} and {conditions_of(theirs.shape[-1])} conditions: they must be the same"
-        )
+    mine, theirs, about = read_both(a, b, kind, reading)
     score = COMPARATORS.get(comparator)
     if score is None:
         raise PatchclampError(f"comparator {comparator!r}: give one of {', '.join(COMPARATORS)}")
@@ -81,9 +85,8 @@ def rsa(
         tail = (1 - level) / 2
         low, high = (float(q) for q in np.nanquantile(draws, [tail, 1 - tail]))
     ceiling = ceilings(theirs, comparator) if len(theirs) > 1 else None
-    return Result(
-        f"rsa ({comparator})", value, "similarity", n, low, high, ceiling, {"subjects": len(theirs)}
-    )
+    meta = {"subjects": len(theirs), "reading": about}
+    return Result(f"rsa ({comparator})", value, "similarity", n, low, high, ceiling, meta)
 
 
 def ceilings(subjects: Any, comparator: Comparator = "spearman") -> tuple[float, float]:
@@ -157,35 +160,39 @@ def _bootstrap(mine: Matrix, theirs: Matrix, n: int, comparator: str, n_boot: in
     return np.asarray((found * people).sum(1) / people.sum(1))
 
 
-def _vector(population: Any, kind: str) -> Matrix:
-    values = np.asarray(population, np.float64) if not hasattr(population, "sites") else None
-    if values is not None and values.ndim == 1:
-        conditions_of(len(values))
-        if not np.isfinite(values).all():
-            raise PatchclampError("the dissimilarities hold NaN or Inf; leave these conditions out")
-        return values
-    return dissimilarities(population, kind)  # type: ignore[arg-type]
-
-
-def _vectors(population: Any, kind: str) -> Matrix:
-    """One row a subject. A matrix whose width is a number of pairs and whose height is not the conditions' is subjects."""
-    if isinstance(population, (list, tuple)) and len(population) and np.ndim(population[0]) >= 1:
-        parts = [_vector(one, kind) for one in population]
-        if len({len(part) for part in parts}) != 1:
+def read_both(a: Any, b: Any, kind: str, reading: Reading) -> tuple[Matrix, Matrix, list[dict[str, Any]]]:
+    """Dissimilarities (pair,) of a model and (subject, pair) of what it is compared with, and how each was read."""
+    mine, one = _vectors(a, kind, None, "the first population", reading)
+    if len(mine) != 1:
+        raise PatchclampError(
+            f"the first population: {len(mine)} subjects; give one, and the subjects second"
+        )
+    n = conditions_of(mine.shape[1])
+    if isinstance(b, (list, tuple)) and len(b) and np.ndim(b[0]) >= 1:
+        found = [_vectors(part, kind, None, f"subject {i}", reading) for i, part in enumerate(b)]
+        if len({part.shape[1] for part, _ in found}) != 1:
             raise PatchclampError("the subjects do not have the same conditions")
-        return np.stack(parts)
-    return np.atleast_2d(_vector(population, kind))
+        theirs = np.concatenate([part for part, _ in found])
+        other = {**found[0][1], "subjects": len(theirs)}
+    else:
+        theirs, other = _vectors(b, kind, n, "the second population", reading)
+    if mine.shape[1] != theirs.shape[1]:
+        raise PatchclampError(f"{n} and {conditions_of(theirs.shape[1])} conditions: they must be the same")
+    return mine[0], theirs, [one, other]
 
 
-def conditions_of(pairs: int) -> int:
-    """Number of conditions of a vector of pairs.
-
-    Raises
-    ------
-    PatchclampError
-        If no number of conditions has as many pairs.
-    """
-    n = round((1 + np.sqrt(1 + 8 * pairs)) / 2)
-    if n * (n - 1) // 2 != pairs or n < 2:
-        raise PatchclampError(f"{pairs} dissimilarities: no number of conditions has as many pairs")
-    return int(n)
+def _vectors(
+    population: Any, kind: str, n: int | None, what: str, reading: Reading
+) -> tuple[Matrix, dict[str, Any]]:
+    """(subject, pair), and how it was read; n: the conditions, where rows may be subjects as well."""
+    if not isinstance(population, (Recording, ActivityMatrix)):
+        x = np.asarray(population, np.float64)
+        if x.ndim == 1 or (x.ndim == 2 and len(x) == 1 and n is None):
+            n = conditions_of(x.size)
+        elif x.ndim > 1 and x.shape[-1] == x.shape[-2] and is_distances(x):
+            n = x.shape[-1]
+        found = None if n is None else as_vectors(x, n, what)
+        if found is not None:
+            return found, {"subjects": len(found), "pairs": found.shape[1]}
+    read = read_population(population, what, **reading)
+    return dissimilarities(read, kind)[None], read.about  # type: ignore[arg-type]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
+from patchclamp.nouns.recording.matrix import Reading
 
 
 def procrustes(
@@ -18,6 +19,7 @@ def procrustes(
     alpha: float = 1.0,
     metric: Literal["angular", "euclidean"] = "angular",
     test: tuple[Any, Any] | None = None,
+    **reading: Unpack[Reading],
 ) -> Result:
     """Generalised shape distance: the least distance of two populations over rotations.
 
@@ -36,6 +38,8 @@ def procrustes(
         ``"angular"`` in radians, 0 to pi/2, or ``"euclidean"``.
     test
         Two populations on other samples: whitening and rotation are then fitted on `a`, `b` and scored on these.
+    reading
+        As in `cka`.
 
     Notes
     -----
@@ -53,21 +57,22 @@ def procrustes(
         raise PatchclampError(f"alpha={alpha}: 0 (any linear map) to 1 (rotations only)")
     if metric not in ("angular", "euclidean"):
         raise PatchclampError(f"metric {metric!r}: give 'angular' or 'euclidean'")
-    x, y = _padded(*pair(a, b))
+    x, y, about = pair(a, b, **reading)
+    x, y = _padded(x, y)
     mean_x, mean_y = x.mean(0), y.mean(0)
     whiten_x, whiten_y = _whitening(x - mean_x, alpha), _whitening(y - mean_y, alpha)
     xw, yw = (x - mean_x) @ whiten_x, (y - mean_y) @ whiten_y
     left, _, right = np.linalg.svd(xw.T @ yw)
     rotation = left @ right
     if test is not None:
-        x, y = _padded(*pair(*test))
+        x, y = _padded(*pair(*test, **reading)[:2])
         if x.shape[1] != len(whiten_x):
             raise PatchclampError(f"test: {x.shape[1]} units, fitted on {len(whiten_x)}")
         xw, yw = (x - mean_x) @ whiten_x, (y - mean_y) @ whiten_y
-    return _distance(xw @ rotation, yw, metric, alpha)
+    return _distance(xw @ rotation, yw, metric, alpha, about)
 
 
-def _distance(x: Matrix, y: Matrix, metric: str, alpha: float) -> Result:
+def _distance(x: Matrix, y: Matrix, metric: str, alpha: float, about: list[dict[str, Any]]) -> Result:
     size_x, size_y, inner = np.linalg.norm(x), np.linalg.norm(y), float(np.sum(x * y))
     if min(size_x, size_y) == 0:
         raise PatchclampError("a population that does not vary over samples has no shape")
@@ -77,9 +82,8 @@ def _distance(x: Matrix, y: Matrix, metric: str, alpha: float) -> Result:
         value, scale = 2 * np.arcsin(min(1.0, float(chord) / 2)), "radians"
     else:
         value, scale = np.linalg.norm(x - y), "distance"
-    return Result(
-        f"procrustes ({metric}, alpha {alpha:g})", float(value), scale, len(x), meta={"inner": inner}
-    )
+    meta = {"inner": inner, "reading": about}
+    return Result(f"procrustes ({metric}, alpha {alpha:g})", float(value), scale, len(x), meta=meta)
 
 
 def bures(a: Any, b: Any) -> float:

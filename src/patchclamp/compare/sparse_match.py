@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
+from patchclamp.nouns.recording.matrix import Reading
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class SparseMatching(Comparison):
         Median number of predictors: 1 for a copy whose units are permuted, many for a rotated one.
     dropped : (int, int)
         Units that do not vary.
+    meta : dict
+        ``reading``: how each population was read.
     """
 
     table: pd.DataFrame
@@ -40,6 +44,7 @@ class SparseMatching(Comparison):
     value: float
     predictors: float
     dropped: tuple[int, int]
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         mean = self.table[["best", "dense", "null"]].mean()
@@ -50,7 +55,14 @@ class SparseMatching(Comparison):
 
 
 def sparse_match(
-    a: Any, b: Any, *, tolerance: float = 0.02, n_penalties: int = 12, held_out: float = 0.3, seed: int = 0
+    a: Any,
+    b: Any,
+    *,
+    tolerance: float = 0.02,
+    n_penalties: int = 12,
+    held_out: float = 0.3,
+    seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> SparseMatching:
     """Predict each unit of b from as few units of a as do nearly as well as any number (L1 path, then least squares).
 
@@ -68,6 +80,8 @@ def sparse_match(
         Share of samples, drawn at random, for choosing and for scoring (half each). For time series the two
         populations should be averaged over trials or thinned first: neighbouring samples would stand on both
         sides.
+    reading
+        As in `cka`.
 
     Notes
     -----
@@ -80,7 +94,8 @@ def sparse_match(
     >>> sparse_match(x, x[:, [2, 0, 3, 1]]).predictors
     1.0
     """
-    x, y = pair(a, b, least=12)
+    x, y, about = pair(a, b, least=12, **reading)
+    wide = (x.shape[1], y.shape[1])
     if not 0 < held_out < 1:
         raise PatchclampError(f"held_out={held_out}: a share between 0 and 1")
     x, keep_x = _standard(x)
@@ -108,12 +123,11 @@ def sparse_match(
             "null": _r2(shuffled[score], y[score], null),
         }
     )
-    full = np.zeros((pair(a, b)[0].shape[1], y.shape[1]))
+    full = np.zeros((wide[0], y.shape[1]))
     full[keep_x] = weights
-    dropped = (len(full) - len(keep_x), pair(a, b)[1].shape[1] - len(keep_y))
-    return SparseMatching(
-        table, full, float(table["r2"].mean()), float(table["predictors"].median()), dropped
-    )
+    dropped = (wide[0] - len(keep_x), wide[1] - len(keep_y))
+    value, predictors = float(table["r2"].mean()), float(table["predictors"].median())
+    return SparseMatching(table, full, value, predictors, dropped, {"reading": about})
 
 
 def units_on_path(x: Matrix, y: Matrix, steps: int) -> list[NDArray[np.bool_]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -10,9 +10,11 @@ from scipy.sparse.csgraph import shortest_path
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import ranks
+from patchclamp.compare.dissimilarity import conditions_of
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
-from patchclamp.compare.rsa import Comparator, _vector, _vectors, conditions_of, rsa
+from patchclamp.compare.rsa import Comparator, read_both, rsa
+from patchclamp.nouns.recording.matrix import Reading
 
 
 def geotopological(vector: Any, low: float = 0.0, high: float = 1.0) -> Matrix:
@@ -74,12 +76,13 @@ def topological_rsa(
     quantile: float = 0.1,
     comparator: Comparator = "spearman",
     kind: str = "euclidean2",
+    **reading: Unpack[Reading],
 ) -> Result:
     """Compare two populations by the topology of their conditions.
 
     Parameters
     ----------
-    a, b
+    a, b, reading
         As in `rsa`.
     transform
         ``"geodesic"`` with `quantile`, or ``"geotopological"`` with `low` and `high`. Fix them beforehand: choosing
@@ -97,15 +100,15 @@ def topological_rsa(
 
     if transform not in ("geodesic", "geotopological"):
         raise PatchclampError(f"transform {transform!r}: give geodesic or geotopological")
-    mine, theirs = change(_vector(a, kind)), [change(one) for one in _vectors(b, kind)]
-    found = rsa(mine, theirs, comparator)
+    one, several, about = read_both(a, b, kind, reading)
+    found = rsa(change(one), [change(vector) for vector in several], comparator)
     return Result(
         f"topological_rsa ({transform})",
         found.value,
         found.scale,
         found.n,
         ceiling=found.ceiling,
-        meta=found.meta,
+        meta={**found.meta, "reading": about},
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Ints
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading, matrix
 from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.samples import Samples
 
 Array = NDArray[np.float64]
 
@@ -35,6 +37,10 @@ class Series:
         One row a unit, or None.
     ordered
         False where every sample is a group of its own: then `segments` is one run, and time has no meaning.
+    group
+        (sample,) the group of every sample: as given, else the recording's, else 0.
+    about
+        How it was read (`ActivityMatrix.about`).
     """
 
     values: Array
@@ -42,6 +48,8 @@ class Series:
     names: tuple[str, ...]
     table: pd.DataFrame | None = None
     ordered: bool = True
+    group: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_units(self) -> int:
@@ -67,35 +75,40 @@ class Series:
 
 
 def series(
-    data: Any, groups: Sequence[Any] | None = None, *, what: str = "connect", time: bool = False
+    data: Any,
+    groups: Sequence[Any] | None = None,
+    *,
+    what: str = "connect",
+    time: bool = False,
+    **reading: Unpack[Reading],
 ) -> Series:
     """Read what a person hands over.
 
     Parameters
     ----------
     data
-        A `Recording` (all its sites side by side; heads with parts by their norm; samples that are not content and
-        units that are not present are left out) or an array (samples, units).
+        A `Recording` (all its sites side by side), a `matrix` of one, or an array (samples, units).
     groups
-        One entry a sample: runs, animals, trials. By default those of the recording (a change of document or group, or
+        One entry a sample that is read: runs, animals, trials. By default those of the recording (a change of document or group, or
         a gap in position), or one run for an array.
     what
         Method, for messages.
     time
         Whether the method needs samples in time order: then a recording in which every sample is a group of its own
         is refused.
+    reading
+        As in `matrix`: by default heads by their norm, content only, and units that are not present are refused.
 
     Raises
     ------
     PatchclampError
         For fewer than two units, NaN or Inf, a wrong number of groups, a unit that never changes.
     """
-    label: NDArray[Any]
-    if isinstance(data, Recording):
-        values, names, table, label = _recording(data)
-    else:
-        values = _array(data, what)
-        names, table, label = tuple(f"unit[{i}]" for i in range(values.shape[1])), None, np.zeros(len(values))
+    parts = _parts(data, what, reading)
+    values = np.concatenate([part.numpy() for part in parts], 1)
+    table = pd.concat([part.units for part in parts], ignore_index=True)
+    names, samples = tuple(table["unit"]), parts[0].samples
+    label: NDArray[Any] = _runs(samples, len(values))
     if groups is not None:
         if len(groups) != len(values):
             raise PatchclampError(
@@ -103,6 +116,9 @@ def series(
             )
         label = pd.factorize(np.asarray(groups))[0]
     _check(values, names, what)
+    group = label if groups is not None or samples is None else pd.factorize(samples.group.numpy())[0]
+    sites = ", ".join(str(part.site) for part in parts)
+    about = {**parts[0].about, "site": sites, "units": values.shape[1]}
     segments, ordered = _segments(label), True
     if len(segments) == len(values):
         if time:
@@ -111,37 +127,34 @@ def series(
                 "if the samples are one series in time, pass groups=[0] * n (or trials x time x units)"
             )
         segments, ordered = (slice(0, len(values)),), False
-    return Series(values, segments, names, table, ordered)
+    known = None if samples is None else table
+    return Series(values, segments, names, known, ordered, np.asarray(group, np.int64), about)
 
 
-def _recording(data: Recording) -> tuple[Array, tuple[str, ...], pd.DataFrame, NDArray[np.int64]]:
-    samples = data.samples.numpy()
-    keep = samples["content"]
-    blocks, tables = [], []
-    for site in data.sites:
-        block = data[site][:].double()
-        block = block.norm(dim=-1) if block.ndim == 3 else block
-        table = data.units(site)
-        here = table["present"].to_numpy(bool)
-        blocks.append(block.numpy()[keep][:, here])
-        tables.append(table[here])
-    joined = pd.concat(tables, ignore_index=True)
-    doc, group, position = (samples[name][keep] for name in ("doc", "group", "position"))
-    new = (np.diff(doc) != 0) | (np.diff(group) != 0)
-    if len(position) and np.ptp(position) > 0:
-        new |= np.diff(position) != 1
-    label = np.concatenate([[0], np.cumsum(new)]) if len(doc) else np.empty(0, np.int64)
-    return np.concatenate(blocks, 1), tuple(joined["unit"]), joined, label
-
-
-def _array(data: Any, what: str) -> Array:
+def _parts(data: Any, what: str, reading: Reading) -> list[ActivityMatrix]:
+    """A matrix a site."""
+    if isinstance(data, Recording):
+        return [matrix(data, site, **reading) for site in data.sites]
+    if isinstance(data, ActivityMatrix):
+        return [data]
     values = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
     if values.ndim != 2:
         raise PatchclampError(
             f"{what}: wanted a Recording or samples x units, got shape {values.shape}; "
             "trials x time x units goes through Recording.from_arrays"
         )
-    return values.astype(np.float64)
+    return [matrix(values.astype(np.float64), "unit", **reading)]
+
+
+def _runs(samples: Samples | None, n: int) -> NDArray[np.int64]:
+    """(sample,) which stretch of following samples it lies in: a change of document or group, or a gap, ends one."""
+    if samples is None or not n:
+        return np.zeros(n, np.int64)
+    doc, group, position = (getattr(samples, name).numpy() for name in ("doc", "group", "position"))
+    new = (np.diff(doc) != 0) | (np.diff(group) != 0)
+    if np.ptp(position) > 0:
+        new |= np.diff(position) != 1
+    return np.concatenate([[0], np.cumsum(new)])
 
 
 def _segments(label: NDArray[Any]) -> tuple[slice, ...]:
@@ -155,27 +168,9 @@ def _check(values: Array, names: Sequence[str], what: str) -> None:
         raise PatchclampError(
             f"{what}: {len(values)} samples of {values.shape[1]} units; from 3 samples and 2 units on"
         )
-    if not np.isfinite(values).all():
-        row, unit = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise PatchclampError(
-            f"{what}: {names[unit]} is not finite at sample {row}; leave the sample out or mark the unit not present"
-        )
     still = np.flatnonzero(np.ptp(values, axis=0) == 0)
     if len(still):
         raise PatchclampError(
             f"{what}: {names[still[0]]} never changes ({len(still)} such units), so it has no correlation; "
             "select the units that do"
         )
-
-
-def group_of(data: Any, groups: Sequence[Any] | None, units: Series) -> Ints:
-    """(sample,) the group of every sample of a series: as given, else the recording's, else its segment."""
-    if groups is not None:
-        return np.asarray(pd.factorize(np.asarray(groups))[0], np.int64)
-    if isinstance(data, Recording):
-        samples = data.samples.numpy()
-        return np.asarray(pd.factorize(samples["group"][samples["content"]])[0], np.int64)
-    out = np.zeros(len(units.values), np.int64)
-    for place, part in enumerate(units.segments):
-        out[part] = place
-    return out

@@ -5,172 +5,75 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, Unpack
 
-import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
 from patchclamp.nouns.dictionary import Dictionary, StoredDictionary
-from patchclamp.nouns.recording.recording import Recording, named
+from patchclamp.nouns.recording.matrix import BLOCK, ActivityMatrix, Reading, matrix
+from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
-BLOCK = 2048  # rows of activity held at a time
-STRETCH = 4096  # rows of the source read at a time
+READING: Reading = {"heads": "join", "content": True, "missing": "refuse"}  # this verb's defaults
 Source: TypeAlias = Recording | Tensor
 
 
-class Activity:
-    """Rows of one site in blocks of equal size, whatever the chunks on disk: a recording, or a tensor.
+def activity(
+    source: Source | ActivityMatrix, site: Site | str | None = None, **reading: Unpack[Reading]
+) -> ActivityMatrix:
+    """The matrix that a decomposition reads: one site, by default heads joined and content only.
 
-    Samples marked as no content (BOS, special tokens, padding) are left out, and those of held-out groups.
-    Heads are joined: (samples, heads, d_head) is read as (samples, heads * d_head).
-
-    Parameters
-    ----------
-    source
-        A `Recording`, or a tensor or array (samples, units).
-    site
-        Which site of the recording; needed where it has several. The name of a tensor's site.
-    keep
-        Bool (samples,), or None for all content.
+    Raises
+    ------
+    PatchclampError
+        For activity that is not floating, fewer than two samples, and as `matrix`.
     """
-
-    def __init__(self, source: Any, site: Site | str | None = None, keep: np.ndarray | None = None) -> None:
-        self.source = source
-        if isinstance(source, Recording):
-            self.site = _site_of(source, site)
-            missing = int((~source.present(self.site)).sum())
-            if missing:
-                raise PatchclampError(
-                    f"{self.site}: {missing} units are missing in this recording; select those that are present"
-                )
-            shape = source[self.site].shape
-            content = source.samples.content.numpy()
-            self.groups = source.samples.group.numpy()
-            self._values: Any = source[self.site]
-        else:
-            values = torch.as_tensor(source)
-            if values.ndim < 2 or not values.is_floating_point():
-                raise PatchclampError(
-                    f"activity is {tuple(values.shape)} of {values.dtype}; wanted floating (samples, units)"
-                )
-            self.site = named(site or "activity")
-            shape = tuple(values.shape)
-            content = np.ones(shape[0], dtype=bool)
-            self.groups = np.arange(shape[0])
-            self._values = values
-        self.keep = content if keep is None else content & keep
-        self.width = int(np.prod(shape[1:]))
-        self.n = int(self.keep.sum())
-        if self.n < 2:
-            raise PatchclampError(
-                f"{self.site}: {self.n} samples of content; a decomposition takes at least 2"
-            )
-
-    def split(self, held_out: float, seed: int) -> tuple[Activity, Activity | None]:
-        """(rows to fit, rows of held-out groups); None where `held_out` is 0. Groups are never cut.
-
-        Raises
-        ------
-        PatchclampError
-            Where there are fewer than two groups, or `held_out` is not in [0, 1).
-        """
-        if not 0 <= held_out < 1:
-            raise PatchclampError(
-                f"held_out={held_out}: a fraction of the groups, at least 0 and less than 1"
-            )
-        if held_out == 0:
-            return self, None
-        groups = np.unique(self.groups[self.keep])
-        if len(groups) < 2:
-            raise PatchclampError(f"{self.site}: one group of samples cannot be split; use held_out=0")
-        n = min(len(groups) - 1, max(1, round(held_out * len(groups))))
-        out = np.random.default_rng([seed, 11]).choice(groups, n, replace=False)
-        mask = np.isin(self.groups, out)
-        if (self.keep & ~mask).sum() < 2 or (self.keep & mask).sum() < 2:
-            return self, None
-        return (
-            Activity(self.source, self.site, self.keep & ~mask),
-            Activity(self.source, self.site, self.keep & mask),
+    how: Reading = {**READING, **reading}
+    found = matrix(source, site, **how)
+    if not found.dtype.is_floating_point:
+        raise PatchclampError(
+            f"{found.site}: activity is {found.shape} of {found.dtype}; wanted floating (samples, units)"
         )
+    if found.n < 2:
+        raise PatchclampError(
+            f"{found.site}: {found.n} samples of content; a decomposition takes at least 2, in which they differ"
+        )
+    return found
 
-    def blocks(self, rows: int = BLOCK, start: int = 0) -> Iterator[Float[Tensor, "row unit"]]:
-        """Blocks of `rows` rows (the last may be shorter) as float32, from block number `start` on.
 
-        Raises
-        ------
-        PatchclampError
-            For NaN or Inf, naming the unit and the sample.
-        """
-        places = np.flatnonzero(self.keep)
-        for low in range(start * rows, len(places), rows):
-            yield self.rows(places[low : low + rows])
+def moments(activity: ActivityMatrix) -> PooledMoments:
+    """Mean, total squares and pooled variance in one pass, in float64.
 
-    def rows(self, places: np.ndarray) -> Float[Tensor, "row unit"]:
-        """Rows at ascending places of the source, as float32 with heads joined."""
-        # A stretch of the source at a time: rows picked far apart would decode many chunks at once.
-        cuts = np.flatnonzero(np.diff(places // STRETCH)) + 1
-        values = torch.cat([self._stretch(part) for part in np.split(places, cuts)])
-        block = values.flatten(1).float()
-        if not bool(torch.isfinite(block).all()):
-            row, unit = (int(i) for i in (~torch.isfinite(block)).nonzero()[0])
-            raise PatchclampError(
-                f"{self.site}[{unit}]: {float(block[row, unit])} at sample {int(places[row])}; leave the sample or "
-                "the unit out"
-            )
-        return block
-
-    def _stretch(self, places: np.ndarray) -> Tensor:
-        first, last = int(places[0]), int(places[-1]) + 1
-        values = self._values[first:last]
-        return values if len(places) == last - first else values[torch.from_numpy(places - first)]
-
-    def n_blocks(self, rows: int = BLOCK) -> int:
-        """Number of blocks of `rows` rows."""
-        return -(-self.n // rows)
-
-    def sample(self, n: int, seed: int) -> Float[Tensor, "row unit"]:
-        """At most `n` rows, drawn without replacement by `seed` and in order; the same for any chunks on disk."""
-        places = np.flatnonzero(self.keep)
-        if n < len(places):
-            places = np.sort(np.random.default_rng([seed, 7]).choice(places, n, replace=False))
-        return torch.cat([self.rows(part) for part in np.array_split(places, -(-len(places) // BLOCK))])
-
-    def moments(self) -> PooledMoments:
-        """Mean, total squares and pooled variance in one pass, in float64.
-
-        Raises
-        ------
-        PatchclampError
-            Where all activity is zero.
-        """
-        total = torch.zeros(self.width, dtype=torch.float64)
-        squares = 0.0
-        centre: Tensor | None = None
-        for block in self.blocks():
-            wide = block.double()
-            # Shifted by the first row: the variance of nearly constant activity survives the subtraction.
-            centre = wide[0].clone() if centre is None else centre
-            total += (wide - centre).sum(0)
-            squares += float(((wide - centre) ** 2).sum())
-        assert centre is not None
-        shift = total / self.n
-        variance = max(0.0, squares - self.n * float((shift**2).sum()))
-        mean = centre + shift
-        energy = variance + self.n * float((mean**2).sum())
-        if energy == 0:
-            raise PatchclampError(
-                f"{self.site}: the activity is zero everywhere; there is nothing to decompose"
-            )
-        return PooledMoments(self.n, mean, energy, variance)
+    Raises
+    ------
+    PatchclampError
+        Where all activity is zero.
+    """
+    total = torch.zeros(activity.width, dtype=torch.float64)
+    squares = 0.0
+    centre: Tensor | None = None
+    for block in activity.blocks():
+        wide = block.double()
+        # Shifted by the first row: the variance of nearly constant activity survives the subtraction.
+        centre = wide[0].clone() if centre is None else centre
+        total += (wide - centre).sum(0)
+        squares += float(((wide - centre) ** 2).sum())
+    assert centre is not None
+    shift = total / activity.n
+    variance = max(0.0, squares - activity.n * float((shift**2).sum()))
+    mean = centre + shift
+    energy = variance + activity.n * float((mean**2).sum())
+    if energy == 0:
+        raise PatchclampError(
+            f"{activity.site}: the activity is zero everywhere; there is nothing to decompose"
+        )
+    return PooledMoments(activity.n, mean, energy, variance)
 
 
 @dataclass(frozen=True)
@@ -188,20 +91,11 @@ class PooledMoments:
         return self.variance <= 1e-12 * self.energy
 
 
-def _site_of(recording: Recording, site: Site | str | None) -> Site:
-    if site is not None:
-        return recording.site(site)
-    if len(recording.sites) != 1:
-        names = ", ".join(map(str, recording.sites))
-        raise PatchclampError(f"this recording has several sites; name one with site=: {names}")
-    return recording.sites[0]
-
-
 @dataclass(frozen=True)
 class Decomposer(ABC):
     """An estimator: settings in the constructor, `fit` gives a `Dictionary`. Subclasses are frozen dataclasses.
 
-    The signature of `fit` is the same for all: ``fit(source, site=None, progress=None, resume=None)``.
+    The signature of `fit` is the same for all: ``fit(source, site=None, progress=None, resume=None, **reading)``.
 
     Parameters
     ----------
@@ -224,6 +118,7 @@ class Decomposer(ABC):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> StoredDictionary:
         """Find features of one site.
 
@@ -238,6 +133,10 @@ class Decomposer(ABC):
         resume
             Folder for the state of a long fit. A fit that was killed goes on from there and gives the same bits as
             one that was not; a folder with the state of another fit is refused.
+        reading
+            How a recording is read (see `matrix`), kept in ``meta["reading"]``: ``heads="join"`` (default: the parts
+            of heads side by side, the population's vector) or ``"norm"``; ``content=True``; ``missing="refuse"``
+            (default) or ``"drop"``: then the dictionary is over the units that are present.
         """
 
     def settings(self) -> dict[str, Any]:
@@ -253,25 +152,29 @@ class Decomposer(ABC):
         return {"method": self.name, **self.settings()}
 
 
-def checkpoint(folder: str | Path | None, settings: dict[str, Any], activity: Activity) -> Checkpoint:
+def checkpoint(folder: str | Path | None, settings: dict[str, Any], activity: ActivityMatrix) -> Checkpoint:
     """Where the state of a fit is kept: it depends on the settings and the activity."""
     data = {} if folder is None else {"activity": fingerprint(settings, activity)}
     return Checkpoint(folder, settings | data)
 
 
-def fingerprint(settings: dict[str, Any], activity: Activity) -> str:
+def fingerprint(settings: dict[str, Any], activity: ActivityMatrix) -> str:
     """What a fit depends on: settings, manifest, shape, which rows, and a few rows themselves."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    manifest = activity.source.manifest if isinstance(activity.source, Recording) else {}
+    manifest = {} if activity.recording is None else activity.recording.manifest
     digest.update(json.dumps(manifest, sort_keys=True, default=str).encode())
-    digest.update(f"{activity.site} {activity.n} {activity.width}".encode())
-    digest.update(np.packbits(activity.keep).tobytes())
+    digest.update(f"{activity.site} {activity.n} {activity.width} {activity.heads}".encode())
+    digest.update(activity.places.tobytes())
     digest.update(activity.sample(16, 0).numpy().tobytes())
     return digest.hexdigest()
 
 
 def unexplained_variance(
-    dictionary: Dictionary, source: Source | Activity, site: Site | str | None = None, rows: int = BLOCK
+    dictionary: Dictionary,
+    source: Source | ActivityMatrix,
+    site: Site | str | None = None,
+    rows: int = BLOCK,
+    **reading: Unpack[Reading],
 ) -> float:
     """Fraction of variance that a dictionary leaves: sum |x - x^|^2 / sum |x - mean|^2, both pooled over all samples.
 
@@ -280,7 +183,7 @@ def unexplained_variance(
     dictionary
         Over the site that is read; not a transcoder.
     source
-        `Recording`, `Activity`, or tensor (samples, units).
+        `Recording`, `matrix` of one, or tensor (samples, units).
 
     Returns
     -------
@@ -288,10 +191,10 @@ def unexplained_variance(
         0 for a perfect dictionary, 1 for one that always gives the mean; more for one that does worse than that.
         NaN where the activity is constant.
     """
-    activity = source if isinstance(source, Activity) else Activity(source, site)
-    moments = activity.moments()
+    units = activity(source, site, **reading)
+    spread = moments(units)
     wrong = 0.0
     with torch.no_grad():
-        for block in activity.blocks(rows):
+        for block in units.blocks(rows):
             wrong += float(((block - dictionary.reconstruct(block)).double() ** 2).sum())
-    return float("nan") if moments.constant else wrong / moments.variance
+    return float("nan") if spread.constant else wrong / spread.variance

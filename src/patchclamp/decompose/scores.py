@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from patchclamp.base import assignment
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Decomposer, Source
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
@@ -158,10 +160,12 @@ def stability(
     site: Site | str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     signed: bool = True,
+    **reading: Unpack[Reading],
 ) -> FeatureStability:
     """Fit a method with several seeds and match the results.
 
     The held-out groups differ with the seed too, so that the figure says how much both matter together.
+    `reading` is as in `Decomposer.fit`.
 
     Raises
     ------
@@ -179,7 +183,7 @@ def stability(
     """
     if len(set(seeds)) < 2:
         raise PatchclampError(f"seeds={list(seeds)}: stability takes two different seeds or more")
-    found = tuple(method.seeded(seed).fit(source, site) for seed in seeds)
+    found = tuple(method.seeded(seed).fit(source, site, **reading) for seed in seeds)
     mcc = np.full((len(found), len(found)), np.nan)
     nulls, features = [], np.full((len(found), found[0].n_features), np.nan)
     for i, one in enumerate(found):

@@ -11,6 +11,7 @@ from typing import Any, Literal, overload
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress, shown
+from patchclamp.nouns.recording.matrix import Heads
 from patchclamp.nouns.recording.recording import Recording, StoreWriter
 from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Long, read_corpus
@@ -114,6 +115,7 @@ def record(
     *,
     store: str | Path | None = None,
     measures: Measures | None = None,
+    heads: Heads = "norm",
     dtype: str = "float32",
     batch_tokens: int | None = None,
     window_tokens: int | None = None,
@@ -146,7 +148,9 @@ def record(
         Folder of the Zarr store. None without measures: the recording stays in memory.
     measures
         Measures (`patchclamp.measure`), by name or as a list; instances are copied for each site. They see float32
-        values as the model computed them; `head` sites are measured by the norm of each head's z.
+        values as the model computed them.
+    heads
+        How measures see `head` sites: ``"norm"`` of each head's z, or its parts side by side (``"join"``).
     dtype
         Storage type: ``"float32"``, ``"float16"`` or ``"bfloat16"``. A finite value too large for it is refused.
     batch_tokens
@@ -217,17 +221,18 @@ def record(
             window_tokens=window_tokens,
             chunk_rows=chunk_rows,
             share_prefixes=share_prefixes,
-            options={"content_only": content_only, "long": long, "context": context},
+            options={"content_only": content_only, "long": long, "context": context}
+            | ({} if keeps else {"heads": heads}),
         )
         sink = _sink(work, store, measures is not None, keep_free)
         with closing(sink):
-            stream = Stream(subject, work, content_only, keeps)
+            stream = Stream(subject, work, content_only, keeps, heads)
             found = {} if measures is None else fresh_measures(measures, chosen, subject)
             # What a finished store holds is measured without the model, if it was stored as it was computed.
             if sink.complete and measures is not None and work.schedule.read_back:
                 recording = sink.finish()
                 assert recording is not None
-                return measure_recording(recording, measures, subject)
+                return measure_recording(recording, measures, subject, heads=heads, content=content_only)
             kept = Checkpoint(store or checkpoint, work.manifest, "measures")
             found = _go(stream, sink, found, kept, progress)
             recording = sink.finish()
@@ -235,7 +240,7 @@ def record(
     if measures is None:
         assert recording is not None
         return recording
-    return Recorded(found, recording)
+    return Recorded(found, recording, heads=heads, content=content_only, shapes=work.layout.shapes)
 
 
 def _sink(work: Work, store: str | Path | None, measured: bool, keep_free: int) -> Sink:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.matrix import Heads, Missing, as_units, present_units
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.nouns.units import Site
 
@@ -101,14 +102,24 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
     """Measures of every site, and the recording where one was made.
 
     ``recorded["mlp_act.3"]["moments"]`` is the measure itself, which can be merged with that of another shard;
-    `table` labels and joins the results.
+    `table` labels and joins the results. ``meta["reading"]`` says how activity was read: heads,
+    content, missing (see `matrix`).
     """
 
     def __init__(
-        self, measures: Mapping[Site, dict[str, StreamingMeasure]], recording: Recording | None
+        self,
+        measures: Mapping[Site, dict[str, StreamingMeasure]],
+        recording: Recording | None,
+        *,
+        heads: Heads = "norm",
+        content: bool = True,
+        missing: Missing = "refuse",
+        shapes: Mapping[Site, tuple[int, ...]] | None = None,
     ) -> None:
         self.measures = dict(measures)
         self.recording = recording
+        self.meta: dict[str, Any] = {"reading": {"heads": heads, "content": content, "missing": missing}}
+        self._shapes = dict(shapes or {})
 
     def __getitem__(self, site: Site | str) -> dict[str, StreamingMeasure]:
         for known, measures in self.measures.items():
@@ -125,10 +136,16 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
     def __len__(self) -> int:
         return len(self.measures)
 
-    def _unit_index(self, site: Site, part: Any) -> Any:
-        """Index in its site of each unit of a result, which may be of chosen units of a selection."""
+    def _labels(self, site: Site, part: Any) -> tuple[list[str], Any]:
+        """Name, and index in its site, of each unit of a result, which may be of chosen units of a selection."""
         places = part["unit"].to_numpy() if "unit" in part.coords else np.arange(part.sizes.get("unit", 0))
-        return places if self.recording is None else self.recording.unit_index(site)[places]
+        shape = self._shapes.get(site, ())
+        joined = len(shape) == 2 and self.meta["reading"]["heads"] == "join"
+        place = places // shape[1] if joined else places
+        index = place if self.recording is None else self.recording.unit_index(site)[place]
+        if not joined:
+            return [f"{site}[{i}]" for i in index], index
+        return [f"{site}[{i}].{p}" for i, p in zip(index, places % shape[1], strict=True)], index
 
     def table(self, name: str) -> Any:
         """Results of one measure as a `Dataset` whose `unit` axis runs over all sites, labelled with addresses."""
@@ -139,10 +156,11 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
             if name not in measures:
                 raise PatchclampError(f"{name}: no such measure was taken; there are {', '.join(measures)}")
             part = measures[name].result()
-            index = self._unit_index(site, part)
+            names, index = self._labels(site, part)
             n, layer = len(index), -1 if site.layer is None else site.layer
-            labels = {"unit": [f"{site}[{i}]" for i in index], "site": ("unit", [str(site)] * n)}
-            parts.append(part.assign_coords(**labels, layer=("unit", [layer] * n), index=("unit", index)))
+            labels = {"unit": names, "site": ("unit", [str(site)] * n)}
+            labelled = part.assign_coords(**labels, layer=("unit", [layer] * n), index=("unit", index))
+            parts.append(labelled.assign_attrs(self.meta["reading"]))
         return (
             parts[0]
             if len(parts) == 1
@@ -150,11 +168,18 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
         )
 
 
-def measure_recording(recording: Recording, measures: Measures, subject: Any = None) -> Recorded:
+def measure_recording(
+    recording: Recording,
+    measures: Measures,
+    subject: Any = None,
+    *,
+    heads: Heads = "norm",
+    content: bool = True,
+    missing: Missing = "refuse",
+) -> Recorded:
     """Run measures over a recording, chunk by chunk, without running a model.
 
     Values are those stored: with dtype float16 they are rounded, unlike those of a measure in the pass.
-    Recorded heads, whose values are vectors, are measured by their norm.
 
     Parameters
     ----------
@@ -164,6 +189,9 @@ def measure_recording(recording: Recording, measures: Measures, subject: Any = N
         See `record`.
     subject
         The model that was recorded, for measures that need its weights (`Importance`, `CETT`).
+    heads, content, missing
+        As in `matrix`: recorded heads are measured by their norm (``"join"``: part by part), samples that are not
+        content do not count, units that are not present are refused. `Recorded.meta` and the tables say so.
 
     Raises
     ------
@@ -176,18 +204,23 @@ def measure_recording(recording: Recording, measures: Measures, subject: Any = N
             f"{subject.name}: its fingerprint is {subject.fingerprint}, and this recording was made from "
             f"{recording.manifest.get('model')} with {theirs}; pass the model that was recorded"
         )
+    recording = present_units(recording, missing)
     found = fresh_measures(measures, recording.sites, subject)
     for samples, arrays in recording.chunks():
+        whole = not content or bool(samples.content.all())
+        seen = samples if whole else samples[samples.content]
         for site, values in arrays.items():
+            units = measured_units(values if whole else values[samples.content], heads)
             for measure in found[site].values():
-                measure.update(scalars(values), samples)
-    return Recorded(found, recording)
+                measure.update(units, seen)
+    shapes = {site: recording[site].shape[1:] for site in recording.sites}
+    return Recorded(found, recording, heads=heads, content=content, missing=missing, shapes=shapes)
 
 
-def scalars(values: Tensor) -> Tensor:
-    """(samples, units) in at least float32: of vectors, as of heads, their norms."""
-    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    return values.norm(dim=-1) if values.ndim == 3 else values
+def measured_units(values: Tensor, heads: Heads) -> Tensor:
+    """(samples, units) in at least float32."""
+    exact = values.dtype in (torch.float32, torch.float64)
+    return as_units(values, heads, None if exact else torch.float32)
 
 
 def save_measures(

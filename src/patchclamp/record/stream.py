@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from patchclamp.nouns.recording.lazy import storage_dtype
+from patchclamp.nouns.recording.matrix import Heads
 from patchclamp.nouns.recording.recording import Samples
 from patchclamp.nouns.units import Site
 from patchclamp.record.checks import check_activity
-from patchclamp.record.measuring import StreamingMeasure, scalars
+from patchclamp.record.measuring import StreamingMeasure, measured_units
 from patchclamp.record.plan import Work
 from patchclamp.record.prefix import Beginning
 from patchclamp.record.schedule import Window
@@ -40,11 +41,15 @@ class Stream:
         Record content tokens only.
     keeps
         Whether activity is kept.
+    heads
+        How measures see heads.
     """
 
-    def __init__(self, subject: Any, work: Work, content_only: bool, keeps: bool) -> None:
+    def __init__(
+        self, subject: Any, work: Work, content_only: bool, keeps: bool, heads: Heads = "norm"
+    ) -> None:
         self.subject, self.work, self.corpus = subject, work, work.corpus
-        self.content_only, self.keeps = content_only, keeps
+        self.content_only, self.keeps, self.heads = content_only, keeps, heads
         self.dtype = storage_dtype(work.layout.dtype) if keeps else None
         self.done = 0
         self._beginning: Beginning | None = None
@@ -177,7 +182,7 @@ class Stream:
                 if buffer is not None:
                     buffer[target.to] = part.to(device="cpu", dtype=buffer.dtype)
                 for measure in measures.values():
-                    measure.update(scalars(part), labels[number])
+                    measure.update(measured_units(part, self.heads), labels[number])
 
         return take
 
@@ -212,7 +217,7 @@ class Stream:
         for site, buffer in buffers.items():
             buffer[to] = read(site, first, first + n)
             for measure in measures.get(site, {}).values():
-                measure.update(scalars(buffer[to]), found)
+                measure.update(measured_units(buffer[to], self.heads), found)
 
 
 def _starts(counts: np.ndarray) -> list[int]:

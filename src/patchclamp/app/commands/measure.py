@@ -58,7 +58,10 @@ def measure(
         recording = Recording.open(sites)
         weights = any(method.needs for method in chosen.values())
         found = measure_recording(
-            recording, chosen, common.open_model(model, device, dtype) if weights else None
+            recording,
+            chosen,
+            common.open_model(model, device, dtype) if weights else None,
+            content=not keep_sinks,
         )
     else:
         subject = common.open_model(model, device, dtype)

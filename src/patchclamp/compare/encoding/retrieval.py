@@ -67,7 +67,7 @@ def retrieval(
     >>> float(retrieval(y, y, n_boot=10).loc["top-1", "value"])
     1.0
     """
-    p, y = pair(predicted, targets)
+    p, y, _ = pair(predicted, targets)
     if p.shape[1] != y.shape[1]:
         raise PatchclampError(f"predictions have {p.shape[1]} dimensions, targets {y.shape[1]}")
     size = candidates or len(y)

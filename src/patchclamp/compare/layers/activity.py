@@ -172,5 +172,6 @@ class Sketch:
         self.sign = torch.randint(0, 2, (width,), generator=random).float() * 2 - 1
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(sample, kept) of (sample, unit)."""
         out = torch.zeros(len(x), self.kept)
         return out.index_add_(1, self.bucket, x.cpu() * self.sign)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.compare.inputs import READING, Matrix, matrix, read
 from patchclamp.compare.layers.activity import Pool, activities, default_sites, in_order, untrained_twin
 from patchclamp.compare.layers.profile import LayerProfile
 from patchclamp.compare.layers.regions import Region, regions_of
 from patchclamp.compare.layers.scores import CKAScorer, Draws, EncodingScorer, RSAScorer, Scorer
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.base import Subject
 
@@ -44,6 +45,7 @@ def layers(
     seed: int = 0,
     batch_size: int = 16,
     memory: float = 1e9,
+    **reading: Unpack[Reading],
 ) -> LayerProfile:
     """Score every layer of a network on every region of a recording, with ceilings, intervals and controls.
 
@@ -96,6 +98,8 @@ def layers(
         Draws of stimuli, shared by all layers, regions and controls, so that `contrast` is paired.
     batch_size, memory
         Stimuli a pass; bytes of activity held at once.
+    reading
+        How recordings are read, of the brain and of the network, as in `cka`.
 
     Returns
     -------
@@ -127,31 +131,34 @@ def layers(
     >>> found.best().loc["area", "layer"]
     '1.out'
     """
-    n = _count(subject, stimuli)
-    regions = regions_of(recording, n, stimulus)
+    n = _count(subject, stimuli, reading)
+    regions = regions_of(recording, n, stimulus, **reading)
     chosen = method or ("rsa" if any(region.activity is None for region in regions) else "encoding")
     scorer = _scorer(chosen, regions, Draws(n, n_boot, seed), kind, comparator, cv, groups)
     project = project or (_SKETCH if chosen == "encoding" else None)
     how = {"project": project, "batch_size": batch_size, "memory": memory, "seed": seed}
     rows: list[dict[str, Any]] = []
-    for name, control, features in _all(subject, stimuli, sites, controls, untrained, pool, how):
+    for name, control, features in _all(subject, stimuli, sites, controls, untrained, pool, how, reading):
         scorer.add(features)
         rows.append({"layer": name, "control": control, "features": features.shape[1]})
     values, draws = scorer.finish()
     table, flat = _table(rows, regions, values, draws, level)
-    meta = {"pool": pool, "kind": kind, "comparator": comparator, "n_boot": n_boot, "seed": seed, **how}
+    meta: dict[str, Any] = {"pool": pool, "kind": kind, "comparator": comparator, "n_boot": n_boot, **how}
+    meta["reading"] = {**READING, **reading}
     ceilings = {region.name: scorer.ceiling(region) for region in regions}
     return LayerProfile(table, ceilings, chosen, scorer.scale, n, flat, level, meta)
 
 
-def _count(subject: Any, stimuli: Any) -> int:
+def _count(subject: Any, stimuli: Any, reading: Reading) -> int:
+    recorded = isinstance(subject, Recording)
+    samples = read(subject.select({subject.sites[0]: None}), **reading).n if recorded else 0
     if stimuli is None:
-        if not isinstance(subject, Recording):
+        if not recorded:
             raise PatchclampError("stimuli: a live network needs the stimuli to run on")
-        return subject.n_samples
-    if isinstance(subject, Recording) and subject.n_samples != len(stimuli):
+        return samples
+    if recorded and samples != len(stimuli):
         raise PatchclampError(
-            f"the network's recording has {subject.n_samples} samples and there are {len(stimuli)} stimuli; record one "
+            f"the network's recording has {samples} samples and there are {len(stimuli)} stimuli; record one "
             "sample a stimulus"
         )
     return len(stimuli)
@@ -177,16 +184,17 @@ def _all(
     untrained: Any,
     pool: Pool | None,
     how: dict[str, Any],
+    reading: Reading,
 ) -> Iterator[tuple[str, str, Any]]:
     """(name, control, features) of all layers, then of the controls."""
     known = _controls(subject, stimuli, controls, untrained)
-    for name, features in _features(subject, stimuli, sites, pool, how):
+    for name, features in _features(subject, stimuli, sites, pool, how, reading):
         yield name, "", features
     if "pixels" in known:
         yield "pixels", "pixels", matrix(stimuli.flatten(1), "stimuli")
     if "untrained" in known:
         twin = untrained if untrained is not None else untrained_twin(subject, how["seed"])
-        for name, features in _features(twin, stimuli, sites, pool, how):
+        for name, features in _features(twin, stimuli, sites, pool, how, reading):
             yield f"untrained {name}", "untrained", features
 
 
@@ -205,12 +213,12 @@ def _controls(subject: Any, stimuli: Any, controls: Any, untrained: Any) -> set[
 
 
 def _features(
-    subject: Any, stimuli: Any, sites: Any, pool: Pool | None, how: dict[str, Any]
+    subject: Any, stimuli: Any, sites: Any, pool: Pool | None, how: dict[str, Any], reading: Reading
 ) -> Iterator[tuple[str, Any]]:
     if isinstance(subject, Recording):
         chosen = [subject.site(site) for site in (_listed(sites) or subject.sites)]
         for site in chosen:
-            yield str(site), matrix(subject.select({site: None}), str(site))
+            yield str(site), matrix(subject.select({site: None}), str(site), **reading)
         return
     wanted = default_sites(subject) if sites is None else in_order(subject, subject.resolve(sites))
     pooled = pool or ("flatten" if isinstance(stimuli, Tensor) else "mean")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.compare.dissimilarity import as_vectors
+from patchclamp.compare.inputs import Matrix, matrix, read
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 
 
@@ -34,15 +36,15 @@ class Region:
     trials: Matrix | None = None
 
 
-def regions_of(recording: Any, n: int, stimulus: Any = None) -> list[Region]:
+def regions_of(recording: Any, n: int, stimulus: Any = None, **reading: Unpack[Reading]) -> list[Region]:
     """Read regions from a recording (its sites, or the column `region` of its units), a mapping or one array."""
     if isinstance(recording, Recording):
-        found = _recorded(recording, n, stimulus)
+        found = _recorded(recording, n, stimulus, reading)
     elif isinstance(recording, Mapping):
         found = []
         for name, values in recording.items():
             if isinstance(values, Recording):
-                parts = _recorded(values, n, stimulus)
+                parts = _recorded(values, n, stimulus, reading)
                 found += [Region(_name(str(name), p, parts), None, p.activity, p.trials) for p in parts]
             else:
                 found.append(_array(str(name), values, n))
@@ -70,11 +72,9 @@ def _array(name: str, values: Any, n: int) -> Region:
     x = np.asarray(values, np.float64)
     if not np.isfinite(x).all():
         raise PatchclampError(f"{name}: holds NaN or Inf; leave these stimuli or units out")
-    if x.shape == (pairs,) or (x.ndim == 2 and x.shape[1] == pairs and len(x) != n):
-        return Region(name, np.atleast_2d(x))
-    if x.shape[-2:] == (n, n) and _distances(x):
-        i, j = np.triu_indices(n, 1)
-        return Region(name, np.atleast_2d(x[..., i, j]))
+    vectors = as_vectors(x, n, name)
+    if vectors is not None:
+        return Region(name, vectors)
     if x.ndim in (1, 2) and len(x) == n:
         return Region(name, None, matrix(x, name))
     if x.ndim == 3 and len(x) == n:
@@ -85,25 +85,16 @@ def _array(name: str, values: Any, n: int) -> Region:
     )
 
 
-def _distances(x: Matrix) -> bool:
-    diagonal = np.diagonal(x, axis1=-2, axis2=-1)
-    return bool((diagonal == 0).all() and np.allclose(x, np.swapaxes(x, -1, -2)))
-
-
-def _recorded(recording: Recording, n: int, stimulus: Any) -> list[Region]:
-    which = _stimuli(recording, n, stimulus)
+def _recorded(recording: Recording, n: int, stimulus: Any, reading: Reading) -> list[Region]:
     regions = []
     for site in recording.sites:
-        values = recording[site][:].double().numpy()
-        values = values.reshape(len(values), values.shape[1], -1)
-        table = recording.units(site)
+        units = read(recording.select({site: None}), **reading)
+        which, values, table = _stimuli(recording, units.places, n, stimulus), units.numpy(), units.units
         named = "region" in table.columns
         labels = table["region"].astype(str).to_numpy() if named else np.full(len(table), str(site))
-        present = table["present"].to_numpy(bool)
-        for label in dict.fromkeys(labels[present].tolist()):
-            mine = values[:, present & (labels == label)].reshape(len(values), -1)
+        for label in dict.fromkeys(labels.tolist()):
             name = f"{site} {label}" if named and len(recording.sites) > 1 else label
-            regions.append(_repeated(name, matrix(mine, name), which, n))
+            regions.append(_repeated(name, values[:, labels == label], which, n))
     return regions
 
 
@@ -121,11 +112,11 @@ def _repeated(name: str, values: Matrix, which: NDArray[np.int64], n: int) -> Re
     return Region(name, None, mean, trials)
 
 
-def _stimuli(recording: Recording, n: int, stimulus: Any) -> NDArray[np.int64]:
-    """Which stimulus each sample shows."""
-    columns = recording.samples.numpy()
+def _stimuli(recording: Recording, places: NDArray[np.int64], n: int, stimulus: Any) -> NDArray[np.int64]:
+    """Which stimulus each of the samples that are read shows."""
+    columns = {name: column[places] for name, column in recording.samples.numpy().items()}
     if stimulus is None:
-        if recording.n_samples == n:
+        if len(places) == n:
             return np.arange(n)
         stimulus = "doc"
     if isinstance(stimulus, str):
@@ -134,9 +125,10 @@ def _stimuli(recording: Recording, n: int, stimulus: Any) -> NDArray[np.int64]:
         which = np.asarray(columns[stimulus], np.int64)
     else:
         which = np.asarray(stimulus, np.int64)
-    if len(which) != recording.n_samples or which.min() < 0 or which.max() >= n:
+        which = which[places] if len(which) == recording.n_samples else which
+    if len(which) != len(places) or which.min() < 0 or which.max() >= n:
         raise PatchclampError(
-            f"the recording has {recording.n_samples} samples of stimuli {which.min()} to {which.max()}, and {n} stimuli "
+            f"the recording has {len(places)} samples of stimuli {which.min()} to {which.max()}, and {n} stimuli "
             "were given; say which stimulus each sample shows: stimulus='label', or an array of 0, 1, 2 ..."
         )
     return which

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.groups.connectome import DynamicConnectome
 from patchclamp.connect.groups.functional_connectome import dynamic_connectome
+from patchclamp.nouns.recording.matrix import matrix
 from patchclamp.nouns.recording.recording import Recording
 
 Array = NDArray[np.float64]
@@ -36,15 +37,10 @@ def head_traces(recording: Recording, length: int | None = None) -> tuple[Array,
     PatchclampError
         If fewer than two documents are long enough.
     """
-    samples = recording.samples.numpy()
-    keep = samples["content"]
-    blocks, names = [], []
-    for site in recording.sites:
-        block = recording[site][:].double()
-        block = block.norm(dim=-1) if block.ndim == 3 else block
-        blocks.append(block.numpy()[keep])
-        names += list(recording.units(site)["unit"])
-    values, doc = np.concatenate(blocks, 1), samples["doc"][keep]
+    units = [matrix(recording, site) for site in recording.sites]
+    names = [name for part in units for name in part.units["unit"]]
+    values = np.concatenate([part.numpy() for part in units], 1)
+    doc = recording.samples.doc.numpy()[units[0].places]
     found, counts = np.unique(doc, return_counts=True)
     wanted = int(np.median(counts)) if length is None else length
     long = [int(one) for one, count in zip(found, counts, strict=True) if count >= wanted]

@@ -25,8 +25,9 @@ from patchclamp.connect.coupling.spike_transformer import (
     train,
 )
 from patchclamp.connect.nulls import bands, circular_shift
-from patchclamp.connect.series import Series, group_of, series
+from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Missing
 
 Array = NDArray[np.float64]
 AttentionNull = Literal["circular_shift", "label_permutation"]
@@ -52,6 +53,8 @@ def attention_connectivity(
     null_samples: int = 3,
     glm_null_samples: int = 100,
     seed: int = 0,
+    content: bool = True,
+    missing: Missing = "refuse",
 ) -> Graph:
     """Train a `SpikeTransformer` on the spikes and read whom each neuron attends to.
 
@@ -76,6 +79,9 @@ def attention_connectivity(
         Of the baseline.
     seed
         Of everything.
+    content, missing
+        As in `correlation`. `heads` are the transformer's: heads of a recording count by their norm, or as a
+        ``matrix(recording, site, heads="join")`` says that is passed as data.
 
     Returns
     -------
@@ -103,9 +109,9 @@ def attention_connectivity(
     """
     if null not in (None, "circular_shift", "label_permutation"):
         raise PatchclampError(f"null={null!r}: give circular_shift, label_permutation or None")
-    units = series(data, groups, what="attention_connectivity", time=True)
+    units = series(data, groups, what="attention_connectivity", time=True, content=content, missing=missing)
     family_of(units.values, "poisson")
-    label = group_of(data, groups, units)
+    label = units.group
     shape = {"width": width, "heads": heads, "layers": layers, "dropout": dropout}
     run = _AttentionFit(window, {**shape, "epochs": epochs, "batch": batch, "rate": rate, "seed": seed})
     tokens = tokens_of(units, window)
@@ -120,6 +126,7 @@ def attention_connectivity(
         "raw": raw,
         "ablation": ablation(model, tokens),
         "held_out": _held_out(model, tokens, units, seen, unseen, window),
+        "reading": units.about,
     }
     found = None
     if null is not None:
@@ -138,6 +145,8 @@ def attention_connectivity(
         null=None if null is None else "circular_shift",
         null_samples=glm_null_samples,
         seed=seed,
+        content=content,
+        missing=missing,
     )
     return Graph(
         units.names, weights, True, "attention_connectivity", found, baseline, LIMITS, units.table, settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import optional
 from patchclamp.connect.nulls import bands, circular_shift
-from patchclamp.connect.series import Series, group_of, series
+from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 Array = NDArray[np.float64]
 Test = Literal["kci", "fisherz"]
@@ -38,6 +39,7 @@ def cd_nod(
     null: Literal["circular_shift"] | None = "circular_shift",
     null_samples: int = 5,
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Which unit's mechanism depends on which others, and which mechanisms change with a context (time, session).
 
@@ -64,6 +66,8 @@ def cd_nod(
         Two runs each. p is how often pairs of the null have an edge as strong (all pairs pooled), q Benjamini and Hochberg's.
     seed
         Of the null.
+    reading
+        As in `correlation`.
 
     Returns
     -------
@@ -93,10 +97,10 @@ def cd_nod(
     [['unit[0]', 'unit[1]'], ['context', 'unit[1]']]
     """
     _check(test, alpha, null, null_samples)
-    units = series(data, groups, what="cd_nod", time=True)
+    units = series(data, groups, what="cd_nod", time=True, **reading)
     if CONTEXT in units.names:
         raise PatchclampError(f"a unit is named {CONTEXT!r}, the name of the context's node; rename it")
-    when = _context(context, data, groups, units)
+    when = _context(context, units)
     step = -(-len(units.values) // max_samples)
     names = (*units.names, CONTEXT)
     marks = _run(units.values[::step], when[::step], alpha, test)
@@ -123,6 +127,7 @@ def cd_nod(
             null=null,
             null_samples=null_samples,
             seed=seed,
+            **reading,
         )
     settings = {
         "test": test,
@@ -131,6 +136,7 @@ def cd_nod(
         "samples": len(units.values[::step]),
         "kinds": edge_kinds(marks, names),
         "seed": seed,
+        "reading": units.about,
     }
     table = _table(units, weights[:-1, -1] > 0)
     return Graph(names, weights, True, f"cd_nod ({test})", found, baseline, LIMITS, table, settings)
@@ -147,12 +153,12 @@ def _check(test: str, alpha: float, null: str | None, null_samples: int) -> None
         )
 
 
-def _context(context: Any, data: Any, groups: Sequence[Any] | None, units: Series) -> Array:
+def _context(context: Any, units: Series) -> Array:
     n = len(units.values)
     if isinstance(context, str) and context == "time":
         return np.arange(n) / n
     if isinstance(context, str) and context == "group":
-        label = group_of(data, groups, units).astype(np.float64)
+        label = units.group.astype(np.float64)
         if np.ptp(label) == 0:
             raise PatchclampError("context='group': all samples are of one group; take context='time'")
         return label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from scipy.stats import rankdata
@@ -12,6 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 LIMITS = "direction, direct connection (a common input or a chain correlates too), causation"
 
@@ -25,6 +26,7 @@ def correlation(
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Correlation of every pair of units at the same time.
 
@@ -41,6 +43,9 @@ def correlation(
     null, null_samples, correction, seed
         Surrogates (``"circular_shift"``, ``"phase_randomised"``, ``"permutation"`` or None), their number, how pairs are
         adjusted (``"max"`` family-wise, ``"bh"`` false discoveries), the seed.
+    reading
+        How a recording is read (see `matrix`), kept in ``params["reading"]``: ``heads="norm"`` (default: a head is one
+        unit, the norm of its parts) or ``"join"``; ``content=True``; ``missing="refuse"`` (default) or ``"drop"``.
 
     Returns
     -------
@@ -57,7 +62,7 @@ def correlation(
     """
     if kind not in ("pearson", "spearman"):
         raise PatchclampError(f"kind={kind!r}: 'pearson' or 'spearman'")
-    units = series(data, groups, what="correlation")
+    units = series(data, groups, what="correlation", **reading)
     if kind == "spearman":
         units = units.with_values(rankdata(units.values, axis=0))
     return _correlation(units, kind, null, null_samples, correction, seed)
@@ -70,7 +75,13 @@ def _correlation(
     found = make_null(
         pearson, units, weights, null=null, samples=null_samples, seed=seed, correction=correction
     )
-    settings = {"kind": kind, "seed": seed, "samples": len(units.values), "groups": len(units.segments)}
+    settings: dict[str, Any] = {
+        "kind": kind,
+        "seed": seed,
+        "samples": len(units.values),
+        "groups": len(units.segments),
+    }
+    settings["reading"] = units.about
     return Graph(units.names, weights, False, "correlation", found, None, LIMITS, units.table, settings)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -24,8 +24,9 @@ from patchclamp.connect.coupling.glm_fit import (
 )
 from patchclamp.connect.coupling.lagged import lagged_correlation
 from patchclamp.connect.nulls import Correction, Null, make_null, shared_scale_null
-from patchclamp.connect.series import Series, group_of, series
+from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 Array = NDArray[np.float64]
 Penalty = Literal["ridge", "group_lasso"]
@@ -52,6 +53,7 @@ def glm_coupling(
     null_samples: int = 100,
     correction: Correction = "max",
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """How the past of each neuron changes the rate of each other, all others given.
 
@@ -79,7 +81,7 @@ def glm_coupling(
         (sample, column) of what else drives the neurons, such as a stimulus at several lags; put on one scale.
     folds
         Of the held-out likelihood: whole groups; with fewer groups than folds stretches of time with a gap.
-    null, null_samples, correction, seed
+    null, null_samples, correction, seed, reading
         As in `correlation`. All is fitted anew on every surrogate, at the same strength. Under the group lasso q is against
         the largest weight of each surrogate, whatever `correction` says.
 
@@ -110,7 +112,7 @@ def glm_coupling(
     >>> found.edges(significant=0.05)[["source", "target"]].values.tolist()
     [['unit[0]', 'unit[1]']]
     """
-    units = series(data, groups, what="glm_coupling", time=True)
+    units = series(data, groups, what="glm_coupling", time=True, **reading)
     problem = _Problem(
         family_of(units.values, family),
         history_basis(basis, window if basis == "bins" else n_basis, window),
@@ -121,7 +123,7 @@ def glm_coupling(
         problem = replace(problem, largest=problem.largest_penalty(units))
     strengths = tuple(float(s) for s in np.atleast_1d(np.asarray(strength, np.float64)))
     _check(penalty, strengths)
-    group = group_of(data, groups, units)
+    group = units.group
     gains = np.stack([problem.gain(units, s, group, folds) for s in strengths])
     chosen = strengths[int(gains.sum((1, 2)).argmax())]
     fit = problem.fit(units, chosen)
@@ -146,7 +148,14 @@ def glm_coupling(
         )
     lags = tuple(range(1, window + 1))
     baseline = lagged_correlation(
-        data, groups, lags=lags, null=null, null_samples=null_samples, correction=correction, seed=seed
+        data,
+        groups,
+        lags=lags,
+        null=null,
+        null_samples=null_samples,
+        correction=correction,
+        seed=seed,
+        **reading,
     )
     table = problem.table(units, fit, gains[strengths.index(chosen)])
     settings = {
@@ -158,6 +167,7 @@ def glm_coupling(
         "filters": problem.filters(fit.coefficients, units.n_units),
         "covariates": fit.coefficients[1 + units.n_units * problem.basis.shape[1] :],
         "seed": seed,
+        "reading": units.about,
     }
     return Graph(units.names, weights, True, "glm_coupling", found, baseline, LIMITS, table, settings)
 

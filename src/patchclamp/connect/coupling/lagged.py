@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 LIMITS = (
     "direct connection (a chain, or a common input that arrives at different delays, lags too), causation; smooth "
@@ -29,6 +30,7 @@ def lagged_correlation(
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Correlation of unit j now with unit i `lag` samples later; over several lags the largest by size.
 
@@ -36,7 +38,7 @@ def lagged_correlation(
 
     Parameters
     ----------
-    data, groups, null, null_samples, correction, seed
+    data, groups, null, null_samples, correction, seed, reading
         As in `correlation`; samples must be in time order.
     lags
         In samples, from 1 on.
@@ -59,7 +61,7 @@ def lagged_correlation(
     steps = tuple(int(lag) for lag in lags)
     if not steps or min(steps) < 1:
         raise PatchclampError(f"lags={tuple(lags)}: lags count samples, from 1 on; lag 0 is `correlation`")
-    units = series(data, groups, what="lagged_correlation", time=True)
+    units = series(data, groups, what="lagged_correlation", time=True, **reading)
     longest = max(part.stop - part.start for part in units.segments)
     if longest <= max(steps) + 2:
         raise PatchclampError(f"lags={steps}: the longest group has {longest} samples")
@@ -78,7 +80,7 @@ def lagged_correlation(
         correction=correction,
         directed=True,
     )
-    settings = {"lags": steps, "lag": lag, "seed": seed}
+    settings = {"lags": steps, "lag": lag, "seed": seed, "reading": units.about}
     return Graph(
         units.names,
         weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 LIMITS = "direction, causation; units that were not recorded still count as a link between those that were"
 LIMITS_PARTS = (
@@ -29,6 +30,7 @@ def partial_correlation(
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Correlation of every pair given all other units: -K_ij / sqrt(K_ii K_jj), K the inverse of the covariance.
 
@@ -37,7 +39,7 @@ def partial_correlation(
 
     Parameters
     ----------
-    data, groups, null, null_samples, correction, seed
+    data, groups, null, null_samples, correction, seed, reading
         As in `correlation`.
     shrinkage
         s in 0..1. None: Schäfer and Strimmer's s = sum_{i != j} Var(r_ij) / sum_{i != j} r_ij^2, the same in draws of
@@ -65,7 +67,7 @@ def partial_correlation(
     """
     if shrinkage is not None and not 0 <= shrinkage <= 1:
         raise PatchclampError(f"shrinkage={shrinkage}: between 0 (none) and 1 (no correlation is left)")
-    units = series(data, groups, what="partial_correlation")
+    units = series(data, groups, what="partial_correlation", **reading)
     chosen = shrink(units) if shrinkage is None else shrinkage
 
     def measure(one: Series) -> Array:
@@ -75,7 +77,7 @@ def partial_correlation(
     found = make_null(
         measure, units, weights, null=null, samples=null_samples, seed=seed, correction=correction
     )
-    settings = {"shrinkage": chosen, "seed": seed, "samples": len(units.values)}
+    settings = {"shrinkage": chosen, "seed": seed, "samples": len(units.values), "reading": units.about}
     return Graph(
         units.names,
         weights,
@@ -99,6 +101,7 @@ def compositional_partial_correlation(
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Partial correlation of parts of a whole: shares of firing, rows of attention, band power.
 
@@ -109,7 +112,7 @@ def compositional_partial_correlation(
     ----------
     data
         Shares, not negative. Each sample is divided by its sum, which changes nothing.
-    groups, null, null_samples, correction, seed
+    groups, null, null_samples, correction, seed, reading
         As in `correlation`. Draws move the logarithms, so that the parts' dependence through the whole stays.
     shrinkage
         Of the covariance of the logarithms towards its diagonal; None as in `partial_correlation`.
@@ -126,7 +129,7 @@ def compositional_partial_correlation(
     -----
     As in R's propr (Erb 2020). Compare with the null, never with zero.
     """
-    units = series(data, groups, what="compositional_partial_correlation")
+    units = series(data, groups, what="compositional_partial_correlation", **reading)
     if units.n_units < 3:
         raise PatchclampError("compositional_partial_correlation: two shares are one number; from 3 parts on")
     shares, floor = closed_shares(units, zeros)
@@ -140,7 +143,7 @@ def compositional_partial_correlation(
     found = make_null(
         measure, logs, weights, null=null, samples=null_samples, seed=seed, correction=correction
     )
-    settings = {"shrinkage": chosen, "zeros": floor, "seed": seed}
+    settings = {"shrinkage": chosen, "zeros": floor, "seed": seed, "reading": units.about}
     baseline = as_baseline(units.with_values(shares))
     return Graph(
         units.names,

@@ -13,7 +13,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Fold, blocked_folds
 from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import Family, family_of, fit_ridge, log_likelihood
-from patchclamp.connect.series import Series, group_of, series
+from patchclamp.connect.series import Series, series
 
 Array = NDArray[np.float64]
 
@@ -114,15 +114,16 @@ def stimulus_filter(
     >>> found.average_peak, found.filter_peak, found.filter_p
     (4, 4, 0.025)
     """
-    units, label = _read(spikes, stimulus, groups)
+    units = _read(spikes, stimulus, groups)
     counts = units.values[:, 0]
     kind = family_of(counts, family)
     x, rows = _design(units, lags, history)
-    group = group_of(None, None, units) if groups is None else label
     strengths = tuple(float(s) for s in np.atleast_1d(np.asarray(strength, np.float64)))
     gains = np.stack(
         [
-            _gain(x, counts[rows], kind, s, lags, blocked_folds(group[rows], rows, folds, lags + history))
+            _gain(
+                x, counts[rows], kind, s, lags, blocked_folds(units.group[rows], rows, folds, lags + history)
+            )
             for s in strengths
         ]
     )
@@ -151,17 +152,13 @@ def stimulus_filter(
     )
 
 
-def _read(
-    spikes: ArrayLike, stimulus: ArrayLike, groups: Sequence[Any] | None
-) -> tuple[Series, NDArray[np.int64]]:
+def _read(spikes: ArrayLike, stimulus: ArrayLike, groups: Sequence[Any] | None) -> Series:
     one, two = np.asarray(spikes, np.float64), np.asarray(stimulus, np.float64)
     if one.ndim != 1 or one.shape != two.shape:
         raise PatchclampError(
             f"spikes of shape {one.shape} and a stimulus of shape {two.shape}: wanted one value a bin of each"
         )
-    units = series(np.column_stack([one, two]), groups, what="stimulus_filter", time=True)
-    label = np.zeros(len(one), np.int64) if groups is None else group_of(None, groups, units)
-    return units, label
+    return series(np.column_stack([one, two]), groups, what="stimulus_filter", time=True)
 
 
 def _design(units: Series, lags: int, history: int) -> tuple[Array, NDArray[np.int64]]:

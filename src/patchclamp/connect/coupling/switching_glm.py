@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -20,8 +20,9 @@ from patchclamp.connect.coupling.glm_fit import family_of
 from patchclamp.connect.coupling.lagged import lagged_correlation
 from patchclamp.connect.coupling.one_hot import KINDS, OneHot
 from patchclamp.connect.nulls import Null, shared_scale_null
-from patchclamp.connect.series import Series, group_of, series
+from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 Array = NDArray[np.float64]
 LIMITS = (
@@ -48,6 +49,7 @@ def switching_glm(
     null_samples: int = 19,
     null_restarts: int = 2,
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Fit coupling that depends on a hidden state, and the state's path.
 
@@ -85,6 +87,8 @@ def switching_glm(
         largest weight of each surrogate.
     seed
         Of starts, of the held-out groups, of the null.
+    reading
+        As in `correlation`.
 
     Returns
     -------
@@ -112,10 +116,10 @@ def switching_glm(
     >>> found.params["state_weights"].shape, found.params["states"][:6].tolist()[:5]
     ((2, 3, 3), [-1, -1, -1, -1, -1])
     """
-    units = series(data, groups, what="switching_glm", time=True)
+    units = series(data, groups, what="switching_glm", time=True, **reading)
     family_of(units.values, "poisson")
     _check(n_states, prior, link, restarts, held_out)
-    label = group_of(data, groups, units)
+    label = units.group
     how = em.Settings(link, prior, sigma, shared_bias, own)
     run = _SwitchingFit(
         how, n_states, window, most, _split(units, label, window, held_out, seed), label, seed
@@ -137,7 +141,7 @@ def switching_glm(
         scores["gain_p"] = (1 + sum(g >= scores["gain"] for g in gains)) / (1 + len(gains))
     lags = tuple(range(1, window + 1))
     simple = lagged_correlation(
-        data, groups, lags=lags, null=null, null_samples=max(null_samples, 100), seed=seed
+        data, groups, lags=lags, null=null, null_samples=max(null_samples, 100), seed=seed, **reading
     )
     alone = run.weights(units, one)
     band = shared_scale_null(
@@ -155,6 +159,7 @@ def switching_glm(
         "n_states": n_states,
         "prior": prior,
         "seed": seed,
+        "reading": units.about,
     }
     return Graph(units.names, weights, True, "switching_glm", found, baseline, LIMITS, units.table, settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from patchclamp.connect.coupling.lagged import lagged_correlation
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 LIMITS = (
     "direct connection (pairs are taken one by one, so a chain or a common input counts), causation; it is biased "
@@ -32,12 +33,13 @@ def transfer_entropy(
     null_samples: int = 100,
     correction: Correction = "max",
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> Graph:
     """Transfer entropy of every ordered pair, in bits: T_{j -> i} = I(x_i(t); x_j(t - lag) | x_i(t - 1 .. t - history)).
 
     Parameters
     ----------
-    data, groups, null, null_samples, correction, seed
+    data, groups, null, null_samples, correction, seed, reading
         As in `correlation`; samples must be in time order. The test is one-sided.
     lag
         In samples, from 1 on.
@@ -62,7 +64,7 @@ def transfer_entropy(
         raise PatchclampError(
             f"estimator={estimator!r}, lag={lag}, history={history}, bins={bins}: 'gaussian' or 'binned', from 1, 0 and 2 on"
         )
-    units = series(data, groups, what="transfer_entropy", time=True)
+    units = series(data, groups, what="transfer_entropy", time=True, **reading)
     if estimator == "binned":
         if bins ** (history + 2) > len(units.values):
             raise PatchclampError(
@@ -85,8 +87,9 @@ def transfer_entropy(
         correction=correction,
         directed=True,
     )
-    baseline = lagged_correlation(data, groups, lags=(lag,), null=None)
-    settings = {"lag": lag, "history": history, "estimator": estimator, "bins": bins, "seed": seed}
+    baseline = lagged_correlation(data, groups, lags=(lag,), null=None, **reading)
+    settings: dict[str, Any] = {"lag": lag, "history": history, "estimator": estimator, "bins": bins}
+    settings |= {"seed": seed, "reading": units.about}
     return Graph(
         units.names, weights, True, "transfer_entropy", found, baseline, LIMITS, units.table, settings
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading, matrix
 from patchclamp.nouns.recording.recording import Recording
 
 Array = NDArray[np.float64]
@@ -33,6 +34,8 @@ class Affinities:
         Of neurons and animals.
     cache
         Bytes up to which the tensor is kept in memory once it has been made.
+    about
+        How a recording was read (`ActivityMatrix.about`).
     """
 
     def __init__(
@@ -44,7 +47,9 @@ class Affinities:
         names: Sequence[str],
         animals: Sequence[str],
         cache: int = 2**31,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
+        self.about = dict(about or {})
         count, steps, neurons = slopes.shape
         self.slopes, self.kind, self.sign, self.width = slopes, kind, sign, smooth
         self.names, self.animals, self.cache = tuple(names), tuple(animals), cache
@@ -98,7 +103,9 @@ class Affinities:
     def shifted(self, how: str, rng: np.random.Generator) -> Affinities:
         """The same from surrogate slopes; see `dynamic_connectome` for the nulls."""
         made = _surrogate(self.slopes, how, rng)
-        return Affinities(made, self.kind, self.sign, self.width, self.names, self.animals, self.cache)
+        return Affinities(
+            made, self.kind, self.sign, self.width, self.names, self.animals, self.cache, self.about
+        )
 
 
 def affinities(
@@ -110,6 +117,7 @@ def affinities(
     smooth_trace: float = 2.0,
     smooth_affinity: float = 5.0,
     cache: int = 2**31,
+    **reading: Unpack[Reading],
 ) -> Affinities:
     """Differential affinity: large only where two units change at the same time in the same direction.
 
@@ -132,6 +140,8 @@ def affinities(
         Widths in samples; 0 = none. Calcium traces must be smoothed before they are differentiated.
     cache
         Bytes up to which affinities are kept in memory; above, they are made again in every pass.
+    reading
+        As in `correlation`; a neuron that is not present in one animal of several is a gap there, whatever `missing` is.
 
     Returns
     -------
@@ -147,8 +157,9 @@ def affinities(
         raise PatchclampError(f"kind={kind!r}, sign={sign}: 'geometric' or 'minimum', 1 or -1")
     if smooth_trace < 0 or smooth_affinity < 0:
         raise PatchclampError(f"smoothing of {smooth_trace}, {smooth_affinity} samples: from 0 on")
-    traces, names, animals = read_animals(data, groups)
-    return Affinities(slopes_of(traces, smooth_trace), kind, sign, smooth_affinity, names, animals, cache)
+    traces, names, animals, about = read_animals(data, groups, **reading)
+    slopes = slopes_of(traces, smooth_trace)
+    return Affinities(slopes, kind, sign, smooth_affinity, names, animals, cache, about)
 
 
 def slopes_of(traces: Array, width: float) -> Array:
@@ -159,40 +170,42 @@ def slopes_of(traces: Array, width: float) -> Array:
     return slopes / np.where(spread == 0, 1, spread)
 
 
-def read_animals(data: Any, groups: Sequence[Any] | None = None) -> tuple[Array, list[str], list[str]]:
-    """(animal, time, neuron) traces with NaN for missing neurons, names of neurons, names of animals."""
-    if isinstance(data, Recording):
-        if len(data.sites) > 1:
-            traces, names = _sites(data)
-            return _checked(traces), names, [str(site) for site in data.sites]
-        samples, site = data.samples.numpy(), data.sites[0]
-        keep = samples["content"]
-        values = data[site][:].double().numpy()
-        values = np.linalg.norm(values, axis=-1) if values.ndim == 3 else values
-        label = samples["group"][keep] if groups is None else np.asarray(groups)
+def read_animals(
+    data: Any, groups: Sequence[Any] | None = None, **reading: Unpack[Reading]
+) -> tuple[Array, list[str], list[str], dict[str, Any]]:
+    """(animal, time, neuron) traces with NaN for missing neurons, names of neurons and animals, how they were read."""
+    if isinstance(data, Recording) and len(data.sites) > 1:
+        return _sites(data, reading)
+    if isinstance(data, (Recording, ActivityMatrix)):
+        read = matrix(data, **reading)
+        label = read.group if groups is None else np.asarray(groups)
         if groups is None and len(np.unique(label)) == len(label):
             label = np.zeros(len(label))  # samples without groups: one animal
-        return _cut(values[keep], label, list(data.units(site)["unit"]))
+        return *_cut(read.numpy(), label, list(read.units["unit"])), read.about
     values = np.asarray(data, dtype=np.float64)
     if values.ndim == 3:
         names = [f"unit[{i}]" for i in range(values.shape[2])]
-        return _checked(values), names, [f"animal{a}" for a in range(len(values))]
+        return _checked(values), names, [f"animal{a}" for a in range(len(values))], {}
     if values.ndim != 2:
         raise PatchclampError(f"affinities: wanted animal x time x neuron, got shape {values.shape}")
     label = np.zeros(len(values)) if groups is None else np.asarray(groups)
-    return _cut(values, label, [f"unit[{i}]" for i in range(values.shape[1])])
+    return *_cut(values, label, [f"unit[{i}]" for i in range(values.shape[1])]), {}
 
 
-def _sites(data: Recording) -> tuple[Array, list[str]]:
+def _sites(data: Recording, reading: Reading) -> tuple[Array, list[str], list[str], dict[str, Any]]:
     widths = {str(site): data[site].shape[1] for site in data.sites}
     if len(set(widths.values())) > 1:
         raise PatchclampError(
             f"animals have {widths} neurons; give all of them, and mark the missing ones not present"
         )
+    # A neuron that one animal lacks is a gap in that animal, and stays in the others.
+    reading = {**reading, "missing": "drop"}
     blocks = []
     for site in data.sites:
-        block = data[site][:].double().numpy()
-        blocks.append(np.where(data.present(site).numpy(), block, np.nan))
+        read, here = matrix(data, site, **reading), data.present(site).numpy()
+        parts = read.width // int(here.sum())
+        blocks.append(np.full((read.n, parts * len(here)), np.nan))
+        blocks[-1][:, np.repeat(here, parts)] = read.numpy()
     table = data.units(data.sites[0])
     named = table["identity"] if "identity" in table else table["index"]
     for site in data.sites[1:]:
@@ -201,7 +214,10 @@ def _sites(data: Recording) -> tuple[Array, list[str]]:
             raise PatchclampError(
                 f"{site}: identities of neurons differ from {data.sites[0]}; bring them into one order"
             )
-    return np.stack(blocks), [f"neuron[{i}]" for i in named]
+    names = [f"neuron[{i}]" + (f".{p}" if parts > 1 else "") for i in named for p in range(parts)]
+    animals = [str(site) for site in data.sites]
+    about = {**read.about, "site": ", ".join(animals), "units": len(names)}
+    return _checked(np.stack(blocks)), names, animals, about
 
 
 def _cut(values: Array, label: NDArray[Any], names: list[str]) -> tuple[Array, list[str], list[str]]:

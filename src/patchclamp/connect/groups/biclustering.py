@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import circular_shift
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 Array = NDArray[np.float64]
 LIMITS = (
@@ -92,6 +93,7 @@ def biclustering(
     runs: int = 20,
     null_samples: int = 19,
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> BiClusters:
     """Cluster neurons by what they share, and cut time into states of the clusters.
 
@@ -120,6 +122,8 @@ def biclustering(
         Resampled runs for the similarity matrices.
     null_samples, seed
         Circularly shifted draws; seed of everything.
+    reading
+        As in `correlation`.
 
     Returns
     -------
@@ -135,7 +139,7 @@ def biclustering(
             f"smooth={smooth}, stay={stay}, factors={factors}, runs={runs}, null_samples={null_samples}: "
             "smooth from 0, stay between 0 and 1, the others from 1 on"
         )
-    units = series(data, groups, what="biclustering", time=True)
+    units = series(data, groups, what="biclustering", time=True, **reading)
     counts = bool((units.values >= 0).all() and (units.values == np.round(units.values)).all())
     base = units.with_values(np.sqrt(units.values)) if counts else units
     ready = _standard(base, smooth)
@@ -158,6 +162,7 @@ def biclustering(
         "seed": seed,
         "group_means": means,
         "similarity_step": step,
+        "reading": units.about,
     }
     return BiClusters(graph, clusters, states, similarity, transition, strength, others, LIMITS, settings)
 
@@ -235,7 +240,7 @@ def _consensus(
     }
     table = units.table.copy() if units.table is not None else pd.DataFrame(index=range(units.n_units))
     table["cluster"] = clusters
-    settings = {"n_clusters": count, "runs": runs, "seed": seed}
+    settings = {"n_clusters": count, "runs": runs, "seed": seed, "reading": units.about}
     return Graph(
         units.names, weights, False, "biclustering", null, as_baseline(units), LIMITS, table, settings
     )

@@ -7,7 +7,7 @@ of it again on surrogates.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from patchclamp.connect.groups.connectome import DynamicConnectome, activity_of,
 from patchclamp.connect.groups.tensor_factorisation import Factors, tensor_factorisation
 from patchclamp.connect.series import series
 from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.recording.matrix import Reading
 
 Array = NDArray[np.float64]
 LIMITS = (
@@ -48,12 +49,13 @@ def dynamic_connectome(
     animals: Sequence[str] | None = None,
     tolerance: float = 3e-5,
     seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> DynamicConnectome:
     """Find groups of neurons that move together at some times in some animals.
 
     Parameters
     ----------
-    data, groups, kind, sign, smooth_trace, smooth_affinity
+    data, groups, kind, sign, smooth_trace, smooth_affinity, reading
         As in `affinities`.
     rank
         Number of components; None adds one as long as it lowers the error by `least_gain` more than it does on the null
@@ -91,7 +93,13 @@ def dynamic_connectome(
     if null_samples < 1 or max_rank < 1:
         raise PatchclampError(f"null_samples={null_samples}, max_rank={max_rank}: at least one of each")
     tensor = affinities(
-        data, groups, kind=kind, sign=sign, smooth_trace=smooth_trace, smooth_affinity=smooth_affinity
+        data,
+        groups,
+        kind=kind,
+        sign=sign,
+        smooth_trace=smooth_trace,
+        smooth_affinity=smooth_affinity,
+        **reading,
     )
     _rename(tensor, names, animals)
     fit: dict[str, Any] = {"tolerance": tolerance, "seed": seed}
@@ -108,7 +116,7 @@ def dynamic_connectome(
         "motif": np.array([motif_of(one, model) for one, model in draws]),
         "time": float(np.quantile(np.concatenate([activity_of(one).ravel() for one, _ in draws]), 0.95)),
     }
-    baseline = _baseline(data, groups, tensor)
+    baseline = _baseline(read_animals(data, groups, **reading)[0], tensor)
     settings = {
         "rank": chosen,
         "smooth_trace": smooth_trace,
@@ -117,6 +125,7 @@ def dynamic_connectome(
         "sign": sign,
         "restarts": restarts,
         "seed": seed,
+        "reading": tensor.about,
     }
     pooled = np.sort(np.concatenate([one.pairs.ravel() for one, _ in draws]))
     graphs = tuple(
@@ -227,9 +236,9 @@ def _graph(
     )
 
 
-def _baseline(data: Any, groups: Sequence[Any] | None, tensor: Affinities) -> Graph:
-    traces, names, _ = read_animals(data, groups)
-    total, count = np.zeros((len(names), len(names))), np.zeros((len(names), len(names)))
+def _baseline(traces: Array, tensor: Affinities) -> Graph:
+    n = len(tensor.names)
+    total, count = np.zeros((n, n)), np.zeros((n, n))
     for one in traces:
         here = np.flatnonzero(np.isfinite(one).all(0) & (np.ptp(np.nan_to_num(one), axis=0) > 0))
         cut = np.ix_(here, here)

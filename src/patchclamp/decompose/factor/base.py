@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, Unpack
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import Activity, Decomposer, Source, unexplained_variance
+from patchclamp.decompose.base import Decomposer, Source, activity, unexplained_variance
 from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
 from patchclamp.nouns.units import Site
 
 Found = TypeVar("Found", bound=StoredDictionary)
@@ -43,6 +44,7 @@ class Factorisation(Decomposer, Generic[Found]):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> Found:
         """Find `n_features` features of one site; parameters as in `Decomposer.fit`.
 
@@ -52,17 +54,17 @@ class Factorisation(Decomposer, Generic[Found]):
             For NaN or Inf, activity that is zero everywhere, fewer than two samples, more features than the method
             can find in them.
         """
-        seen, held = Activity(source, site).split(self.held_out, self.seed)
+        seen, held = activity(source, site, **reading).split(self.held_out, self.seed)
         found = self.factor(seen, progress, resume)
-        found.meta = {**self.described(), "n_samples": seen.n, **found.meta}
+        found.meta = {**self.described(), "n_samples": seen.n, "reading": seen.about, **found.meta}
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)
         return found
 
     @abstractmethod
-    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> Found:
+    def factor(self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None) -> Found:
         """Find the features of the rows to fit; its `meta` holds the method's own figures."""
 
-    def check_size(self, seen: Activity, most: int | None = None, why: str = "samples") -> None:
+    def check_size(self, seen: ActivityMatrix, most: int | None = None, why: str = "samples") -> None:
         """Refuse a number of features below 1 or above `most` (by default the number of samples)."""
         most, n = seen.n if most is None else most, self.n_features
         if n < 1:

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import BLOCK, Activity, checkpoint
+from patchclamp.decompose.base import checkpoint, moments
 from patchclamp.decompose.dictionaries.non_negative import NonNegativeDictionary
 from patchclamp.decompose.factor import snmf_updates as step
 from patchclamp.decompose.factor.base import Factorisation, Found
 from patchclamp.decompose.factor.nnls import non_negative_codes
+from patchclamp.nouns.recording.matrix import BLOCK, ActivityMatrix, matrix
 
 SEARCH_STEPS = 20  # updates of D at least before the search ends, however small the recording
 SAVE_SECONDS = 30.0
@@ -47,7 +48,7 @@ class Streamed(Factorisation[Found]):
     makes: ClassVar[type[NonNegativeDictionary]]
     signed: ClassVar[bool] = True
 
-    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> Found:
+    def factor(self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None) -> Found:
         """Run the stages; `meta`: `error` (|A - Z D|^2 / |A|^2), `errors`, `passes`, `dead` (no direction)."""
         self.check_size(seen)
         kept = checkpoint(resume, self.described(), seen)
@@ -76,7 +77,7 @@ class FactorisationRun:
     settings: Streamed[Any]
     count: int | None
     signed: bool
-    activity: Activity
+    activity: ActivityMatrix
     checkpoint: Checkpoint
     progress: Progress | None
     errors: list[float] = field(default_factory=list)
@@ -116,7 +117,7 @@ class FactorisationRun:
         """Run all stages, from the beginning or from where a killed fit was."""
         kept = self.checkpoint.load()
         if kept is None:
-            self.energy = self.activity.moments().energy
+            self.energy = moments(self.activity).energy
             pool = self.activity.sample(self.rows, self.settings.seed)
             self.directions = self.start(pool)
             self.c = torch.zeros(self.settings.n_features, self.settings.n_features, dtype=torch.float64)
@@ -149,7 +150,7 @@ class FactorisationRun:
         for number in range(settings.restarts):
             # Three passes of polishing: enough to tell a start that has lost a feature from one that has not.
             short = replace(settings, seed=settings.seed + 1000 * number, restarts=1, average=0, polish=3)
-            seen = Activity(pool, self.activity.site)
+            seen = matrix(pool, self.activity.site)
             run = FactorisationRun(short, self.count, self.signed, seen, Checkpoint(None, {}), None)
             directions = run.go()
             tried.append((run.error or 0.0, number, directions))

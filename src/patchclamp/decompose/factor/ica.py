@@ -10,9 +10,9 @@ from typing import ClassVar
 import torch
 
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import Activity
 from patchclamp.decompose.dictionaries.linear import ICADictionary
 from patchclamp.decompose.factor.pca import Whitened
+from patchclamp.nouns.recording.matrix import ActivityMatrix
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class ICA(Whitened[ICADictionary]):
     samples: int = 50_000
     iterations: int = 300
 
-    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> ICADictionary:
+    def factor(
+        self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
+    ) -> ICADictionary:
         """Independent components; codes have variance 1, directions come in descending norm.
 
         Signs are free: the entry of largest magnitude of each direction is positive. `meta`: `converged`.

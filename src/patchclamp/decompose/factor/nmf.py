@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import Activity
 from patchclamp.decompose.dictionaries.non_negative import NMFDictionary
 from patchclamp.decompose.factor.factorise import Streamed
+from patchclamp.nouns.recording.matrix import ActivityMatrix
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class NMF(Streamed[NMFDictionary]):
     makes: ClassVar[type[NMFDictionary]] = NMFDictionary
     signed: ClassVar[bool] = False
 
-    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> NMFDictionary:
+    def factor(
+        self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
+    ) -> NMFDictionary:
         """As `SNMF`; activity below zero is refused."""
         self.check_size(seen)
         for block in seen.blocks():

@@ -12,9 +12,10 @@ from torch import Tensor
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import Activity, checkpoint
+from patchclamp.decompose.base import checkpoint, moments
 from patchclamp.decompose.dictionaries.linear import PCADictionary
 from patchclamp.decompose.factor.base import Factorisation, Found
+from patchclamp.nouns.recording.matrix import ActivityMatrix
 
 WIDEST = 8192  # units up to which the covariance (512 MB there) is kept
 
@@ -36,7 +37,7 @@ class Whitened(Factorisation[Found]):
     solver: str = "auto"
 
     def components(
-        self, seen: Activity, progress: Progress | None, resume: str | Path | None
+        self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(mean, variances in descending order, unit vectors as rows), in float64; at least `n_features` vectors.
 
@@ -48,22 +49,22 @@ class Whitened(Factorisation[Found]):
         self.check_size(
             seen, min(seen.n - 1, seen.width), "directions that this many samples and units can have"
         )
-        moments = seen.moments()
-        if moments.constant:
+        total = moments(seen)
+        if total.constant:
             raise PatchclampError(f"{seen.site}: the activity is constant; it has no direction of variance")
         wide = seen.width > WIDEST if self.solver == "auto" else self.solver == "incremental"
         if wide:
             values, vectors = _incremental(n, seen, progress, resume)
-            values = torch.cat([values, torch.tensor([moments.variance / (seen.n - 1)]) - values.sum()])
+            values = torch.cat([values, torch.tensor([total.variance / (seen.n - 1)]) - values.sum()])
         else:
             kept = checkpoint(resume, self.described(), seen)
-            values, vectors = _covariance(seen, moments.mean, progress, kept)
+            values, vectors = _covariance(seen, total.mean, progress, kept)
         rank = int((values[: n + 1] > 1e-10 * values[0]).sum())
         if n > rank:
             raise PatchclampError(
                 f"{seen.site}: n_features={n}, but the activity has rank {rank}; ask for at most that"
             )
-        return moments.mean, values, _signed(vectors)
+        return total.mean, values, _signed(vectors)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,9 @@ class PCA(Whitened[PCADictionary]):
 
     name: ClassVar[str] = "pca"
 
-    def factor(self, seen: Activity, progress: Progress | None, resume: str | Path | None) -> PCADictionary:
+    def factor(
+        self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
+    ) -> PCADictionary:
         """The first components. `meta`: `explained` (fraction of variance, each)."""
         mean, values, vectors = self.components(seen, progress, resume)
         explained = (values / values.sum()).tolist()[: self.n_features]
@@ -97,7 +100,7 @@ class PCA(Whitened[PCADictionary]):
 
 
 def _covariance(
-    seen: Activity, mean: Tensor, progress: Progress | None, state: Checkpoint
+    seen: ActivityMatrix, mean: Tensor, progress: Progress | None, state: Checkpoint
 ) -> tuple[Tensor, Tensor]:
     total, done = torch.zeros(seen.width, seen.width, dtype=torch.float64), 0
     kept = state.load()
@@ -116,7 +119,7 @@ def _covariance(
 
 
 def _incremental(
-    n: int, seen: Activity, progress: Progress | None, resume: str | Path | None
+    n: int, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
 ) -> tuple[Tensor, Tensor]:
     from sklearn.decomposition import IncrementalPCA
 

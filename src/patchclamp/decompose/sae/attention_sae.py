@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import activity
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import Composed
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -72,12 +74,13 @@ class AttentionSAE(Composed):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> Dictionary:
         """Train on head outputs: ``z.L`` (samples, units), or ``head.L`` (samples, heads, d_head).
 
         Parameters
         ----------
-        source, site, progress, resume
+        source, site, progress, resume, reading
             As in `SparseAutoencoder.fit`. The dictionary is over ``z.L`` either way.
 
         Raises
@@ -86,12 +89,11 @@ class AttentionSAE(Composed):
             As `SparseAutoencoder.fit`; where the number of heads is unknown or does not divide the units.
         """
         auto = self.trainee()
-        rows, name = find(source, site)
-        heads = self.heads or (rows.shape[1] if rows.ndim == 3 else None)
-        width = int(torch.tensor(rows.shape[1:]).prod())
-        if heads is None or width % heads or (rows.ndim == 3 and heads != rows.shape[1]):
+        rows = activity(source, site, **reading)
+        name, heads = rows.site, self.heads or rows.n_heads
+        if heads is None or rows.width % heads or rows.n_heads not in (None, heads):
             raise PatchclampError(
-                f"attention_sae over {name}: heads={heads} for activity of {tuple(rows.shape[1:])}; "
+                f"attention_sae over {name}: heads={heads} for activity of {tuple(rows.values.shape[1:])}; "
                 "give heads=, the model's number of query heads"
             )
         flat = Site("z", name.layer) if name.point == "head" else name

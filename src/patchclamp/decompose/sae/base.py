@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import Source
+from patchclamp.decompose.base import Source, activity
 from patchclamp.decompose.sae.architecture import Architecture
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
@@ -23,6 +25,7 @@ class SparseAutoencoder(Architecture):
         site: Site | str | None = None,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> StoredDictionary:
         """Train on the rows of `source`; parameters as in `Decomposer.fit`.
 
@@ -35,7 +38,8 @@ class SparseAutoencoder(Architecture):
             For NaN or Inf, fewer than two rows, constant activity, unknown sites, impossible settings, or a folder
             with another run.
         """
-        rows, name = find(source, site)
+        rows = activity(source, site, **reading)
+        name = rows.site
         trained = train(self, Sides([rows], [name]), progress, resume)
         weights = self.weights(trained.params, trained.geometry, (trained.factors[0], trained.factors[0]))
         return self.build(name, name, weights, trained.meta)

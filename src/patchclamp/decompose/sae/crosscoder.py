@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import activity
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import Composed
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import StoredDictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording, named
 from patchclamp.nouns.units import Site
 
@@ -64,6 +66,7 @@ class Crosscoder(Composed):
         site: Sequence[Site | str],
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> CrosscoderDictionary:
         """Train on paired rows of the sides.
 
@@ -73,7 +76,7 @@ class Crosscoder(Composed):
             A recording of all sites, or one recording or tensor for each.
         site
             The site of each side; two models may have the same.
-        progress, resume
+        progress, resume, reading
             As in `SparseAutoencoder.fit`.
 
         Raises
@@ -87,8 +90,9 @@ class Crosscoder(Composed):
         if len(given) != len(site):
             raise PatchclampError(f"crosscoder: {len(given)} recordings for {len(site)} sites")
         auto = self.trainee()
-        sources, sites = zip(*(find(one, name) for one, name in zip(given, site, strict=True)), strict=True)
-        trained = train(auto, Sides(list(sources), list(sites)), progress, resume)
+        sources = [activity(one, name, **reading) for one, name in zip(given, site, strict=True)]
+        sites = [one.site for one in sources]
+        trained = train(auto, Sides(sources, sites), progress, resume)
         weights = auto.weights(trained.params, trained.geometry, (1.0, 1.0))
         inner = SparseDictionary(joined(sites), **weights)
         meta = {**trained.meta, "method": self.name}

@@ -27,7 +27,7 @@ class Feed:
     Parameters
     ----------
     sources
-        Tensors or `SiteArray`s of equal length: (samples, units), or (samples, heads, d_head), read flat.
+        Tensors, matrices or `SiteArray`s of equal length: (samples, units), or (samples, heads, d_head), read flat.
     names
         Their sites, for messages.
     batch

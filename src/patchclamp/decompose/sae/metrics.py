@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.decompose.base import READING
 from patchclamp.decompose.sae.feed import finite
-from patchclamp.decompose.sae.training import find
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading, matrix
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -72,6 +73,7 @@ def quality(
     activity: Recording | Tensor,
     *,
     target: Recording | Tensor | None = None,
+    **reading: Unpack[Reading],
 ) -> Quality:
     """Measure a dictionary on activity, in pieces, with sums in float64.
 
@@ -83,6 +85,8 @@ def quality(
         A recording that holds `dictionary.site`, or a tensor (samples, units).
     target
         Where what a transcoder writes is to be found, if not in `activity`.
+    reading
+        As in `Decomposer.fit`.
 
     Raises
     ------
@@ -102,7 +106,7 @@ def quality(
     sums = torch.zeros(5, dtype=torch.float64)  # error, |y^-b|^2, <y^-b, y-b>, cosine, samples with a cosine
     fired = torch.zeros(dictionary.n_features, dtype=torch.float64)
     n, mean, spread = 0, torch.zeros_like(offset), 0.0
-    for x, y in _pieces(dictionary, activity, target):
+    for x, y in _pieces(dictionary, activity, target, reading):
         codes = dictionary.encode(x)
         made = _made(dictionary, codes, x).double().cpu()
         fired += (codes != 0).double().sum(0).cpu()
@@ -124,13 +128,15 @@ def quality(
     )
 
 
-def _pieces(dictionary: Dictionary, activity: Any, target: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def _pieces(
+    dictionary: Dictionary, activity: Any, target: Any, reading: Reading
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(what is read, what should be written), some samples at a time."""
-    source = _source(activity, dictionary.site)
+    source = _source(activity, dictionary.site, reading)
     same = dictionary.target == dictionary.site
     if not same and target is None and not isinstance(activity, Recording):
         raise PatchclampError(f"{dictionary!r} writes {dictionary.target}; give its activity with target=")
-    sink = source if same else _source(activity if target is None else target, dictionary.target)
+    sink = source if same else _source(activity if target is None else target, dictionary.target, reading)
     if len(sink) != len(source) or not len(source):
         raise PatchclampError(
             f"{len(source)} samples of {dictionary.site} and {len(sink)} of {dictionary.target}; "
@@ -145,11 +151,12 @@ def _pieces(dictionary: Dictionary, activity: Any, target: Any) -> Iterator[tupl
             yield x, y
 
 
-def _source(activity: Any, site: Site) -> Any:
+def _source(activity: Any, site: Site, reading: Reading) -> ActivityMatrix:
     """The rows of a site; those of z.L may be recorded as head.L."""
     if isinstance(activity, Recording) and site not in activity and site.point == "z":
-        return activity[Site("head", site.layer)]
-    return find(activity, site)[0]
+        site = Site("head", site.layer)
+    how: Reading = {**READING, **reading}
+    return matrix(activity, site, **how)
 
 
 def _made(dictionary: Dictionary, codes: Tensor, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from patchclamp.decompose.sae.auxiliary import restart
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors
 from patchclamp.decompose.sae.feed import Feed
 from patchclamp.decompose.sae.state import RunState, load_run
-from patchclamp.nouns.recording.recording import Recording, named
+from patchclamp.nouns.recording.matrix import ActivityMatrix
 from patchclamp.nouns.units import Site
 
 RECORDS = 50  # rows of history
@@ -34,7 +34,7 @@ class Sides:
     Parameters
     ----------
     inputs, input_sites
-        One source, or several that are read side by side (crosscoders).
+        One matrix or tensor, or several that are read side by side (crosscoders).
     outputs, output_sites
         Nothing for autoencoders; one source for transcoders.
     skip
@@ -50,8 +50,14 @@ class Sides:
     def feed(self, auto: Architecture) -> Feed:
         """Batches of all of them, paired."""
         names = [str(site) for site in (*self.input_sites, *self.output_sites)]
-        sources = [*self.inputs, *self.outputs]
+        sources = [
+            one.whole if isinstance(one, ActivityMatrix) else one for one in (*self.inputs, *self.outputs)
+        ]
         return Feed(sources, names, auto.batch_size, auto.buffer_rows, auto.seed, auto.device)
+
+    def reading(self) -> list[dict[str, Any]]:
+        """How each was read (`ActivityMatrix.about`)."""
+        return [one.about for one in (*self.inputs, *self.outputs) if isinstance(one, ActivityMatrix)]
 
     def geometry(self, widths: list[int]) -> Geometry:
         """Widths of what is read and written."""
@@ -78,27 +84,6 @@ class Trained:
     geometry: Geometry
     factors: list[float]
     meta: dict[str, Any]
-
-
-def find(source: Recording | Tensor, site: Site | str | None) -> tuple[Any, Site]:
-    """The rows that `fit` was given, and their site. Of a recording those that are content: no BOS, no padding."""
-    if isinstance(source, Recording):
-        if site is None and len(source.sites) != 1:
-            raise PatchclampError(
-                f"this recording has {', '.join(map(str, source.sites))}; say which to decompose: site="
-            )
-        name = source.sites[0] if site is None else source.site(site)
-        missing = int((~source.present(name)).sum())
-        if missing:
-            raise PatchclampError(
-                f"{name}: {missing} units are missing in this recording; select those that are present"
-            )
-        content = source.samples.content.numpy()
-        rows = source[name]
-        return (rows if content.all() else rows.take(content)), name
-    if not isinstance(source, Tensor):
-        raise PatchclampError(f"source is a {type(source).__name__}; wanted a Recording or a tensor")
-    return source, named("activity" if site is None else site)
 
 
 def train(
@@ -149,6 +134,7 @@ class TrainingRun:
             "settings": {**kept, "n_features": n_features},
             "skip": sides.skip,
             "data": feed.fingerprint,
+            "reading": sides.reading(),
             "rows": feed.n,
             "steps": self.steps,
             # Rows of a larger-than-memory recording are shuffled within the buffer.

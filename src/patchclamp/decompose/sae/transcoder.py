@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.decompose.base import activity
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.sae.architectures import Composed
-from patchclamp.decompose.sae.training import Sides, find, train
+from patchclamp.decompose.sae.training import Sides, train
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -71,6 +73,7 @@ class Transcoder(Composed):
         target: Site | str,
         progress: Progress | None = None,
         resume: str | Path | None = None,
+        **reading: Unpack[Reading],
     ) -> Dictionary:
         """Train on paired rows of `site` and `target`.
 
@@ -80,7 +83,7 @@ class Transcoder(Composed):
             A recording of both sites, or a pair of recordings or tensors with the same samples.
         site, target
             What is read, and what is written.
-        progress, resume
+        progress, resume, reading
             As in `SparseAutoencoder.fit`.
 
         Returns
@@ -95,8 +98,8 @@ class Transcoder(Composed):
         """
         auto = self.trainee()
         read, write = source if isinstance(source, tuple) else (source, source)
-        rows, site = find(read, site)
-        sink, target = find(write, target)
+        rows, sink = activity(read, site, **reading), activity(write, target, **reading)
+        site, target = rows.site, sink.site
         if site == target:
             raise PatchclampError(f"transcoder: {site} would be read and written; an autoencoder does that")
         trained = train(auto, Sides([rows], [site], [sink], [target], self.skip), progress, resume)

@@ -8,7 +8,7 @@ of the data agree (adjusted Rand index), beside partitions of shuffled activity.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 from patchclamp.base.assignment import match
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups
+from patchclamp.decompose.base import activity
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site, Units
 
@@ -118,6 +120,7 @@ class Partition:
         *,
         norms: Float[Tensor, " unit"] | None = None,
         rows: int | None = None,
+        **reading: Unpack[Reading],
     ) -> Bricks:
         """Partition a site's units.
 
@@ -129,22 +132,23 @@ class Partition:
             Norm of what each unit writes (`subject.output_norms`), by which |activity| is weighed.
         rows
             Samples at a time.
+        reading
+            As in `Decomposer.fit`.
 
         Raises
         ------
         PatchclampError
             For fewer units than bricks, a share of active units outside (0, 1), activity that never varies.
         """
-        source = recording.site(recording.sites[0] if site is None else site)
-        recording = recording.select(units=source)
-        width = recording[source].shape[1]
+        units = activity(recording, recording.sites[0] if site is None else site, **reading)
+        source, width = units.site, units.width
         if not 2 <= self.n_bricks <= width:
             raise PatchclampError(f"n_bricks={self.n_bricks}: {source} has {width} units; give 2 to {width}")
         if not 0 < self.active < 1:
             raise PatchclampError(
                 f"active={self.active}: give the share of units that count as active, such as 0.1"
             )
-        counts = self._counts(recording, source, norms, rows)
+        counts = self._counts(units, norms, rows or recording.chunk_rows)
         phi = _phi(counts[0] + counts[1])
         if not (np.abs(phi - np.diag(np.diag(phi))) > 0).any():
             raise PatchclampError(
@@ -163,22 +167,25 @@ class Partition:
             agreement(labels, others),
             agreement(halves[0], halves[1:]),
             agreement(shifted[0], shifted[1:]),
-            {"method": "bricks", **{name: getattr(self, name) for name in self.__dataclass_fields__}},
+            {
+                "method": "bricks",
+                "reading": units.about,
+                **{name: getattr(self, name) for name in self.__dataclass_fields__},
+            },
         )
 
-    def _counts(self, recording: Recording, site: Site, norms: Tensor | None, rows: int | None) -> list[Any]:
+    def _counts(self, units: ActivityMatrix, norms: Tensor | None, rows: int) -> list[Any]:
         """Co-activation counts of two halves of the groups, and of the same with every unit's samples shifted."""
-        width = recording[site].shape[1]
+        width, group = units.width, units.group
         k = max(1, round(self.active * width))
         counts = [(0, np.zeros((width, width))) for _ in range(4)]
-        group = recording.samples.group.numpy()
         first = np.unique(group[drawn_groups(group, len(np.unique(group)) // 2, self.seed)])
         shifts = torch.from_numpy(np.random.default_rng([self.seed, 1]).integers(1, 1 << 30, width))
-        for samples, arrays in recording.chunks(rows):
-            x = arrays[site].abs().float()
+        for low in range(0, units.n, rows):
+            x = units[low : low + rows].abs().float()
             x = x if norms is None else x * norms.to(x.device)
             on = torch.zeros_like(x).scatter(1, x.topk(k, dim=1).indices, 1.0) * (x > 0)
-            half = torch.from_numpy(np.isin(samples.group.numpy(), first))
+            half = torch.from_numpy(np.isin(group[low : low + rows], first))
             for number, chosen in enumerate((half, ~half)):
                 part = on[chosen]
                 if not len(part):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups
 from patchclamp.base.statistics import bootstrap_statistic
+from patchclamp.decompose.base import activity
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
@@ -99,6 +101,7 @@ def dark_matter(
     seed: int = 0,
     n_boot: int = 1000,
     rows: int | None = None,
+    **reading: Unpack[Reading],
 ) -> DarkMatter:
     """Split a dictionary's error into what is linear in its input and what is not.
 
@@ -116,6 +119,8 @@ def dark_matter(
         Of the split, the shuffling and the bootstrap.
     rows
         Samples at a time.
+    reading
+        As in `Decomposer.fit`.
 
     Raises
     ------
@@ -136,28 +141,26 @@ def dark_matter(
         raise PatchclampError(
             f"{dictionary}: the error of a transcoder is not one of its input; give an autoencoder"
         )
-    source = recording.site(dictionary.site if site is None else site)
-    recording = recording.select(units=source)
-    testing, groups = _split(recording, test_share, seed)
+    units = activity(recording, dictionary.site if site is None else site, **reading)
+    step = rows or recording.chunk_rows
+    testing, groups = _split(units, test_share, seed)
     fitted = _Fit(dictionary, seed)
-    for part, x in _samples(recording, source, rows):
+    for part, x in _samples(units, step):
         fitted.add(x[~testing[part]])
     solved = fitted.solve(rcond)
     judged = _Judge(dictionary, solved, groups)
-    for part, x in _samples(recording, source, rows):
+    for part, x in _samples(units, step):
         judged.add(x[testing[part]], part[testing[part]])
     return judged.result(int((~testing).sum()), seed, n_boot)
 
 
-def _samples(recording: Recording, site: Site, rows: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    start = 0
-    for samples, arrays in recording.chunks(rows):
-        yield torch.arange(start, start + len(samples)), arrays[site].float()
-        start += len(samples)
+def _samples(units: ActivityMatrix, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, units.n, rows):
+        yield torch.arange(start, min(start + rows, units.n)), units[start : start + rows].float()
 
 
-def _split(recording: Recording, share: float, seed: int) -> tuple[Bool[Tensor, " sample"], np.ndarray]:
-    names, member = np.unique(recording.samples.group.numpy(), return_inverse=True)
+def _split(units: ActivityMatrix, share: float, seed: int) -> tuple[Bool[Tensor, " sample"], np.ndarray]:
+    names, member = np.unique(units.group, return_inverse=True)
     n = round(len(names) * share)
     if not 2 <= n <= len(names) - 2:
         raise PatchclampError(

@@ -100,7 +100,7 @@ def decode_behaviour(
     chosen = recording.sites[0] if site is None else recording.site(site)
     grid = _Grid.of(recording, names, bins, None, smooth)
     place = grid.places(recording)
-    use = place >= 0
+    use = (place >= 0) & recording.samples.content.numpy()  # bins that are not full do not count
     if where is not None:
         mask = np.asarray(where)
         if mask.shape != use.shape or mask.dtype != bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import new_figure
 from patchclamp.nouns.measure import Measure, host, require
+from patchclamp.nouns.recording.matrix import content_only
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Recording, Samples
@@ -133,6 +134,7 @@ def psth(trials: Recording, site: str | None = None, *, rate: bool | None = None
     rate
         Divide by the bin's width; by default for counts.
     """
+    trials = content_only(trials)  # bins that are not full do not count
     chosen = trials.sites[0] if site is None else trials.site(site)
     time = trials.column("time") if "time" in trials.columns else None
     step = trials.time_step if time is not None else None

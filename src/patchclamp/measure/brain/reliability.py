@@ -13,6 +13,7 @@ from patchclamp.base.optional import new_figure
 from patchclamp.base.statistics import pearson
 from patchclamp.measure.brain.psth import ByCondition
 from patchclamp.nouns.measure import require
+from patchclamp.nouns.recording.matrix import content_only
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Recording
@@ -107,6 +108,7 @@ def split_half(
     Dataset over `unit`: half (r of the halves), reliability (corrected), ceiling_r (its square root; of a negative
     one 0), low and high (2.5 and 97.5 % of the corrected value over splits, not an interval over trials).
     """
+    trials = content_only(trials)  # bins that are not full do not count
     chosen = trials.sites[0] if site is None else trials.site(site)
     values = trials[chosen].numpy().astype(np.float64)
     label, doc, place = trials.column("label"), trials.column("doc"), trials.column("position")

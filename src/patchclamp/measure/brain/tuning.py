@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.tuning import curves_figure
+from patchclamp.nouns.recording.matrix import content_only
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Recording
@@ -116,6 +117,7 @@ def tuning(
     >>> t.curves.values.round(2).tolist(), t.table["information"].round(2).tolist()
     ([[0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]], [2.0, 0.0])
     """
+    recording = content_only(recording)  # bins that are not full do not count
     names = [behaviour] if isinstance(behaviour, str) else list(behaviour)
     chosen = recording.sites[0] if site is None else recording.site(site)
     grid = _Grid.of(recording, names, bins, range_, smooth)

@@ -368,7 +368,7 @@ class Recording(Labelled):
             chosen = self._chosen(where)
             arrays = {site: array.take(chosen) for site, array in arrays.items()}
             rows = pick(rows, chosen)
-        return Recording(
+        view = Recording(
             arrays,
             self._columns,
             rows,
@@ -378,6 +378,8 @@ class Recording(Labelled):
             self.chunk_rows,
             self.complete,
         )
+        view._cached = self._cached if where is None else None
+        return view
 
     def _chosen(self, where: Where) -> np.ndarray:
         own = (
