@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchclamp.app.commands import common
+
+if TYPE_CHECKING:
+    from patchclamp.subjects.language import LanguageModel
 
 
 def study(
@@ -73,7 +76,7 @@ def study(
 
 
 def study_concepts(
-    subject: Any,
+    subject: LanguageModel,
     texts: str,
     sites: str,
     out: Path | None,

@@ -16,6 +16,7 @@ from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.clamp.bench import Bench
 
 Array = NDArray[np.float64]
@@ -71,7 +72,7 @@ class Areas:
 def areas(
     bench: Bench,
     ranking: Scores,
-    chosen_on: Any,
+    chosen_on: TaskLike | None,
     sizes: Sequence[float] | None = None,
     *,
     points: Sequence[str] | None = None,
@@ -114,7 +115,7 @@ def areas(
     return Areas(table, found.beats_model, clear, found.rank_by, found.ablation, found)
 
 
-def check_held_out(task: Any, chosen_on: Any) -> None:
+def check_held_out(task: TaskLike, chosen_on: TaskLike | None) -> None:
     """Refuse items that chose: an item, or a group, that is in both.
 
     Raises
@@ -137,7 +138,7 @@ def check_held_out(task: Any, chosen_on: Any) -> None:
             )
 
 
-def _identities(task: Any) -> tuple[dict[Any, Any], dict[str, str]]:
+def _identities(task: TaskLike) -> tuple[dict[Any, Any], dict[str, str]]:
     """What tells items apart, and groups."""
     items = getattr(task, "items", None)
     if items is not None and not callable(items):
@@ -150,7 +151,7 @@ def _identities(task: Any) -> tuple[dict[Any, Any], dict[str, str]]:
         )
     rows = clean.detach().cpu().reshape(len(clean), -1)
     names = {row.numpy().tobytes(): place for place, row in enumerate(rows)}
-    return names, {group: group for group in getattr(task, "groups", ()) if group}
+    return names, {group: group for group in task.groups if group}
 
 
 def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.metrics import METRICS
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units, split_addresses
 from patchclamp.subjects.base import Subject
@@ -21,6 +22,7 @@ from patchclamp.subjects.clamp.batch import Batch
 from patchclamp.subjects.clamp.matching import Member, collect, members
 from patchclamp.subjects.clamp.reference import Reference
 from patchclamp.subjects.clamp.trial import Trial, run_trial
+from patchclamp.subjects.language import LanguageModel
 
 Array = NDArray[np.float64]
 ABLATIONS = ("mean", "zero", "resample", "patch")
@@ -100,12 +102,16 @@ def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[Member]:
     return pool
 
 
-def item_values(subject: Any, task: Task, which: str, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def item_values(
+    subject: LanguageModel, task: Task, which: str, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Metric and accuracy per item, in the items' order."""
     values, right = torch.zeros(len(task)), torch.zeros(len(task))
     encoded = task.encode(subject.tokenizer, bos=subject.bos, max_length=subject.max_length)
     for part in encoded.batches(batch_size):
-        logits = subject.run(Batch(getattr(part, which), part.mask, part.rows), logits="last").logits.cpu()
+        out = subject.run(Batch(getattr(part, which), part.mask, part.rows), logits="last").logits
+        assert out is not None
+        logits = out.cpu()
         values[part.rows] = task.score(logits, part, logits if task.score.needs_reference else None)
         right[part.rows] = METRICS["accuracy"](logits, part)
     return values, right
@@ -140,9 +146,9 @@ class Bench:
     def __init__(
         self,
         subject: Subject,
-        task: Any,
+        task: TaskLike,
         ablation: str = "mean",
-        reference: Any = None,
+        reference: TaskLike | Reference | None = None,
         *,
         by: str = "template",
         source: str = "",
