@@ -25,7 +25,7 @@ ESTIMATES = (attribution_patching, integrated_gradients, relevance_patching)
 class TokenTask:
     """Items given as token ids, with a role at a token that differs and one that not every item has."""
 
-    name, metric = "tokens", "contrast"
+    name, metric_name, groups = "tokens", "contrast", ()
 
     def __init__(self, clean, corrupted):
         self.clean, self.corrupted = clean, corrupted

@@ -289,11 +289,11 @@ def test_p_of_random_sets_is_uniform_and_matching_takes_the_covariate_out():
     p = []
     for run in range(200):
         drawn = unit(*rng.choice(100, 5, replace=False))
-        p.append(matched_null(total, drawn, unit(*range(100)), n_sets=39, seed=run).p)
+        p.append(matched_null(total, drawn, unit(*range(100)), n_sets=39, seed=run).null.p)
     assert uniform(p, 39)
     active = unit(91, 93, 94, 96)  # among the most active, where all is activity
-    assert matched_null(total, active, unit(*range(100))).p == pytest.approx(0.005)
-    assert matched_null(total, active, unit(*range(100)), covariate).p > 0.1
+    assert matched_null(total, active, unit(*range(100))).null.p == pytest.approx(0.005)
+    assert matched_null(total, active, unit(*range(100)), covariate).null.p > 0.1
 
 
 def test_matched_null_refuses_what_it_cannot_do():
@@ -304,7 +304,7 @@ def test_matched_null_refuses_what_it_cannot_do():
     ):
         with pytest.raises(PatchclampError, match=message):
             call()
-    assert matched_null(lambda u: 1.0, unit(0), unit(0, 1)).p == 1.0  # nothing to tell apart
+    assert matched_null(lambda u: 1.0, unit(0), unit(0, 1)).null.p == 1.0  # nothing to tell apart
 
 
 def test_results_follow_from_the_seed_whatever_the_batch_size():

@@ -106,7 +106,7 @@ def cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0, test: tuple[Any, Any]
     where = "fitted samples" if test is None else "held-out samples"
     n = len(pair(a, b)[0]) if test is None else len(pair(*test)[0])
     meta = {"correlations": values.tolist(), "on": where}
-    return Result(f"cca (k={k}, {where})", float(values.mean()), "r", n, meta=meta)
+    return Result(float(values.mean()), n=n, method=f"cca (k={k}, {where})", scale="r", meta=meta)
 
 
 @dataclass

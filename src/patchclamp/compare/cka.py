@@ -62,7 +62,7 @@ def cka(a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased") -
         value = _ratio(_hsic_unbiased(torch.from_numpy(grams)).numpy())[0, 1]
     else:
         raise PatchclampError(f"estimator {estimator!r}: give 'debiased' or 'biased'")
-    return Result(f"cka ({estimator})", float(value), "similarity", len(x))
+    return Result(float(value), n=len(x), method=f"cka ({estimator})", scale="similarity")
 
 
 def cka_matrix(

@@ -80,9 +80,9 @@ def rsa(
         tail = (1 - level) / 2
         low, high = (float(q) for q in np.nanquantile(draws, [tail, 1 - tail]))
     ceiling = ceilings(theirs, comparator) if len(theirs) > 1 else None
-    return Result(
-        f"rsa ({comparator})", value, "similarity", n, low, high, ceiling, {"subjects": len(theirs)}
-    )
+    facts = {"subjects": len(theirs)}
+    method = f"rsa ({comparator})"
+    return Result(value, low, high, n, method=method, scale="similarity", ceiling=ceiling, meta=facts)
 
 
 def ceilings(subjects: Any, comparator: Comparator = "spearman") -> tuple[float, float]:

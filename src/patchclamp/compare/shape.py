@@ -77,9 +77,8 @@ def _distance(x: Matrix, y: Matrix, metric: str, alpha: float) -> Result:
         value, scale = 2 * np.arcsin(min(1.0, float(chord) / 2)), "radians"
     else:
         value, scale = np.linalg.norm(x - y), "distance"
-    return Result(
-        f"procrustes ({metric}, alpha {alpha:g})", float(value), scale, len(x), meta={"inner": inner}
-    )
+    method = f"procrustes ({metric}, alpha {alpha:g})"
+    return Result(float(value), n=len(x), method=method, scale=scale, meta={"inner": inner})
 
 
 def bures(a: Any, b: Any) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -99,14 +100,7 @@ def topological_rsa(
         raise PatchclampError(f"transform {transform!r}: give geodesic or geotopological")
     mine, theirs = change(_vector(a, kind)), [change(one) for one in _vectors(b, kind)]
     found = rsa(mine, theirs, comparator)
-    return Result(
-        f"topological_rsa ({transform})",
-        found.value,
-        found.scale,
-        found.n,
-        ceiling=found.ceiling,
-        meta=found.meta,
-    )
+    return replace(found, method=f"topological_rsa ({transform})")
 
 
 def _scaled_ranks(values: Matrix) -> Matrix:
