@@ -9,7 +9,7 @@ from patchclamp.subjects.clamp.batch import Pair, right_pad
 class TokenTask:
     """Items given as token ids, with a role at a token that differs and one that not every item has."""
 
-    name, metric = "tokens", "contrast"
+    name, metric_name, groups = "tokens", "contrast", ()
 
     def __init__(self, clean, corrupted):
         self.clean, self.corrupted = clean, corrupted

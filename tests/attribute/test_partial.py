@@ -92,7 +92,7 @@ class Tokens(LanguageModel):
 
 
 class Texts(list):
-    name, metric = "tokens", "contrast"
+    name, metric_name, groups = "tokens", "contrast", ()
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2", "gpt_neox", "mixtral", "bert"])

@@ -86,15 +86,15 @@ def test_equal_sets_are_stable_and_random_ones_are_not():
         np.concatenate([np.full((50, 5), 3.0), np.zeros((50, 95))], 1) + 0.1 * rng.normal(size=(50, 100))
     )
     found = stability(clear, 5)
-    assert found.nogueira == found.jaccard == found.corrected == 1.0
+    assert found.nogueira.value == found.jaccard == found.corrected == 1.0
     assert found.frequency["chosen"].sum() == 5
     assert found.frequency["share"].iloc[:5].tolist() == [1.0] * 5
     random = np.zeros((200, 100))
     for row in random:
         row[rng.choice(100, 20, replace=False)] = 1
     noise = stability_of_sets(random)
-    assert noise.nogueira == pytest.approx(0.0, abs=0.01)
-    assert noise.low < 0 < noise.high
+    assert noise.nogueira.value == pytest.approx(0.0, abs=0.01)
+    assert noise.nogueira.low < 0 < noise.nogueira.high
     assert noise.jaccard == pytest.approx(noise.chance, abs=0.01)
     assert noise.corrected == pytest.approx(0.0, abs=0.01)
     assert noise.chance == pytest.approx(0.2 / 1.8)
@@ -104,7 +104,9 @@ def test_nogueira_is_one_minus_observed_over_expected_variance():
     sets = np.array([[1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 0, 0]], float)
     p = sets.mean(0)
     q = sets.mean()
-    assert stability_of_sets(sets).nogueira == pytest.approx(1 - (3 / 2 * p * (1 - p)).mean() / (q * (1 - q)))
+    assert stability_of_sets(sets).nogueira.value == pytest.approx(
+        1 - (3 / 2 * p * (1 - p)).mean() / (q * (1 - q))
+    )
     assert stability_of_sets(sets).jaccard == pytest.approx((1 / 3 + 1 + 1 / 3) / 3)
 
 
@@ -117,7 +119,7 @@ def test_the_interval_of_stability_covers_at_its_rate():
     hits = 0
     for _ in range(200):
         found = stability_of_sets(rng.random((60, 50)) < chance)
-        hits += found.low <= true <= found.high
+        hits += found.nogueira.low <= true <= found.nogueira.high
     assert 0.88 <= hits / 200 <= 0.99
 
 
@@ -126,7 +128,7 @@ def test_items_in_groups_are_drawn_together():
     values = np.repeat(rng.normal(size=(6, 40)), 50, axis=0) + 0.01 * rng.normal(size=(300, 40))
     alone = stability(scores(values), 5)
     grouped = stability(scores(values, groups=tuple(str(i // 50) for i in range(300))), 5)
-    assert grouped.nogueira < alone.nogueira - 0.1
+    assert grouped.nogueira.value < alone.nogueira.value - 0.1
     with pytest.raises(PatchclampError, match=r"1\.\.39"):
         stability(scores(values), 40)
     with pytest.raises(PatchclampError, match="nothing, or everything"):

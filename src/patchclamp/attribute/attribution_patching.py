@@ -12,6 +12,7 @@ from torch import Tensor
 from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites, runs_of
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -21,7 +22,7 @@ COST = "one forward pass, and one forward and backward pass"
 
 def attribution_patching(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

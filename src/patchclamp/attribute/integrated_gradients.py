@@ -12,6 +12,7 @@ from patchclamp.attribute._path import Path
 from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -22,7 +23,7 @@ Quadrature = Literal["midpoint", "gauss-legendre"]
 
 def integrated_gradients(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

@@ -13,6 +13,7 @@ from patchclamp.attribute._path import Path
 from patchclamp.attribute._shared import Collector, Direction, Level, Positions, Sites, level_of
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -26,7 +27,7 @@ _GOLDEN = 0.6180339887498949
 
 def partial_gradients(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

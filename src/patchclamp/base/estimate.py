@@ -88,7 +88,7 @@ class Estimate:
     low, high
         Its 95 % interval; None where none can be had.
     n
-        Items (texts, trials, units) that it stands on.
+        Items (texts, trials, units) that it stands on; 0 where they are not known.
     null
         What chance gives, on the same scale.
 
@@ -103,6 +103,12 @@ class Estimate:
     high: float | None = None
     n: int = 0
     null: Null | None = None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Both ends, NaN where there are none: for arithmetic."""
+        nan = float("nan")
+        return nan if self.low is None else self.low, nan if self.high is None else self.high
 
     @property
     def beats_null(self) -> bool:
@@ -138,7 +144,7 @@ class Estimate:
         text = f"{self.value:.3f}"
         if self.low is not None and self.high is not None:
             text += f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{text}, n={self.n}"
+        return f"{text}, n={self.n}" if self.n else text
 
 
 def adjusted(estimates: Sequence[Estimate], method: Any) -> list[Estimate]:

@@ -117,7 +117,7 @@ def cca(
     values = found.correlations if test is None else found.score(x, y)
     where = "fitted samples" if test is None else "held-out samples"
     meta = {"correlations": values.tolist(), "on": where, "reading": about}
-    return Result(f"cca (k={k}, {where})", float(values.mean()), "r", len(x), meta=meta)
+    return Result(float(values.mean()), n=len(x), method=f"cca (k={k}, {where})", scale="r", meta=meta)
 
 
 @dataclass

@@ -69,7 +69,9 @@ def cka(
         value = cka_of_hsic(hsic_unbiased(torch.from_numpy(grams)).numpy())[0, 1]
     else:
         raise PatchclampError(f"estimator {estimator!r}: give 'debiased' or 'biased'")
-    return Result(f"cka ({estimator})", float(value), "similarity", len(x), meta={"reading": about})
+    return Result(
+        float(value), n=len(x), method=f"cka ({estimator})", scale="similarity", meta={"reading": about}
+    )
 
 
 def cka_matrix(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from patchclamp.base.estimate import Estimate
 
 
 class Comparison:
@@ -17,37 +19,24 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Result(Comparison):
-    """A similarity or a distance of two populations.
+class Result(Estimate):
+    """An estimate of how alike, or how far apart, two populations are; n is the number of samples (or conditions).
 
     Attributes
     ----------
     method : str
         Name in `patchclamp.compare.METHODS`, with the variant.
-    value : float
     scale : str
         What the number is: ``"similarity"``, ``"r"``, ``"r2"``, ``"radians"`` ...
-    n : int
-        Samples (or conditions).
-    low, high : float or None
-        Interval, where one was asked for.
     ceiling : (float, float) or None
         Lower and upper bound of what any model could reach, on the same scale.
     meta : dict
     """
 
-    method: str
-    value: float
-    scale: str
-    n: int
-    low: float | None = None
-    high: float | None = None
-    ceiling: tuple[float, float] | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return asdict(self)
+    method: str = field(kw_only=True)
+    scale: str = field(kw_only=True)
+    ceiling: tuple[float, float] | None = field(default=None, kw_only=True)
+    meta: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __str__(self) -> str:
         text = f"{self.method}: {self.value:.3f} ({self.scale})"

@@ -86,7 +86,8 @@ def rsa(
         low, high = (float(q) for q in np.nanquantile(draws, [tail, 1 - tail]))
     ceiling = ceilings(theirs, comparator) if len(theirs) > 1 else None
     meta = {"subjects": len(theirs), "reading": about}
-    return Result(f"rsa ({comparator})", value, "similarity", n, low, high, ceiling, meta)
+    method = f"rsa ({comparator})"
+    return Result(value, low, high, n, method=method, scale="similarity", ceiling=ceiling, meta=meta)
 
 
 def ceilings(subjects: Any, comparator: Comparator = "spearman") -> tuple[float, float]:

@@ -82,8 +82,8 @@ def _distance(x: Matrix, y: Matrix, metric: str, alpha: float, about: list[dict[
         value, scale = 2 * np.arcsin(min(1.0, float(chord) / 2)), "radians"
     else:
         value, scale = np.linalg.norm(x - y), "distance"
-    meta = {"inner": inner, "reading": about}
-    return Result(f"procrustes ({metric}, alpha {alpha:g})", float(value), scale, len(x), meta=meta)
+    method, meta = f"procrustes ({metric}, alpha {alpha:g})", {"inner": inner, "reading": about}
+    return Result(float(value), n=len(x), method=method, scale=scale, meta=meta)
 
 
 def bures(a: Any, b: Any) -> float:

@@ -71,10 +71,10 @@ def stochastic_procrustes(
     found = [_descend(m, n, *roots, start, alpha, iterations) for start in starts]
     value, rotation = min(found, key=lambda one: one[0])
     return Result(
-        f"stochastic_procrustes (alpha {alpha:g})",
         value,
-        "distance",
-        len(m),
+        n=len(m),
+        method=f"stochastic_procrustes (alpha {alpha:g})",
+        scale="distance",
         meta={"starts": [one[0] for one in found], "rotation": rotation.tolist()},
     )
 

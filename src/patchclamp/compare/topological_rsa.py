@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -102,14 +103,8 @@ def topological_rsa(
         raise PatchclampError(f"transform {transform!r}: give geodesic or geotopological")
     one, several, about = read_both(a, b, kind, reading)
     found = rsa(change(one), [change(vector) for vector in several], comparator)
-    return Result(
-        f"topological_rsa ({transform})",
-        found.value,
-        found.scale,
-        found.n,
-        ceiling=found.ceiling,
-        meta={**found.meta, "reading": about},
-    )
+    meta = {**found.meta, "reading": about}
+    return replace(found, method=f"topological_rsa ({transform})", low=None, high=None, meta=meta)
 
 
 def _scaled_ranks(values: Matrix) -> Matrix:

@@ -22,6 +22,7 @@ from patchclamp.evaluate.scores.rank_agreement import rank_agreement
 from patchclamp.evaluate.scores.stability import stability
 from patchclamp.evaluate.subspaces.illusion import illusion
 from patchclamp.evaluate.subspaces.row_space import row_space
+from patchclamp.subjects.clamp.bench import Bench
 
 # Each asks a question of its own, with a signature of its own.
 TOOLS = {
@@ -51,6 +52,7 @@ TOOLS = {
 
 __all__ = [
     "TOOLS",
+    "Bench",
     "agreement",
     "areas",
     "auroc",

@@ -28,13 +28,14 @@ from patchclamp.record.plan import Plan, Work, estimate_seconds, prepare, refuse
 from patchclamp.record.sinks import MemorySink, NoSink, Sink, StoreSink
 from patchclamp.record.stream import Stream
 from patchclamp.record.texts import documents
+from patchclamp.subjects.language import LanguageModel
 
 CHECKPOINT_SECONDS = 30.0
 MEMORY_LIMIT = 8 << 30
 
 
 def plan(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,
@@ -90,7 +91,7 @@ def plan(
 
 @overload
 def record(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,
@@ -100,7 +101,7 @@ def record(
 ) -> Recording: ...
 @overload
 def record(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,
@@ -109,7 +110,7 @@ def record(
     **options: Any,
 ) -> Recorded: ...
 def record(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,

@@ -15,6 +15,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.matrix import Heads, Missing, as_units, present_units
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.nouns.units import Site
+from patchclamp.subjects.base import Subject
 
 
 class StreamingMeasure(Protocol):
@@ -44,7 +45,7 @@ Measures = Mapping[str, Spec] | Sequence[Spec]
 
 
 def fresh_measures(
-    measures: Measures, sites: Sequence[Site], subject: Any = None
+    measures: Measures, sites: Sequence[Site], subject: Subject | None = None
 ) -> dict[Site, dict[str, StreamingMeasure]]:
     """A set of new measures for each site.
 
@@ -79,7 +80,7 @@ def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
     return named
 
 
-def _new(spec: Any, site: Site, subject: Any) -> StreamingMeasure:
+def _new(spec: Any, site: Site, subject: Subject | None) -> StreamingMeasure:
     kind, options = spec if isinstance(spec, tuple) else (spec, {})
     lacking = [name for name in getattr(kind, "needs", ()) if name not in options]
     if isinstance(kind, type) and subject is None and lacking:
@@ -171,7 +172,7 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
 def measure_recording(
     recording: Recording,
     measures: Measures,
-    subject: Any = None,
+    subject: Subject | None = None,
     *,
     heads: Heads = "norm",
     content: bool = True,

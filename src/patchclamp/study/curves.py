@@ -12,6 +12,7 @@ from patchclamp.evaluate import faithfulness
 from patchclamp.study.experiments import Bench
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.select import Selection
+from patchclamp.subjects.clamp import bench as clamp
 
 __all__ = ["draw_curves", "spread_sizes"]
 
@@ -32,22 +33,25 @@ def draw_curves(
     drawn: list[dict[str, Any]] = []
     parts: list[pd.DataFrame] = []
     items = bench.items.take(options.curve_items)
+    ablations = clamp.Bench(
+        bench.subject,
+        items,
+        options.kind,
+        bench.reference,
+        by=bench.intervention.get("by", "template"),
+        source=bench.intervention.get("source", ""),
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
     for s in selections:
         say(f"curves of {s.kind}")
         found = faithfulness(
-            bench.subject,
-            items,
+            ablations,
             s.ranking(scores),
             spread_sizes(len(s.order), options.curve_points, s.k),
-            options.kind,
             points=(points[s.kind],),
             rank_by="signed",
-            by=bench.intervention.get("by", "template"),
-            source=bench.intervention.get("source", ""),
-            reference=bench.reference,
             n_random=options.n_random,
-            batch_size=options.batch_size,
-            seed=options.seed,
         )
         parts.append(found.table.assign(kind=s.kind))
         drawn.append(

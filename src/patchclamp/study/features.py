@@ -7,7 +7,7 @@ as neurons are, and the first k of them are held against the first k neurons of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from patchclamp.decompose.formats import load_dictionary
 from patchclamp.describe import Split, Tokens, decode_in, search_description
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
-from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.scores import Scores, flat
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.record import documents, record
@@ -32,7 +32,7 @@ from patchclamp.study.report.findings import Context, necessity
 from patchclamp.study.report.tables import score_interval, strongest_role
 from patchclamp.study.report.text import percent
 from patchclamp.study.select import Selection, ranked, select_units
-from patchclamp.study.share import Share, corrected
+from patchclamp.study.share import Measured, corrected
 from patchclamp.subjects.clamp.features import provenance
 
 __all__ = ["Features", "attach_saved", "find_features", "refuse_decomposition"]
@@ -63,8 +63,8 @@ class Features:
     method: str
     dictionaries: dict[Site, Dictionary]
     selection: Selection
-    joint: Share
-    alone: dict[Unit, Share]
+    joint: Measured
+    alone: dict[Unit, Measured]
     curve: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     claims: list[Claim] = field(default_factory=list)
@@ -72,12 +72,10 @@ class Features:
     @property
     def answer(self) -> str:
         """Whether features were better units than neurons here, in a sentence."""
-        s, joint = self.selection, self.joint
+        s, joint = self.selection, self.joint.share
         layers = ", ".join(str(site.layer) for site in self.dictionaries)
-        control = "" if joint.control is None else f" (random features {percent(joint.control['mean'])})"
-        text = (
-            f"{s.k} {self.method.upper()} features of layers {layers} take {percent(joint.estimate)}{control}"
-        )
+        control = "" if joint.null is None else f" (random features {percent(joint.null.mean)})"
+        text = f"{s.k} {self.method.upper()} features of layers {layers} take {percent(joint.value)}{control}"
         row = next((r for r in self.curve if r["size"] == s.k), self.curve[-1])
         text += f"; the first {row['size']} neurons of the same layers take {percent(row['neurons'])}"
         return f"{text}. Unit for unit, {_verdict(self.curve)}."
@@ -89,7 +87,7 @@ class Features:
             "sites": [str(site) for site in self.dictionaries],
             "dictionaries": {str(site): dict(d.meta) for site, d in self.dictionaries.items()},
             "selection": self.selection.to_json(),
-            "joint": asdict(self.joint),
+            "joint": self.joint.to_json(),
             "curve": self.curve,
             "rows": self.rows,
             "answer": self.answer,
@@ -161,15 +159,8 @@ def find_features(
     curve = _against_neurons(bench, selection, _neurons(scores, bases), options)
     first = list(selection.order[: min(selection.k, options.n_singles)])
     say(f"{len(first)} features alone")
-    alone = dict(
-        zip(first, bench.each([Units.parse(u) for u in first], options.n_control_single), strict=True)
-    )
-    alone = {
-        u: s
-        for (u, _), s in zip(
-            alone.items(), corrected({str(u): s for u, s in alone.items()}).values(), strict=True
-        )
-    }
+    singles = bench.each([Units.parse(u) for u in first], options.n_control_single)
+    alone = corrected(dict(zip(first, singles, strict=True)))
     say("describing features")
     rows = _describe(subject, first, found, alone, dictionaries, recording, tokens, options)
     what = f"{selection.k} of {len(selection.order):,} {name} features"
@@ -243,17 +234,17 @@ def _against_neurons(
     groups = [item.group for item in bench.items.items]
     rows = []
     for k, ours, theirs in zip(sizes, features, others, strict=True):
-        difference = np.asarray(ours.per_item) - np.asarray(theirs.per_item)
+        difference = ours.per_item - theirs.per_item
         low, high = bootstrap_interval(difference, groups, seed=bench.seed)
         rows.append(
             {
                 "size": k,
-                "features": ours.estimate,
-                "features_low": ours.low,
-                "features_high": ours.high,
-                "neurons": theirs.estimate,
-                "neurons_low": theirs.low,
-                "neurons_high": theirs.high,
+                "features": ours.share.value,
+                "features_low": ours.share.low,
+                "features_high": ours.share.high,
+                "neurons": theirs.share.value,
+                "neurons_low": theirs.share.low,
+                "neurons_high": theirs.share.high,
                 "difference": float(difference.mean()),
                 "low": float(low),
                 "high": float(high),
@@ -266,7 +257,7 @@ def _describe(
     subject: Any,
     first: Sequence[Unit],
     scores: Scores,
-    alone: Mapping[Unit, Share],
+    alone: Mapping[Unit, Measured],
     dictionaries: Mapping[Site, Dictionary],
     recording: Recording,
     tokens: Tokens,
@@ -297,7 +288,7 @@ def _describe(
     table = decode_in(subject, torch.stack(directions), [str(u) for u in first], top=6, seed=options.seed)
     rows = []
     for unit in first:
-        share, (score, low, high) = alone[unit], score_interval(scores, unit, options.seed)
+        share, (score, low, high) = flat(alone[unit].share), score_interval(scores, unit, options.seed)
         promoted = table[(table.unit == str(unit)) & (table.way == "promotes")]
         text, accuracy, a_low, a_high, shuffled = said[unit]
         rows.append(
@@ -307,11 +298,8 @@ def _describe(
                 "score": score,
                 "score_low": low,
                 "score_high": high,
-                "effect": share.estimate,
-                "low": share.low,
-                "high": share.high,
-                "p": share.p,
-                "p_adjusted": share.p_adjusted,
+                "effect": share["estimate"],
+                **{name: share[name] for name in ("low", "high", "p", "p_adjusted")},
                 "description": text,
                 "accuracy": float(accuracy),
                 "accuracy_low": float(a_low),

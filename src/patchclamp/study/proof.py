@@ -17,7 +17,7 @@ from patchclamp.study.report import findings
 from patchclamp.study.report.findings import Context
 from patchclamp.study.report.tables import score_interval, strongest_role
 from patchclamp.study.select import Selection, select_units
-from patchclamp.study.share import Share, corrected
+from patchclamp.study.share import Measured, corrected, forest_row
 
 __all__ = ["KINDS", "Proved", "context_of", "prove", "select_all", "unit_rows"]
 
@@ -48,45 +48,45 @@ class Proved:
         What can be measured again.
     """
 
-    joint: dict[str, Share] = field(default_factory=dict)
-    alone: dict[Unit, Share] = field(default_factory=dict)
-    kept: dict[str, Share] = field(default_factory=dict)
-    ratio: dict[str, Share] = field(default_factory=dict)
-    otherwise: dict[str, dict[str, Share]] = field(default_factory=dict)
+    joint: dict[str, Measured] = field(default_factory=dict)
+    alone: dict[Unit, Measured] = field(default_factory=dict)
+    kept: dict[str, Measured] = field(default_factory=dict)
+    ratio: dict[str, Measured] = field(default_factory=dict)
+    otherwise: dict[str, dict[str, Measured]] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
 
     @property
     def matched_by(self) -> str:
         """How the random sets were drawn, in words."""
-        controls = [s.control for s in self.joint.values() if s.control is not None]
-        return str(controls[0]["matched_by"]) if controls else "none"
+        return next((m.share.null.kind for m in self.joint.values() if m.share.null is not None), "none")
 
     def forest(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
         """All effects as rows of the forest figure: each chosen set, then its units alone."""
         rows = []
         for s in selections:
-            rows.append(self.joint[s.kind].row(f"{s.k:,} {s.kind}" if s.k > 1 else str(s.order[0])))
-            rows += [self.alone[u].row(str(u)) for u in s.order if u in self.alone and s.k > 1]
+            name = f"{s.k:,} {s.kind}" if s.k > 1 else str(s.order[0])
+            rows.append(forest_row(name, self.joint[s.kind].share))
+            rows += [forest_row(str(u), self.alone[u].share) for u in s.order if u in self.alone and s.k > 1]
         return rows
 
     def ablations(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
         """The chosen sets under every kind of ablation, as rows of a forest figure."""
         return [
-            share.row(f"{s.k:,} {s.kind}, {name}")
+            forest_row(f"{s.k:,} {s.kind}, {name}", found.share)
             for s in selections
-            for name, share in self.otherwise[s.kind].items()
+            for name, found in self.otherwise[s.kind].items()
         ]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every share by name."""
-        named: dict[str, Share] = {
+        named: dict[str, Measured] = {
             **{f"joint {k}": v for k, v in self.joint.items()},
             **{f"alone {u}": v for u, v in self.alone.items()},
             **{f"kept {k}": v for k, v in self.kept.items()},
             **{f"ratio {k}": v for k, v in self.ratio.items()},
             **{f"joint {k}: {name}": v for k, some in self.otherwise.items() for name, v in some.items()},
         }
-        return [{"name": name, **asdict(share)} for name, share in named.items()]
+        return [{"name": name, **found.to_json()} for name, found in named.items()]
 
 
 def context_of(
@@ -175,11 +175,9 @@ def among(kind: str) -> tuple[str, ...]:
 
 def _correct(proved: Proved) -> None:
     """Correct p-values within each family: the chosen set of a kind is one test, its units alone are another."""
-    proved.joint = {kind: corrected({kind: share})[kind] for kind, share in proved.joint.items()}
+    proved.joint = {kind: corrected({kind: found})[kind] for kind, found in proved.joint.items()}
     for point in dict.fromkeys(unit.site.point for unit in proved.alone):
-        family = {str(unit): share for unit, share in proved.alone.items() if unit.site.point == point}
-        adjusted = corrected(family)
-        proved.alone |= {unit: adjusted[str(unit)] for unit in proved.alone if str(unit) in adjusted}
+        proved.alone |= corrected({u: found for u, found in proved.alone.items() if u.site.point == point})
 
 
 def _claims(proved: Proved, selections: Sequence[Selection], context: Context) -> list[Claim]:
@@ -194,7 +192,7 @@ def _claims(proved: Proved, selections: Sequence[Selection], context: Context) -
                     context, f"alone-{unit}", f"one {name}", Units.parse(unit), proved.alone[unit]
                 )
             )
-        if s.kind in proved.ratio and findings.matters(proved.joint[s.kind]):
+        if s.kind in proved.ratio and findings.matters(proved.joint[s.kind].share):
             n = sum(u in proved.alone for u in s.order)
             found.append(
                 findings.redundancy(
@@ -238,9 +236,9 @@ def unit_rows(
     }
     rows = []
     for unit in shown:
-        share = proved.alone[unit]
+        share = proved.alone[unit].share
+        null = share.null
         score, low, high = score_interval(scores, unit, options.seed)
-        control = share.control or {"mean": None, "low": None, "high": None}
         rows.append(
             {
                 "unit": str(unit),
@@ -248,14 +246,14 @@ def unit_rows(
                 "score": score,
                 "score_low": low,
                 "score_high": high,
-                "effect": share.estimate,
+                "effect": share.value,
                 "low": share.low,
                 "high": share.high,
-                "control": control["mean"],
-                "control_low": control["low"],
-                "control_high": control["high"],
-                "p": share.p,
-                "p_adjusted": share.p_adjusted,
+                "control": None if null is None else null.mean,
+                "control_low": None if null is None else null.low,
+                "control_high": None if null is None else null.high,
+                "p": None if null is None else null.p,
+                "p_adjusted": None if null is None else null.p_adjusted,
                 **asdict(described[unit]),
             }
         )

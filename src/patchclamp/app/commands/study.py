@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchclamp.app.commands import common
 from patchclamp.base.progress import shown
+
+if TYPE_CHECKING:
+    from patchclamp.subjects.language import LanguageModel
 
 
 def study(
@@ -74,7 +77,7 @@ def study(
 
 
 def study_concepts(
-    subject: Any,
+    subject: LanguageModel,
     texts: str,
     sites: str,
     out: Path | None,

@@ -149,19 +149,18 @@ def layers(
     return LayerProfile(table, ceilings, chosen, scorer.scale, n, flat, level, meta)
 
 
-def _count(subject: Any, stimuli: Any, reading: Reading) -> int:
-    recorded = isinstance(subject, Recording)
-    samples = read(subject.select({subject.sites[0]: None}), **reading).n if recorded else 0
-    if stimuli is None:
-        if not recorded:
+def _count(subject: Subject | Recording, stimuli: Any, reading: Reading) -> int:
+    if not isinstance(subject, Recording):
+        if stimuli is None:
             raise PatchclampError("stimuli: a live network needs the stimuli to run on")
-        return samples
-    if recorded and samples != len(stimuli):
+        return len(stimuli)
+    samples = read(subject.select({subject.sites[0]: None}), **reading).n
+    if stimuli is not None and samples != len(stimuli):
         raise PatchclampError(
             f"the network's recording has {samples} samples and there are {len(stimuli)} stimuli; record one "
             "sample a stimulus"
         )
-    return len(stimuli)
+    return samples
 
 
 def _scorer(
@@ -177,7 +176,7 @@ def _scorer(
 
 
 def _all(
-    subject: Any,
+    subject: Subject | Recording,
     stimuli: Any,
     sites: Any,
     controls: Any,
@@ -193,12 +192,14 @@ def _all(
     if "pixels" in known:
         yield "pixels", "pixels", matrix(stimuli.flatten(1), "stimuli")
     if "untrained" in known:
-        twin = untrained if untrained is not None else untrained_twin(subject, how["seed"])
+        twin = untrained
+        if twin is None and isinstance(subject, Subject):
+            twin = untrained_twin(subject, how["seed"])
         for name, features in _features(twin, stimuli, sites, pool, how, reading):
             yield f"untrained {name}", "untrained", features
 
 
-def _controls(subject: Any, stimuli: Any, controls: Any, untrained: Any) -> set[str]:
+def _controls(subject: Subject | Recording, stimuli: Any, controls: Any, untrained: Any) -> set[str]:
     if controls is None:
         found = {"pixels"} if isinstance(stimuli, Tensor) else set()
         return found | ({"untrained"} if isinstance(subject, Subject) or untrained is not None else set())
@@ -213,7 +214,12 @@ def _controls(subject: Any, stimuli: Any, controls: Any, untrained: Any) -> set[
 
 
 def _features(
-    subject: Any, stimuli: Any, sites: Any, pool: Pool | None, how: dict[str, Any], reading: Reading
+    subject: Subject | Recording,
+    stimuli: Any,
+    sites: Any,
+    pool: Pool | None,
+    how: dict[str, Any],
+    reading: Reading,
 ) -> Iterator[tuple[str, Any]]:
     if isinstance(subject, Recording):
         chosen = [subject.site(site) for site in (_listed(sites) or subject.sites)]

@@ -106,12 +106,12 @@ class LayerProfile:
         low, high = self._interval(i, j)
         values = self.table["value"].to_numpy(float)
         return Result(
-            f"{a} - {b} on {region}",
             float(values[i] - values[j]),
-            f"difference of {self.scale}",
-            self.n,
             low,
             high,
+            self.n,
+            method=f"{a} - {b} on {region}",
+            scale=f"difference of {self.scale}",
         )
 
     def _interval(self, i: int, j: int) -> tuple[float, float]:

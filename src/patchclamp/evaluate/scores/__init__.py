@@ -8,7 +8,7 @@ from patchclamp.evaluate.scores.calibration import Calibration, calibration
 from patchclamp.evaluate.scores.comprehensiveness import Comprehensiveness, comprehensiveness
 from patchclamp.evaluate.scores.explained import Explained, explained_variance
 from patchclamp.evaluate.scores.insertion_deletion import InsertionDeletion, insertion_deletion
-from patchclamp.evaluate.scores.matched_null import MatchedNull, matched_null
+from patchclamp.evaluate.scores.matched_null import matched_null
 from patchclamp.evaluate.scores.multiplicity import benjamini_yekutieli, false_discovery, max_statistic
 from patchclamp.evaluate.scores.randomisation import Randomisation, randomisation, restored
 from patchclamp.evaluate.scores.rank_agreement import rank_agreement
@@ -20,7 +20,6 @@ __all__ = [
     "Comprehensiveness",
     "Explained",
     "InsertionDeletion",
-    "MatchedNull",
     "Randomisation",
     "Stability",
     "agreement",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import group_codes
 from patchclamp.base.statistics import resamples
 
@@ -18,29 +19,24 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Explained:
+class Explained(Estimate):
     """How much of the activity a reconstruction explains.
 
     Attributes
     ----------
     value, low, high : float
-        1 - sum |x - y|^2 / sum |x - mean x|^2, sums pooled over samples and units; interval over samples (groups).
+        1 - sum |x - y|^2 / sum |x - mean x|^2, sums pooled over samples and units; interval over samples (groups), of
+        which there are n.
     offset : float
         Share of the variance lost by the error's mean alone, n |mean (x - y)|^2 / sum |x - mean x|^2: what a bias
         could mend.
     bias : float
         Relative reconstruction bias, sum (y - mean x).(y - mean x) / sum (y - mean x).(x - mean x): below one the
         reconstruction is shrunken. It is about the mean too, so that an offset of the activity does not hide it.
-    n : int
-        Samples.
     """
 
-    value: float
-    low: float
-    high: float
-    offset: float
-    bias: float
-    n: int
+    offset: float = field(kw_only=True)
+    bias: float = field(kw_only=True)
 
     def __str__(self) -> str:
         return f"explained variance {self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n:,}"
@@ -96,7 +92,7 @@ def explained_variance(
     lost = len(x) * float(((x - y).mean(0) ** 2).sum()) / total
     along = float((x * y).sum())
     bias = float((y**2).sum()) / along if along else float("nan")
-    return Explained(value, low, high, lost, bias, len(x))
+    return Explained(value, low, high, len(x), offset=lost, bias=bias)
 
 
 def _stack(pairs: Any) -> tuple[Array, Array]:

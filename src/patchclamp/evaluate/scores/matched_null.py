@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import permutation_p
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.evaluate.circuits.draws import draw_sets
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members, strata
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class MatchedNull:
-    """`value` of the set, `null` of the random ones; one-sided p = (1 + #{null >= value}) / (R + 1)."""
-
-    value: float
-    null: Array = field(repr=False)
-    p: float
-    n_sets: int
-    matched_by: str
-
-    def __str__(self) -> str:
-        low, high = np.quantile(self.null, [0.025, 0.975])
-        return f"{self.value:.3g}; {self.n_sets} sets matched by {self.matched_by}: [{low:.3g}, {high:.3g}], p={self.p:.3g}"
 
 
 def matched_null(
@@ -41,7 +25,7 @@ def matched_null(
     *,
     n_sets: int = 199,
     seed: int = 0,
-) -> MatchedNull:
+) -> Estimate:
     """Rank a set of units among random sets with as many units of each site and stratum of a covariate.
 
     Parameters
@@ -94,7 +78,8 @@ def matched_null(
     null = np.array([value(one) for one in drawn])
     own = value(chosen)
     how = "site" if covariate is None else "site and covariate"
-    return MatchedNull(own, null, permutation_p(own, null), n_sets, how)
+    kind = f"random sets matched by {how}"
+    return Estimate(own, n=len(chosen), null=Null.of(null, kind, own, sides=1))
 
 
 def _values(pool: list[UnitOrSite], covariate: Mapping[Site, Any]) -> Array:

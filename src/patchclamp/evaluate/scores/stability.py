@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import resamples, weighted_means
 from patchclamp.evaluate.scores.masked import _flat
 from patchclamp.nouns.scores import Scores
@@ -31,30 +32,28 @@ class Stability:
         What random sets of the same sizes have, q / (2 - q) for density q.
     corrected : float
         (jaccard - chance) / (1 - chance): 0 by chance, 1 where all sets are equal.
-    nogueira : float
-        Nogueira, Sechidis and Brown's estimator, 0 by chance whatever the sizes, with `low` and `high`, its asymptotic
-        interval over sets (of the Monte-Carlo error where sets are resamples).
+    nogueira : Estimate
+        Nogueira, Sechidis and Brown's estimator, 0 by chance whatever the sizes, with its asymptotic interval over the n
+        sets (of the Monte-Carlo error where sets are resamples).
     frequency : DataFrame
         unit, share of the sets that it is in, chosen (in the set of all items); most frequent first.
-    sets, k, candidates : int
-        Number of sets, mean size, units to choose from.
+    k, candidates : int
+        Mean size of the sets, units to choose from.
     """
 
     jaccard: float
     chance: float
     corrected: float
-    nogueira: float
-    low: float
-    high: float
+    nogueira: Estimate
     frequency: pd.DataFrame = field(repr=False)
-    sets: int
     k: float
     candidates: int
 
     def __str__(self) -> str:
+        s = self.nogueira
         return (
-            f"{self.k:g} of {self.candidates:,} units over {self.sets} resamples: Jaccard {self.jaccard:.2f} (chance "
-            f"{self.chance:.2f}), stability {self.nogueira:.2f} [{self.low:.2f}, {self.high:.2f}]"
+            f"{self.k:g} of {self.candidates:,} units over {s.n} resamples: Jaccard {self.jaccard:.2f} (chance "
+            f"{self.chance:.2f}), stability {s.value:.2f} [{s.low:.2f}, {s.high:.2f}]"
         )
 
 
@@ -152,6 +151,5 @@ def stability_of_sets(sets: ArrayLike, names: Sequence[str] = (), chosen: Any = 
         }
     ).sort_values("share", ascending=False, kind="stable", ignore_index=True)
     corrected = (jaccard - chance) / (1 - chance)
-    return Stability(
-        jaccard, chance, corrected, value, value - error, value + error, table, m, float(sizes.mean()), d
-    )
+    nogueira = Estimate(value, value - error, value + error, m)
+    return Stability(jaccard, chance, corrected, nogueira, table, float(sizes.mean()), d)

@@ -24,7 +24,7 @@ from patchclamp.study.concepts.damage import Damage, ablation, cumulative, damag
 from patchclamp.study.concepts.selective import Experts, find_experts
 from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
 from patchclamp.study.report.text import signed
-from patchclamp.study.share import Share, corrected
+from patchclamp.study.share import Measured, corrected
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects.clamp.reference import Reference
 
@@ -211,7 +211,7 @@ def _growth(
                 seed=options.seed,
             )
             found[expert.label] = [
-                {"size": k, "estimate": e.estimate, "low": e.low, "high": e.high}
+                {"size": k, "estimate": e.estimate.value, "low": e.estimate.low, "high": e.estimate.high}
                 for k, e in zip(sizes, effects, strict=True)
             ]
     return found
@@ -258,7 +258,7 @@ def _study(
     experts: list[Experts],
     chosen: dict[str, Units],
     found: Damage,
-    shares: dict[str, Share],
+    shares: dict[str, Measured],
     growth: dict[str, list[dict[str, Any]]],
     described: dict[str, dict[str, Any]],
 ) -> ConceptStudy:
@@ -284,7 +284,7 @@ def _study(
         "damage": {
             "labels": list(found.labels),
             "units_of": list(chosen),
-            "nats": [[found.effects[t][u].estimate for t in found.labels] for u in chosen],
+            "nats": [[found.effects[t][u].estimate.value for t in found.labels] for u in chosen],
         },
         "baseline": {t: next(iter(found.effects[t].values())).baseline for t in found.labels},
         "growth": growth,
@@ -298,11 +298,11 @@ def _study(
 def _row(
     expert: Experts,
     chosen: dict[str, Units],
-    shares: dict[str, Share],
+    shares: dict[str, Measured],
     described: dict[str, dict[str, Any]],
     options: ConceptOptions,
 ) -> dict[str, Any]:
-    share = shares.get(expert.label)
+    measured = shares.get(expert.label)
     best = expert.table.head(options.n_described).to_dict("records")
     return {
         "label": expert.label,
@@ -311,10 +311,10 @@ def _row(
         "prevalence": float(expert.table["prevalence"].iloc[0]),
         "best": [{**row, **described.get(str(row["unit"]), {})} for row in best],
         "units": chosen[expert.label].to_json() if expert.label in chosen else [],
-        "selective": None if share is None else asdict(share),
+        "selective": None if measured is None else measured.to_json(),
         "text": "no unit beyond the null"
-        if share is None
-        else f"{signed(share.estimate)} nats ({signed(share.low)} to {signed(share.high)})",
+        if measured is None
+        else "{} nats ({} to {})".format(*map(signed, (measured.share.value, *measured.share.interval))),
     }
 
 

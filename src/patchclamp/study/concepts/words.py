@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.version import __version__
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.scores import flat
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import Damage
 from patchclamp.study.concepts.selective import Experts
 from patchclamp.study.concepts.texts import LabelledTexts
 from patchclamp.study.report.text import signed
-from patchclamp.study.share import Share
+from patchclamp.study.share import Measured
 
 __all__ = ["LIMITS", "claims_of", "findings", "headline"]
 
@@ -28,15 +30,15 @@ LIMITS: tuple[str, ...] = (
 )
 
 
-def matters(share: Share) -> bool:
+def matters(share: Estimate) -> bool:
     """Whether own texts suffer more than the others', and more than with matched units."""
-    return share.low > 0 and share.beats_control
+    return share.interval[0] > 0 and share.beats_null
 
 
-def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[str, Share]) -> str:
+def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[str, Measured]) -> str:
     """The first sentence of the report."""
     some = [e.label for e in experts if e.n_significant]
-    real = [label for label, share in shares.items() if matters(share)]
+    real = [label for label, measured in shares.items() if matters(measured.share)]
     text = f"{len(some)} of {len(experts)} labels of {data.name} have units that are selective beyond chance"
     if not real:
         return text + "; ablating them does not hurt a label's own held-out texts more than the others."
@@ -50,7 +52,7 @@ def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[st
 def findings(
     experts: Sequence[Experts],
     chosen: Mapping[str, Units],
-    shares: Mapping[str, Share],
+    shares: Mapping[str, Measured],
     found: Damage,
     growth: Mapping[str, list[dict[str, Any]]],
 ) -> list[str]:
@@ -60,13 +62,14 @@ def findings(
         if e.label not in chosen:
             said.append(f"{e.label}: no unit is selective beyond what shuffled labels give.")
             continue
-        best, share, own = e.table.iloc[0], shares[e.label], found.effects[e.label][e.label]
-        control = share.control or {"high": float("nan")}
+        best, share, own = e.table.iloc[0], shares[e.label].share, found.effects[e.label][e.label]
+        low, high = share.interval
+        top = float("nan") if share.null is None else share.null.high
         text = (
             f"{e.label}: {e.n_significant:,} selective units (average precision above {e.threshold:.2f}; the best, "
             f"{best['unit']}, {best['average_precision']:.2f}). Ablating the first {chosen[e.label].count} adds "
-            f"{signed(own.estimate)} nats a token to its held-out texts, {signed(share.estimate)} more than to the "
-            f"others' ({signed(share.low)} to {signed(share.high)}; matched units reach {signed(control['high'])})"
+            f"{signed(own.estimate.value)} nats a token to its held-out texts, {signed(share.value)} more than to the "
+            f"others' ({signed(low)} to {signed(high)}; matched units reach {signed(top)})"
         )
         rows = growth.get(e.label, [])
         if len(rows) > 1 and rows[-1]["estimate"] > rows[0]["estimate"]:
@@ -89,12 +92,14 @@ def claims_of(
     data: LabelledTexts,
     options: Any,
     chosen: Mapping[str, Units],
-    shares: Mapping[str, Share],
+    shares: Mapping[str, Measured],
     change: Intervention,
 ) -> list[Claim]:
     """A claim for every label whose units matter, and a negative one where they clearly do not."""
     found = []
-    for label, share in shares.items():
+    for label, measured in shares.items():
+        share, facts = measured.share, flat(measured.share)
+        low, high = share.interval
         if not matters(share):
             continue
         found.append(
@@ -102,10 +107,10 @@ def claims_of(
                 id=f"concept-{label}",
                 kind="selectivity",
                 statement=(
-                    f"Ablating {chosen[label].count} units selective for {label} adds {signed(share.estimate)} nats a "
-                    f"token ({signed(share.low)} to {signed(share.high)}) more to held-out texts of {label} than to "
+                    f"Ablating {chosen[label].count} units selective for {label} adds {signed(share.value)} nats a "
+                    f"token ({signed(low)} to {signed(high)}) more to held-out texts of {label} than to "
                     f"those of the other labels of {data.name}; matched units at most "
-                    f"{signed((share.control or {})['high'])}."
+                    f"{signed(facts['control']['high'])}."
                 ),
                 units=tuple(chosen[label].to_json()),
                 task={
@@ -122,14 +127,14 @@ def claims_of(
                 intervention={**change.to_json(), "label": label, "max_tokens": options.max_tokens}
                 | {"units": chosen[label].to_json()},
                 metric="log_probability",
-                baseline=share.baseline,
-                changed=share.changed,
-                estimate=share.estimate,
-                interval=(share.low, share.high),
-                control=share.control,
+                baseline=measured.effect.baseline,
+                changed=measured.effect.changed,
+                estimate=share.value,
+                interval=share.interval,
+                control=facts["control"],
                 criterion={"at_least": 0.0, "beats_control": True},
-                p=share.p,
-                p_adjusted=share.p_adjusted,
+                p=facts["p"],
+                p_adjusted=facts["p_adjusted"],
                 n=share.n,
                 seed=options.seed,
                 ablation="set to zero",
