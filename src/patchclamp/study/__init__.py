@@ -10,12 +10,16 @@ from typing import Any
 
 _WHERE = {
     "Claim": "claims",
-    "Study": "study",
+    "Context": "stages",
+    "Section": "stages",
+    "Stage": "stages",
+    "Study": "stages",
     "StudyOptions": "options",
     "Verdict": "verify",
     "load_for_study": "study",
     "read_claims": "claims",
-    "render": "report",
+    "render": "report.report",
+    "run_stages": "stages",
     "run_study": "study",
     "schema": "claims",
     "verify_claims": "verify",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from patchclamp.base.statistics import bootstrap_statistic, holm
 from patchclamp.nouns.scores import Effect
 
 __all__ = ["Share", "corrected", "ratio_interval", "share_lost"]
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Share:
             return False
         return self.p is None or self.p <= 0.05
 
+    def scaled(self, factor: float) -> Share:
+        """The share, its interval and its control times a positive factor."""
+        control = self.control
+        if control is not None:
+            control = {**control, **{key: control[key] * factor for key in ("mean", "low", "high")}}
+        ends = {key: getattr(self, key) * factor for key in ("estimate", "low", "high")}
+        return replace(self, control=control, **ends)
+
     def row(self, name: str) -> dict[str, Any]:
         """The share as a row of the forest figure."""
         found: dict[str, Any] = {"name": name, "estimate": self.estimate, "low": self.low, "high": self.high}
@@ -94,7 +104,7 @@ def share_lost(effect: Effect) -> Share:
     )
 
 
-def corrected(shares: Mapping[str, Share]) -> dict[str, Share]:
+def corrected(shares: Mapping[K, Share]) -> dict[K, Share]:
     """Return the shares with p-values corrected together by Holm's method; those without p stay as they are."""
     tested = [name for name, share in shares.items() if share.p is not None]
     p_values = [share.p for share in shares.values() if share.p is not None]

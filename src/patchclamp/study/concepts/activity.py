@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.units import Site, Unit
+from patchclamp.subjects import LanguageModel
 
 __all__ = ["pooled_activity"]
 
@@ -19,7 +20,7 @@ Pool = Literal["mean", "max"]
 
 
 def pooled_activity(
-    subject: Any,
+    subject: LanguageModel,
     texts: TextTask,
     sites: Sequence[Site],
     pool: Pool = "mean",

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from patchclamp.base.errors import PatchclampError
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import damage, selective
 from patchclamp.study.concepts.texts import load_labelled
 from patchclamp.study.share import Share
+from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["measure_again"]
 
 
-def measure_again(claim: Claim, subject: Any) -> Share | str:
+def measure_again(claim: Claim, subject: LanguageModel) -> Share | str:
     """The share now, or why it cannot be measured."""
     spec, change = claim.task, claim.intervention
     try:

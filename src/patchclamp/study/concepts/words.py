@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patchclamp.base.version import __version__
-from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
-from patchclamp.study.concepts.damage import Damage
+from patchclamp.study.concepts.damage import Damage, ablation
 from patchclamp.study.concepts.selective import Experts
 from patchclamp.study.concepts.texts import LabelledTexts
+from patchclamp.study.report.findings import Basis, claim
 from patchclamp.study.report.text import signed
 from patchclamp.study.share import Share
+from patchclamp.subjects import LanguageModel
 
-__all__ = ["LIMITS", "claims_of", "findings", "headline"]
+__all__ = ["LIMITS", "claims_of", "findings", "headline", "share_text"]
 
 LIMITS: tuple[str, ...] = (
     (
@@ -84,62 +84,50 @@ def findings(
     return said
 
 
+def share_text(share: Share) -> str:
+    """The difference with its interval."""
+    return f"{signed(share.estimate)} nats ({signed(share.low)} to {signed(share.high)})"
+
+
 def claims_of(
-    subject: Any,
+    subject: LanguageModel,
     data: LabelledTexts,
     options: Any,
     chosen: Mapping[str, Units],
     shares: Mapping[str, Share],
-    change: Intervention,
 ) -> list[Claim]:
-    """A claim for every label whose units matter, and a negative one where they clearly do not."""
+    """A claim for every label whose units matter."""
     found = []
     for label, share in shares.items():
         if not matters(share):
             continue
-        found.append(
-            Claim(
-                id=f"concept-{label}",
-                kind="selectivity",
-                statement=(
-                    f"Ablating {chosen[label].count} units selective for {label} adds {signed(share.estimate)} nats a "
-                    f"token ({signed(share.low)} to {signed(share.high)}) more to held-out texts of {label} than to "
-                    f"those of the other labels of {data.name}; matched units at most "
-                    f"{signed((share.control or {})['high'])}."
-                ),
-                units=tuple(chosen[label].to_json()),
-                task={
-                    "name": f"texts:{data.source or data.name}",
-                    "n": options.per_label,
-                    "seed": options.seed,
-                    "corruption": None,
-                    "split": "test",
-                    "items": len(data.test),
-                    "reference_split": "train",
-                    "reference_items": len(data.train),
-                    "fingerprint": data.fingerprint,
-                },
-                intervention={**change.to_json(), "label": label, "max_tokens": options.max_tokens}
-                | {"units": chosen[label].to_json()},
-                metric="log_probability",
-                baseline=share.baseline,
-                changed=share.changed,
-                estimate=share.estimate,
-                interval=(share.low, share.high),
-                control=share.control,
-                criterion={"at_least": 0.0, "beats_control": True},
-                p=share.p,
-                p_adjusted=share.p_adjusted,
-                n=share.n,
-                seed=options.seed,
-                ablation="set to zero",
-                model={
-                    "name": subject.name,
-                    "fingerprint": subject.fingerprint,
-                    "dtype": str(subject.dtype).removeprefix("torch."),
-                },
-                version=__version__,
-                quantity="nats a token",
-            )
+        units = chosen[label]
+        statement = (
+            f"Ablating {units.count} units selective for {label} adds {signed(share.estimate)} nats a token "
+            f"({signed(share.low)} to {signed(share.high)}) more to held-out texts of {label} than to those of the other "
+            f"labels of {data.name}; matched units at most {signed((share.control or {})['high'])}."
         )
+        basis = Basis(
+            task={
+                "name": f"texts:{data.source or data.name}",
+                "n": options.per_label,
+                "seed": options.seed,
+                "corruption": None,
+                "split": "test",
+                "items": len(data.test),
+                "reference_split": "train",
+                "reference_items": len(data.train),
+                "fingerprint": data.fingerprint,
+            },
+            model=Basis.model_of(subject),
+            title=data.name,
+            metric="log_probability",
+            metric_text="log-probability a token",
+            ablation="set to zero",
+            intervention={**ablation(units).to_json(), "label": label, "max_tokens": options.max_tokens},
+            seed=options.seed,
+            quantity="nats a token",
+        )
+        criterion = {"at_least": 0.0, "beats_control": True}
+        found.append(claim(basis, f"concept-{label}", "selectivity", statement, units, share, criterion))
     return found

@@ -7,14 +7,16 @@ are left out of lines and drawn as empty cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from patchclamp.draw.svg import Svg, linear, log_scale
 from patchclamp.study.report.text import number
 
-__all__ = ["Series", "curves", "forest", "heat_map", "scatter"]
+__all__ = ["FIGURES", "Series", "curves", "draw", "examples", "forest", "heat_map", "scatter"]
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,52 @@ def scatter(groups: Mapping[str, Sequence[tuple[float, float, str]]], title: str
     svg.text(title, (box[0] + box[2]) / 2, 14, "figure-title")
     svg.text("exact", (box[0] + box[2]) / 2, size - 2, "axis-title")
     return svg
+
+
+def examples(texts: Sequence[Mapping[str, Any]]) -> Markup:
+    """Items of a task as lines of text: pieces with a role are marked, answer and foil stand behind.
+
+    Parameters
+    ----------
+    texts
+        Each with ``label``, ``pieces`` (text and role), ``answer`` and ``foil``.
+    """
+    mark = Markup('<mark data-tip="{}">{}</mark>')
+    found = Markup("")
+    for one in texts:
+        line = Markup('<div class="example"><span class="label">{}</span>').format(one["label"])
+        for piece in one["pieces"]:
+            line += mark.format(piece["role"], piece["text"]) if piece["role"] else escape(piece["text"])
+        if one["answer"]:
+            line += Markup(' {} <span class="muted">rather than</span> ').format(
+                mark.format("answer", one["answer"])
+            )
+            line += Markup('<mark class="foil" data-tip="foil">{}</mark>').format(one["foil"])
+        found += line + Markup("</div>")
+    return found
+
+
+FIGURES: Mapping[str, Callable[..., Svg | Markup]] = {
+    "curves": lambda series, **more: curves([Series(**one) for one in series], **more),
+    "examples": examples,
+    "forest": forest,
+    "heat_map": lambda marked=(), **more: heat_map(marked=frozenset(map(tuple, marked)), **more),
+    "scatter": scatter,
+}
+"""Name -> what draws such a figure from the data that `study.json` holds of it."""
+
+
+def draw(kind: str, data: Mapping[str, Any]) -> Svg | Markup:
+    """Draw a figure of `study.json`, in which null stands for a number that is not finite."""
+    return FIGURES[kind](**_numbers(data))
+
+
+def _numbers(value: Any) -> Any:
+    if value is None:
+        return math.nan
+    if isinstance(value, Mapping):
+        return {key: _numbers(entry) for key, entry in value.items()}
+    return [_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _points(pairs: Sequence[tuple[float, float]]) -> str:

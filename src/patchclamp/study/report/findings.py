@@ -12,8 +12,9 @@ from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.report.text import percent
 from patchclamp.study.share import Share
+from patchclamp.subjects import LanguageModel
 
-__all__ = ["LIMITS", "Context", "necessity", "redundancy", "sufficiency"]
+__all__ = ["LIMITS", "Basis", "claim", "necessity", "redundancy", "sufficiency"]
 
 NEAR_ZERO = 0.05
 """A share below this is called next to nothing."""
@@ -38,7 +39,7 @@ LIMITS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Context:
+class Basis:
     """What all claims of a study share.
 
     Parameters
@@ -55,6 +56,8 @@ class Context:
         Kind and details of the ablation, without units.
     seed
         Of control and bootstrap.
+    quantity
+        What an estimate counts.
     """
 
     task: Mapping[str, Any]
@@ -65,9 +68,16 @@ class Context:
     ablation: str
     intervention: Mapping[str, Any]
     seed: int
+    quantity: str = "fraction of the metric"
+
+    @staticmethod
+    def model_of(subject: LanguageModel) -> dict[str, str]:
+        """The model as a claim names it."""
+        dtype = str(subject.dtype).removeprefix("torch.")
+        return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype}
 
 
-def necessity(context: Context, id: str, what: str, units: Units, share: Share) -> Claim | None:
+def necessity(basis: Basis, id: str, what: str, units: Units, share: Share) -> Claim | None:
     """Return the claim that ablating units takes the behaviour away, or nearly nothing of it; None if undecided.
 
     Parameters
@@ -76,18 +86,18 @@ def necessity(context: Context, id: str, what: str, units: Units, share: Share) 
         The units in words, such as "5 attention heads".
     """
     low, high, estimate = share.low, share.high, share.estimate
-    text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {context.metric_text}"
-    text += f" ({percent(low)} to {percent(high)}) on held-out items of {context.title}"
+    text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {basis.metric_text}"
+    text += f" ({percent(low)} to {percent(high)}) on held-out items of {basis.title}"
     if matters(share):
         criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
-        return _claim(context, id, "necessity", f"{text}; {_control(share)}.", units, share, criterion)
+        return claim(basis, id, "necessity", f"{text}; {_control(share)}.", units, share, criterion)
     if max(abs(low), abs(high)) < NEAR_ZERO:
-        text = f"Ablating {what} ({_short(units)}) alone takes next to nothing of the {context.metric_text}: "
+        text = f"Ablating {what} ({_short(units)}) alone takes next to nothing of the {basis.metric_text}: "
         text += (
-            f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {context.title}."
+            f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {basis.title}."
         )
         criterion = {"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}
-        return _claim(context, id, "necessity", text, units, share, criterion, negative=True)
+        return claim(basis, id, "necessity", text, units, share, criterion, negative=True)
     return None
 
 
@@ -104,7 +114,7 @@ def suffices(share: Share) -> bool:
 
 
 def sufficiency(
-    context: Context, id: str, what: str, units: Units, among: Sequence[str], share: Share
+    basis: Basis, id: str, what: str, units: Units, among: Sequence[str], share: Share
 ) -> Claim | None:
     """Return the claim about what is left when all units of the same kind but these are ablated.
 
@@ -115,7 +125,7 @@ def sufficiency(
         return None
     text = f"Keeping only {what} ({_short(units)}) and ablating all others of their kind "
     text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.estimate if enough else share.high)}"
-    text += f" of the {context.metric_text} on held-out items of {context.title}"
+    text += f" of the {basis.metric_text} on held-out items of {basis.title}"
     text += (
         f" ({percent(share.low)} to {percent(share.high)})"
         if enough
@@ -128,16 +138,16 @@ def sufficiency(
     criterion: dict[str, Any] = {"at_least": _down(share.low), "beats_control": True}
     if not enough:
         criterion = {"at_most": _up(share.high)}
-    return _claim(
-        context, id, "sufficiency", text, units, share, criterion, negative=not enough, among=tuple(among)
+    return claim(
+        basis, id, "sufficiency", text, units, share, criterion, negative=not enough, among=tuple(among)
     )
 
 
-def redundancy(context: Context, id: str, what: str, units: Units, share: Share) -> Claim:
+def redundancy(basis: Basis, id: str, what: str, units: Units, share: Share) -> Claim:
     """Return the claim about the sum of single effects against the joint effect; `share.estimate` is their ratio."""
     ratio = share.estimate
     text = f"Ablated one at a time, {what} ({_short(units)}) take in sum {percent(ratio)} of what they take together "
-    text += f"({percent(share.low)} to {percent(share.high)}), on held-out items of {context.title}: "
+    text += f"({percent(share.low)} to {percent(share.high)}), on held-out items of {basis.title}: "
     if share.high < 0.8:
         text += "they stand in for each other, so that single effects understate them."
         criterion = {"at_most": _up(share.high)}
@@ -147,11 +157,11 @@ def redundancy(context: Context, id: str, what: str, units: Units, share: Share)
     else:
         text += "their effects roughly add up."
         criterion = {"at_least": _down(share.low), "at_most": _up(share.high)}
-    return _claim(context, id, "redundancy", text, units, share, criterion, negative=share.high < 0.8)
+    return claim(basis, id, "redundancy", text, units, share, criterion, negative=share.high < 0.8)
 
 
-def _claim(
-    context: Context,
+def claim(
+    basis: Basis,
     id: str,
     kind: str,
     statement: str,
@@ -161,14 +171,15 @@ def _claim(
     negative: bool = False,
     among: tuple[str, ...] = (),
 ) -> Claim:
+    """A claim of a study: what all of them share, and one share with its statement and criterion."""
     return Claim(
         id=id,
         kind=kind,
         statement=statement,
         units=tuple(units.to_json()),
-        task=context.task,
-        intervention=context.intervention,
-        metric=context.metric,
+        task=basis.task,
+        intervention=basis.intervention,
+        metric=basis.metric,
         baseline=share.baseline,
         changed=share.changed,
         estimate=share.estimate,
@@ -178,12 +189,13 @@ def _claim(
         p=share.p,
         p_adjusted=share.p_adjusted,
         n=share.n,
-        seed=context.seed,
-        ablation=context.ablation,
-        model=context.model,
+        seed=basis.seed,
+        ablation=basis.ablation,
+        model=basis.model,
         version=__version__,
         negative=negative,
         among=among,
+        quantity=basis.quantity,
     )
 
 
