@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 import planted
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import holm
-from patchclamp.intervene import Reference, control_changes, effect, joint_effect, matched_sets
+from patchclamp.intervene import Reference, control_changes, effect, effects, joint_effect, matched_sets
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import TensorTask, TorchModule
@@ -59,18 +61,18 @@ def gate(name, n=4):
 def test_effects_on_gates_are_exact(name):
     subject, task = gate(name)
     sets = [[Intervention(units, "patch")] for units in ("units.out[0]", "units.out[1]", "units.out")]
-    found = effect(subject, task, sets, control=None)
-    assert [e.estimate for e in found] == pytest.approx(NOISING[name], abs=1e-6)
-    assert all(e.p is None and e.control is None for e in found)
+    found = effects(subject, task, sets, control=None)
+    assert [e.estimate.value for e in found] == pytest.approx(NOISING[name], abs=1e-6)
+    assert all(e.estimate.null is None for e in found)
     assert found[0].metric
-    assert found[2].n == 4
+    assert found[2].estimate.n == 4
 
 
 def test_joint_effects_tell_redundancy_from_series():
     for name, interaction, redundant in (("or", 1, True), ("and", -1, False), ("sum", 0, False)):
         subject, task = gate(name)
         found = joint_effect(subject, task, Intervention("units.out[0,1]", "patch"), control=None)
-        assert found.interaction == pytest.approx(interaction, abs=1e-6)
+        assert found.interaction.value == pytest.approx(interaction, abs=1e-6)
         assert found.redundant is redundant
         assert len(found.single) == 2
         assert "together" in str(found)
@@ -98,19 +100,19 @@ def reference(lm):
 def test_the_planted_head_is_found_and_random_heads_are_not(lm, task, reference, kind):
     found = effect(lm, task, Intervention(HEAD, kind), reference=reference)
     assert found.share > 0.9
-    assert found.low <= found.estimate <= found.high
-    assert found.control.n_sets == 20
-    assert found.control.high < 0.1 * found.estimate
-    assert found.p == found.p_adjusted == pytest.approx(1 / 21)
-    assert found.estimate == pytest.approx(np.mean(found.per_item))
-    assert found.baseline - found.changed == pytest.approx(found.estimate)
-    assert "activity" in found.control.matched_by
+    assert found.estimate.low <= found.estimate.value <= found.estimate.high
+    assert found.estimate.null.n == 20
+    assert found.estimate.null.high < 0.1 * found.estimate.value
+    assert found.estimate.null.p == found.estimate.null.p_adjusted == pytest.approx(1 / 21)
+    assert found.estimate.value == pytest.approx(np.mean(found.per_item))
+    assert found.baseline - found.changed == pytest.approx(found.estimate.value)
+    assert "activity" in found.estimate.null.kind
 
 
 def test_without_the_head_there_is_no_effect(lm, task):
     bare = planted.subject(planted=False)
     there, gone = (effect(m, task, Intervention(HEAD, "zero"), control=None) for m in (lm, bare))
-    assert abs(gone.estimate) < 1e-2 * there.estimate
+    assert abs(gone.estimate.value) < 1e-2 * there.estimate.value
 
 
 def test_a_value_replaced_by_itself_has_no_effect_at_all(lm, task):
@@ -128,21 +130,25 @@ def test_results_follow_from_the_seed_whatever_the_batch_size(lm, task):
         found.append(effect(lm, task, change, reference=source, batch_size=size, seed=3))
     small, large = found
     np.testing.assert_allclose(small.per_item, large.per_item, atol=1e-5)
-    np.testing.assert_allclose(small.control.per_set, large.control.per_set, atol=1e-5)
-    assert (small.low, small.high) == pytest.approx((large.low, large.high), abs=1e-5)
-    assert small.p == large.p
+    np.testing.assert_allclose(small.estimate.null.draws, large.estimate.null.draws, atol=1e-5)
+    assert (small.estimate.low, small.estimate.high) == pytest.approx(
+        (large.estimate.low, large.estimate.high), abs=1e-5
+    )
+    assert small.estimate.null.p == large.estimate.null.p
     other = effect(lm, task, change, reference=source, seed=8)
-    assert other.control.per_set != large.control.per_set
+    assert other.estimate.null.draws != large.estimate.null.draws
 
 
 def test_several_sets_are_corrected_together(lm, task, reference):
     sets = [[Intervention(u, "mean")] for u in (HEAD, "head.0[1]", "head.2[0]")]
-    found = effect(lm, task, sets, reference=reference)
-    np.testing.assert_allclose([e.p_adjusted for e in found], holm([e.p for e in found]))
-    assert found[0].p_adjusted == pytest.approx(3 / 21)
+    found = effects(lm, task, sets, reference=reference)
+    np.testing.assert_allclose(
+        [e.estimate.null.p_adjusted for e in found], holm([e.estimate.null.p for e in found])
+    )
+    assert found[0].estimate.null.p_adjusted == pytest.approx(3 / 21)
     alone = effect(lm, task, sets[0], reference=reference)
     assert alone.per_item == found[0].per_item
-    assert alone.control.per_set == found[0].control.per_set
+    assert alone.estimate.null.draws == found[0].estimate.null.draws
 
 
 def test_a_shared_null_imitates_every_set_and_holds_no_unit_under_test(lm, task, reference):
@@ -151,14 +157,15 @@ def test_a_shared_null_imitates_every_set_and_holds_no_unit_under_test(lm, task,
         [Intervention(HEAD, "zero")],
         [Intervention(f"head.{planted.LAYER}[{planted.HEAD - 1}]", "zero")],
     ]
-    found = effect(lm, task, alone, "shared", reference=reference, progress=counted.append)
-    assert found[0].control == found[1].control
-    assert found[0].control.n_sets == 20
-    assert "in turn" in found[0].control.matched_by
+    found = effects(lm, task, alone, "shared", reference=reference, progress=counted.append)
+    first, second = (replace(one.estimate.null, p=None, p_adjusted=None) for one in found)
+    assert first == second
+    assert found[0].estimate.null.n == 20
+    assert "in turn" in found[0].estimate.null.kind
     assert counted[-1] <= (2 + 20) * -(-len(task) // 64)
-    assert found[0].p < found[1].p
+    assert found[0].estimate.null.p < found[1].estimate.null.p
     with pytest.raises(PatchclampError, match="sets have 1 to 2 units"):
-        effect(lm, task, [alone[0], alone[0] + alone[1]], "shared", reference=reference)
+        effects(lm, task, [alone[0], alone[0] + alone[1]], "shared", reference=reference)
 
 
 def test_matched_sets_resemble_the_set_under_test(lm, reference):
@@ -212,9 +219,9 @@ def test_directions_are_compared_with_random_ones(lm, task):
     one = task.select([0])
     vector = (weight[foil] - weight[answer]).tolist()
     found = effect(lm, one, Intervention("resid_post.2", "add", vector=vector, value=5.0))
-    assert found.estimate > 0
-    assert found.p == pytest.approx(1 / 21)
-    assert "norm" in found.control.matched_by
+    assert found.estimate.value > 0
+    assert found.estimate.null.p == pytest.approx(1 / 21)
+    assert "norm" in found.estimate.null.kind
 
 
 def test_a_matched_order_keeps_where_and_how_active(lm, reference):
@@ -233,7 +240,11 @@ def test_p_values_under_the_null_are_not_small():
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)
         task = TensorTask("null", torch.randn(12, 60, generator=generator), None, lambda out: out[:, 0])
-        p.append(effect(net, task, Intervention(f"units.out[{seed}]", "zero"), seed=seed, n_boot=50).p)
+        p.append(
+            effect(
+                net, task, Intervention(f"units.out[{seed}]", "zero"), seed=seed, n_boot=50
+            ).estimate.null.p
+        )
     assert np.mean(np.array(p) <= 0.1) <= 0.25
     assert 0.3 < np.mean(p) < 0.75
 
@@ -247,7 +258,7 @@ def test_groups_widen_the_interval():
     for groups in ((), tuple(str(i // 8) for i in range(48))):
         task = TensorTask("t", values, None, lambda out: out[:, 0], groups)
         found = effect(net, task, Intervention("units.out", "zero"), control=None)
-        widths.append(found.high - found.low)
+        widths.append(found.estimate.high - found.estimate.low)
     assert widths[1] > 1.8 * widths[0]
 
 
@@ -258,6 +269,7 @@ def test_bad_calls_are_refused(lm, task):
         (lambda: effect(lm, task, change, control="random"), "matched"),
         (lambda: effect(lm, task, []), "no intervention"),
         (lambda: effect(lm, task, [change, [change]]), "mixed"),
+        (lambda: effects(lm, task, []), "no intervention"),
         (lambda: effect(lm, task, Intervention("resid_post.7", "zero")), "layers 0..2"),
         (lambda: effect(lm, task, Intervention(HEAD, "zero", positions=40), control=None), "select nothing"),
         (

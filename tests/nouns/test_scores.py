@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.scores import Control, Effect, Scores, metric_name
+from patchclamp.base.estimate import Estimate, Null
+from patchclamp.nouns.scores import Effect, Scores, metric_name
 from patchclamp.nouns.units import Site, Units
 
 HEAD, MLP = Site("head", 1), Site("mlp_out", 0)
@@ -107,10 +108,10 @@ def test_shapes_that_do_not_fit_are_refused():
 
 
 def test_effect_as_json():
-    control = Control(0.1, 0.0, 0.2, (0.1,) * 20, 20, "layer")
+    null = Null(0.1, 0.0, 0.2, 20, "layer", 1 / 21, draws=(0.1,) * 20)
     found = Effect(
         Units.parse("head.1[2]"), ({"units": ["head.1[2]"], "kind": "zero"},), "toy", "logit_diff",
-        2.0, 0.5, 1.5, 1.0, 2.0, (1.0, 2.0), (2.0, 2.0), 2, 0, control, 1 / 21,
+        2.0, 0.5, Estimate(1.5, 1.0, 2.0, 2, null), (1.0, 2.0), (2.0, 2.0), 0,
     )  # fmt: skip
     data = json.loads(json.dumps(found.to_json()))
     assert data["units"] == ["head.1[2]"]

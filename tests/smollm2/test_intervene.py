@@ -36,9 +36,9 @@ def test_five_heads_carry_the_behaviour_and_matched_random_ones_do_not(lm, ioi, 
     found = effect(lm, ioi.split("test"), change, reference=reference)
     assert found.baseline > 4
     assert found.share >= 0.9
-    assert found.control.mean < 0.2 * found.baseline
-    assert found.p == pytest.approx(1 / 21)
-    assert found.low > found.control.high
+    assert found.estimate.null.mean < 0.2 * found.baseline
+    assert found.estimate.null.p == pytest.approx(1 / 21)
+    assert found.estimate.low > found.estimate.null.high
 
 
 def test_means_over_clean_items_of_a_template_spare_what_the_template_says(lm, ioi, reference):
@@ -58,8 +58,8 @@ def test_together_they_do_what_the_sum_of_each_alone_does_not_say(lm, ioi, refer
     change = Intervention(FIVE, "mean", by="position")
     found = joint_effect(lm, items, change, control=None, reference=reference)
     assert len(found.single) == 5
-    assert found.joint.estimate == pytest.approx(np.mean(found.joint.per_item))
-    assert max(one.estimate for one in found.single) < found.joint.estimate
+    assert found.joint.estimate.value == pytest.approx(np.mean(found.joint.per_item))
+    assert max(one.estimate.value for one in found.single) < found.joint.estimate.value
 
 
 def test_a_value_replaced_by_itself_has_no_effect(lm, ioi):

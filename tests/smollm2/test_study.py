@@ -38,10 +38,10 @@ def test_the_five_heads_ranked_first_carry_it_and_random_ones_do_not(subject, ta
     order = study.data["selection"][0]["order"][:5]
     change = {"kind": "mean", "by": "template", "source": "corrupted"}
     bench = Bench(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
-    share = bench.lost(Units.parse(order), 20)
-    assert share.estimate >= 0.9, order
-    assert share.control["mean"] < 0.2
-    assert share.beats_control
+    share = bench.lost(Units.parse(order), 20).share
+    assert share.value >= 0.9, order
+    assert share.null.mean < 0.2
+    assert share.beats_null
 
 
 def test_what_the_study_found_holds_when_measured_again(study, subject):

@@ -79,7 +79,7 @@ def test_claims_verify_where_they_were_made(study, subject):
     verdicts = verify_claims(study.claims, subject)
     assert {v.outcome for v in verdicts} == {"holds"}
     for verdict in verdicts:
-        assert verdict.measured.estimate == pytest.approx(verdict.claim.estimate, abs=1e-5)
+        assert verdict.measured.value == pytest.approx(verdict.claim.estimate, abs=1e-5)
         assert json.dumps(verdict.to_json())
 
 

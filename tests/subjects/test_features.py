@@ -484,7 +484,7 @@ def test_splicing_leaves_the_error_out_where_it_is_asked(lm):
         kept = plain[base] + (codes - plain[site]) @ dictionary.directions
         torch.testing.assert_close(run[base][:, others], kept[:, others], atol=1e-5, rtol=1e-5)
         found = effect(lm, planted.task(16), Intervention(site, "splice"), control=None)
-        assert found.estimate != 0
+        assert found.estimate.value != 0
         assert Intervention.from_json(found.intervention[0]) == Intervention(site, "splice")
 
 
@@ -511,9 +511,9 @@ def test_effects_of_features_have_matched_controls(lm):
         units = [f"{site}[{i}]" for i in range(8)]
         found = effect(lm, task, Intervention(units, "zero"), reference=reference)
         direct = effect(lm, task, Intervention("resid_post.1", "project_out", vector=rows[:8]), control=None)
-    assert found.estimate == pytest.approx(direct.estimate, abs=1e-4)
-    assert found.control is not None
-    assert all(abs(x) < 10 for x in found.control.per_set)
+    assert found.estimate.value == pytest.approx(direct.estimate.value, abs=1e-4)
+    assert found.estimate.null is not None
+    assert all(abs(x) < 10 for x in found.estimate.null.draws)
     assert str(found.units) == "resid_post.1/sae[0,1,2,3,4,5,6,7]"
 
 
@@ -524,8 +524,8 @@ def test_the_identity_has_the_effects_and_controls_of_neurons(lm):
             effect(lm, task, Intervention(units, "mean"), reference=reference)
             for units in ("mlp_act.1[3]", "mlp_act.1/id[3]")
         ]
-    assert pair[0].estimate == pytest.approx(pair[1].estimate, abs=1e-6)
-    assert sorted(pair[0].control.per_set) == pytest.approx(sorted(pair[1].control.per_set), abs=1e-6)
+    assert pair[0].estimate.value == pytest.approx(pair[1].estimate.value, abs=1e-6)
+    assert sorted(pair[0].estimate.null.draws) == pytest.approx(sorted(pair[1].estimate.null.draws), abs=1e-6)
 
 
 # ---- attribution

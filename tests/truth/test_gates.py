@@ -70,7 +70,7 @@ def test_shapley_values_from_joint_interventions(name: str) -> None:
         system.subject, system.task, Intervention(system.sites[0] + "[0,1]", "patch"), None, n_boot=20
     )
     # v(S) = m(the units outside S corrupted) - m(both corrupted), from noising alone.
-    whole, alone = found.joint.estimate, [one.estimate for one in found.single]
+    whole, alone = found.joint.estimate.value, [one.estimate.value for one in found.single]
     shapley = [(alone[u] + whole - alone[1 - u]) / 2 for u in (0, 1)]
     assert np.abs(np.array(shapley) - expected(system, "shapley")).max() < system.tolerance
     assert abs(sum(shapley) - (metric_at(system, (1, 1)) - metric_at(system, (0, 0)))) < system.tolerance

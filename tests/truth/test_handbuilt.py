@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
-from patchclamp.intervene import effect
+from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.truth import Circuit, load_truth
 from patchclamp.truth.induction import Induction, induction
@@ -233,7 +233,7 @@ def test_zero_ablation_finds_the_edges_of_zero_ablation(name: str) -> None:
     assert system.ablation == "zero"
     edges = list(system.edges)
     sets = [[Intervention(system.subject.units(edge), "zero")] for edge in edges]
-    measured = effect(system.subject, system.task, sets, None, n_boot=20)
+    measured = effects(system.subject, system.task, sets, None, n_boot=20)
     found = {
         edge: float(np.abs(one.per_item).max()) > 1e-6 for edge, one in zip(edges, measured, strict=True)
     }

@@ -105,6 +105,12 @@ class Estimate:
     null: Null | None = None
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """Both ends, NaN where there are none: for arithmetic."""
+        nan = float("nan")
+        return nan if self.low is None else self.low, nan if self.high is None else self.high
+
+    @property
     def beats_null(self) -> bool:
         """Whether the interval lies above the null's 97.5 percentile, and p is at most .05 where there is one.
 

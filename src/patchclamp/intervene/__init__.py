@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchclamp.intervene.effect import effect
+from patchclamp.intervene.effect import effect, effects
 from patchclamp.intervene.joint import JointEffect, joint_effect
 from patchclamp.intervene.steer import Steering, match_kl, steer
 from patchclamp.subjects.clamp.controls import control_changes, matched_sets
@@ -17,6 +17,7 @@ __all__ = [
     "Steering",
     "control_changes",
     "effect",
+    "effects",
     "joint_effect",
     "match_kl",
     "matched_sets",

@@ -1,4 +1,4 @@
-"""`effect`: what an intervention does to a task's metric, beside matched random units."""
+"""`effect`, `effects`: what interventions do to a task's metric, beside matched random units."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import bootstrap_interval, holm, permutation_p
+from patchclamp.base.estimate import Estimate, Null, adjusted
+from patchclamp.base.statistics import bootstrap_interval, holm
 from patchclamp.nouns.intervention import Intervention
-from patchclamp.nouns.scores import Control, Effect, metric_name
+from patchclamp.nouns.scores import Effect, metric_name
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.controls import Change, control_changes
@@ -25,8 +26,8 @@ FEWEST = 20
 def effect(
     subject: Subject,
     task: Any,
-    interventions: Intervention | Sequence[Intervention] | Sequence[Sequence[Intervention]],
-    control: Literal["matched", "shared"] | None = "matched",
+    interventions: Intervention | Sequence[Intervention],
+    control: Literal["matched"] | None = "matched",
     *,
     n_control: int = FEWEST,
     seed: int = 0,
@@ -34,8 +35,8 @@ def effect(
     batch_size: int = 64,
     n_boot: int = 1000,
     progress: Callable[[int], None] | None = None,
-) -> Any:
-    """Measure the effect of interventions on a task, with interval and control.
+) -> Effect:
+    """Measure the effect of an intervention, or of several that act together, on a task, with interval and control.
 
     The estimate is mean over items of m(as it is) - m(changed): positive means that the units as they were raised the
     metric. The interval is a paired bootstrap over items (over groups, where items have them). The control makes
@@ -47,12 +48,9 @@ def effect(
     subject, task
         The task's items should not be those that chose the units.
     interventions
-        One, or a list that acts together, gives one `Effect`. A list of lists is several sets, measured on the
-        same items: it gives a list, with p-values adjusted by Holm.
+        One, or a list that acts together; several sets, each with its effect, are for `effects`.
     control
-        ``"matched"``: every set has its own random sets. ``"shared"``: several sets of like size have one null
-        together, in which each is imitated in turn and which holds none of their units: as many passes as for one
-        set. None for no control.
+        ``"matched"``: beside random sets. None for no control.
     n_control
         Number of random sets, at least 20.
     seed
@@ -68,7 +66,41 @@ def effect(
     >>> print(effect(lm, ioi.split("test"), Intervention("head.23[3]", "mean"),
     ...              reference=ioi.split("train")))                             # doctest: +SKIP
     """
-    sets, single = _sets(interventions)
+    return effects(
+        subject, task, [interventions], control, n_control=n_control, seed=seed, reference=reference,
+        batch_size=batch_size, n_boot=n_boot, progress=progress,
+    )[0]  # fmt: skip
+
+
+def effects(
+    subject: Subject,
+    task: Any,
+    sets: Sequence[Intervention | Sequence[Intervention]],
+    control: Literal["matched", "shared"] | None = "matched",
+    *,
+    n_control: int = FEWEST,
+    seed: int = 0,
+    reference: Any = None,
+    batch_size: int = 64,
+    n_boot: int = 1000,
+    progress: Callable[[int], None] | None = None,
+) -> list[Effect]:
+    """Measure several sets of interventions on the same items; their p-values are corrected together by Holm.
+
+    Parameters
+    ----------
+    sets
+        Each an intervention, or a list that acts together.
+    control
+        ``"matched"``: every set has its own random sets. ``"shared"``: several sets of like size have one null
+        together, in which each is imitated in turn and which holds none of their units: as many passes as for one
+        set. None for no control.
+    subject, task, n_control, seed, reference, batch_size, n_boot, progress
+        As for `effect`.
+    """
+    changes = [_together(one) for one in sets]
+    if not changes:
+        raise PatchclampError("no intervention was given")
     if control not in ("matched", "shared", None):
         raise PatchclampError(f"control={control!r}: choose 'matched', 'shared' or None")
     if control and n_control < FEWEST:
@@ -76,18 +108,18 @@ def effect(
             f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
         )
     source = Reference.of(subject, reference or task, batch_size)
-    drawn = _controls(sets, control, subject, source, n_control, seed)
-    measured = [*sets, *(c for many, _ in drawn for c in many)]
+    drawn = _controls(changes, control, subject, source, n_control, seed)
+    measured = [*changes, *(c for many, _ in drawn for c in many)]
     trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)
-    changed = trial.changed
-    found, offset = [], len(sets)
-    for number, change in enumerate(sets):
-        null, words = changed[:0], ""
+    found, offset = [], len(changes)
+    for number, change in enumerate(changes):
+        null, words = trial.changed[:0], ""
         if control:
-            null, words = changed[offset : offset + n_control], drawn[number][1]
+            null, words = trial.changed[offset : offset + n_control], drawn[number][1]
             offset += n_control
-        found.append(_effect(task, change, trial, changed[number], null, words, seed, n_boot))
-    return _adjusted(found)[0] if single else _adjusted(found)
+        found.append(_effect(task, change, trial, trial.changed[number], null, words, seed, n_boot))
+    together = adjusted([one.estimate for one in found], holm)
+    return [replace(one, estimate=e) for one, e in zip(found, together, strict=True)]
 
 
 def _controls(
@@ -110,17 +142,19 @@ def _controls(
     return [(turns, f"{words}, to the {len(sets)} sets in turn")] * len(sets)
 
 
-def _sets(interventions: Any) -> tuple[list[Change], bool]:
+def _together(interventions: Intervention | Sequence[Intervention]) -> Change:
+    """One set of interventions, which act together."""
     if isinstance(interventions, Intervention):
-        return [(interventions,)], True
-    listed = list(interventions)
+        return (interventions,)
+    listed = tuple(interventions)
     if not listed:
         raise PatchclampError("no intervention was given")
-    if all(isinstance(entry, Intervention) for entry in listed):
-        return [tuple(listed)], True
-    if any(isinstance(entry, Intervention) for entry in listed):
-        raise PatchclampError("interventions and lists of them are mixed; give one list, or a list of lists")
-    return [tuple(entry) for entry in listed], False
+    if not all(isinstance(entry, Intervention) for entry in listed):
+        raise PatchclampError(
+            "interventions are mixed with lists of them, or with something else; a list acts together, and `effects` "
+            "takes a list of such lists"
+        )
+    return listed
 
 
 def _effect(
@@ -135,20 +169,9 @@ def _effect(
 ) -> Effect:
     difference = trial.baseline - changed
     low, high = bootstrap_interval(difference, trial.groups, n_boot=n_boot, seed=seed)
-    estimate = float(difference.mean())
-    control, p = None, None
-    if len(null):
-        sizes = (trial.baseline - null).mean(1)
-        ends = np.quantile(sizes, [0.025, 0.975])
-        control = Control(
-            mean=float(sizes.mean()),
-            low=float(ends[0]),
-            high=float(ends[1]),
-            per_set=tuple(map(float, sizes)),
-            n_sets=len(sizes),
-            matched_by=matched_by,
-        )
-        p = permutation_p(abs(estimate), np.abs(sizes))
+    value = float(difference.mean())
+    sizes = (trial.baseline - null).mean(1) if len(null) else None
+    control = None if sizes is None else Null.of(sizes, matched_by, value)
     return Effect(
         units=Units.parse([i.units for i in change]),
         intervention=tuple(i.to_json() for i in change),
@@ -156,21 +179,8 @@ def _effect(
         metric=metric_name(task.metric),
         baseline=float(trial.baseline.mean()),
         changed=float(changed.mean()),
-        estimate=estimate,
-        low=float(low),
-        high=float(high),
+        estimate=Estimate(value, float(low), float(high), len(trial.baseline), control),
         per_item=tuple(map(float, difference)),
         baseline_per_item=tuple(map(float, trial.baseline)),
-        n=len(trial.baseline),
         seed=seed,
-        control=control,
-        p=p,
     )
-
-
-def _adjusted(effects: list[Effect]) -> list[Effect]:
-    p = [e.p for e in effects if e.p is not None]
-    if len(p) < len(effects):
-        return effects
-    adjusted = holm(p)
-    return [replace(e, p_adjusted=float(q)) for e, q in zip(effects, adjusted, strict=True)]

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.intervene.effect import FEWEST, effect
+from patchclamp.intervene.effect import FEWEST, effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
 from patchclamp.subjects.base import Subject
@@ -34,9 +35,7 @@ class JointEffect:
 
     joint: Effect
     single: tuple[Effect, ...]
-    interaction: float
-    low: float
-    high: float
+    interaction: Estimate
     redundant: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -44,18 +43,19 @@ class JointEffect:
         return {
             "joint": self.joint.to_json(),
             "single": [one.to_json() for one in self.single],
-            "interaction": self.interaction,
-            "low": self.low,
-            "high": self.high,
+            "interaction": self.interaction.value,
+            "low": self.interaction.low,
+            "high": self.interaction.high,
             "redundant": self.redundant,
             "rule": RULE,
         }
 
     def __str__(self) -> str:
-        total = sum(one.estimate for one in self.single)
+        total = sum(one.estimate.value for one in self.single)
+        i = self.interaction
         return (
-            f"together {self.joint.estimate:+.3f}, sum of {len(self.single)} alone {total:+.3f}, interaction "
-            f"{self.interaction:+.3f} [{self.low:+.3f}, {self.high:+.3f}]" + ("; redundant" * self.redundant)
+            f"together {self.joint.estimate.value:+.3f}, sum of {len(self.single)} alone {total:+.3f}, interaction "
+            f"{i.value:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" + ("; redundant" * self.redundant)
         )
 
 
@@ -94,7 +94,7 @@ def joint_effect(
         raise PatchclampError("joint_effect: give one intervention on at least two units")
     source = Reference.of(subject, reference or task, batch_size)
     sets = [[change], *([change.on(one)] for one in change.units.each())]
-    joint, *single = effect(
+    joint, *single = effects(
         subject, task, sets, control, n_control=n_control, seed=seed, reference=source,
         batch_size=batch_size, n_boot=n_boot, progress=progress,
     )  # fmt: skip
@@ -102,13 +102,11 @@ def joint_effect(
     excess = np.asarray(joint.per_item) - alone
     groups = [item.group for item in getattr(task, "items", ())] or list(getattr(task, "groups", ()))
     low, high = bootstrap_interval(excess, groups, n_boot=n_boot, seed=seed)
-    sizes = sum(abs(one.estimate) for one in single)
-    clear = joint.low > 0 or joint.high < 0
+    sizes, whole = sum(abs(one.estimate.value) for one in single), joint.estimate
+    clear = whole.low is not None and whole.high is not None and (whole.low > 0 or whole.high < 0)
     return JointEffect(
         joint,
         tuple(single),
-        float(excess.mean()),
-        float(low),
-        float(high),
-        bool(clear and sizes < SMALL * abs(joint.estimate)),
+        Estimate(float(excess.mean()), float(low), float(high), len(excess)),
+        bool(clear and sizes < SMALL * abs(whole.value)),
     )

@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.units import Site, Unit, Units, parse_site
 
@@ -285,27 +286,25 @@ def metric_name(metric: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Control:
-    """Effects of random sets of units matched to the ones under test.
-
-    `low` and `high` are the 2.5 and 97.5 percentiles of the sets' effects, `matched_by` says what was held equal.
-    """
-
-    mean: float
-    low: float
-    high: float
-    per_set: tuple[float, ...]
-    n_sets: int
-    matched_by: str
-
-
-@dataclass(frozen=True)
 class Effect:
     """What an intervention did to a task's metric.
 
-    `estimate` is baseline minus changed: positive means that the units as they were raised the metric. `low` and
-    `high` are its paired bootstrap interval over items; `p` compares it with the control sets (one-sided on the size,
-    (1 + #{|control| >= |estimate|}) / (R + 1)); `p_adjusted` is Holm's over the sets measured together.
+    Parameters
+    ----------
+    units, intervention
+        What was changed, and how, as plain data.
+    task, metric
+        Where it was measured.
+    baseline, changed
+        Mean metric without and with the change.
+    estimate
+        Baseline minus changed: positive means that the units as they were raised the metric. Its interval is a paired
+        bootstrap over items; its null are random sets of units changed alike, with p on the size and, where several
+        sets were measured together, Holm's correction.
+    per_item, baseline_per_item
+        The difference and the unchanged metric of every item.
+    seed
+        Of bootstrap and random sets.
     """
 
     units: Units
@@ -314,35 +313,53 @@ class Effect:
     metric: str
     baseline: float
     changed: float
-    estimate: float
-    low: float
-    high: float
+    estimate: Estimate
     per_item: tuple[float, ...]
     baseline_per_item: tuple[float, ...]
-    n: int
     seed: int
-    control: Control | None = None
-    p: float | None = None
-    p_adjusted: float | None = None
 
     @property
     def share(self) -> float:
         """The estimate as a share of the baseline."""
-        return self.estimate / self.baseline if self.baseline else float("nan")
+        return self.estimate.value / self.baseline if self.baseline else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        share = self.share if self.baseline else None  # JSON has no NaN
-        data = asdict(self) | {"units": self.units.to_json(), "share": share}
+        """A JSON object; the estimate as `flat` writes it."""
+        data = asdict(self) | {"units": self.units.to_json(), **flat(self.estimate, draws=True)}
         data["intervention"] = [dict(change) for change in self.intervention]
-        return data
+        return data | {"share": self.share if self.baseline else None}  # JSON has no NaN
 
     def __str__(self) -> str:
+        e = self.estimate
         text = (
-            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {self.estimate:+.3f} "
-            f"[{self.low:+.3f}, {self.high:+.3f}], {self.share:.0%} of the baseline, n={self.n}"
+            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} "
+            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, n={e.n}"
         )
-        if self.control is None:
+        if e.null is None:
             return text
-        c = self.control
-        return f"{text}; {c.n_sets} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={self.p:.3g}"
+        c = e.null
+        return f"{text}; {c.n} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={c.p:.3g}"
+
+
+def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:
+    """An estimate of an effect as files and reports hold it; with `draws`, each random set's effect too.
+
+    Examples
+    --------
+    >>> flat(Estimate(0.5, 0.4, 0.6, 20))
+    {'estimate': 0.5, 'low': 0.4, 'high': 0.6, 'n': 20, 'control': None, 'p': None, 'p_adjusted': None}
+    """
+    null = estimate.null
+    control: dict[str, Any] | None = None
+    if null is not None:
+        control = {"mean": null.mean, "low": null.low, "high": null.high, "n_sets": null.n}
+        control |= {"matched_by": null.kind} | ({"per_set": null.draws} if draws else {})
+    return {
+        "estimate": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+        "control": control,
+        "p": None if null is None else null.p,
+        "p_adjusted": None if null is None else null.p_adjusted,
+    }

@@ -15,7 +15,7 @@ from patchclamp.study.experiments import Bench
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.findings import LIMITS, Basis
 from patchclamp.study.select import Selection
-from patchclamp.study.share import Share
+from patchclamp.study.share import Measured, forest_row
 from patchclamp.study.stages import Context, Cover
 from patchclamp.subjects.clamp.reference import Reference
 
@@ -44,44 +44,44 @@ class Proved:
         Kind -> ablation in words -> share lost by the chosen set under it.
     """
 
-    joint: dict[str, Share] = field(default_factory=dict)
-    alone: dict[Unit, Share] = field(default_factory=dict)
-    kept: dict[str, Share] = field(default_factory=dict)
-    ratio: dict[str, Share] = field(default_factory=dict)
-    otherwise: dict[str, dict[str, Share]] = field(default_factory=dict)
+    joint: dict[str, Measured] = field(default_factory=dict)
+    alone: dict[Unit, Measured] = field(default_factory=dict)
+    kept: dict[str, Measured] = field(default_factory=dict)
+    ratio: dict[str, Measured] = field(default_factory=dict)
+    otherwise: dict[str, dict[str, Measured]] = field(default_factory=dict)
 
     @property
     def matched_by(self) -> str:
         """How the random sets were drawn, in words."""
-        controls = [s.control for s in self.joint.values() if s.control is not None]
-        return str(controls[0]["matched_by"]) if controls else "none"
+        return next((m.share.null.kind for m in self.joint.values() if m.share.null is not None), "none")
 
     def forest(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
         """All effects as rows of the forest figure: each chosen set, then its units alone."""
         rows = []
         for s in selections:
-            rows.append(self.joint[s.kind].row(f"{s.k:,} {s.kind}" if s.k > 1 else str(s.order[0])))
-            rows += [self.alone[u].row(str(u)) for u in s.order if u in self.alone and s.k > 1]
+            name = f"{s.k:,} {s.kind}" if s.k > 1 else str(s.order[0])
+            rows.append(forest_row(name, self.joint[s.kind].share))
+            rows += [forest_row(str(u), self.alone[u].share) for u in s.order if u in self.alone and s.k > 1]
         return rows
 
     def ablations(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
         """The chosen sets under every kind of ablation, as rows of a forest figure."""
         return [
-            share.row(f"{s.k:,} {s.kind}, {name}")
+            forest_row(f"{s.k:,} {s.kind}, {name}", found.share)
             for s in selections
-            for name, share in self.otherwise[s.kind].items()
+            for name, found in self.otherwise[s.kind].items()
         ]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every share by name."""
-        named: dict[str, Share] = {
+        named: dict[str, Measured] = {
             **{f"joint {k}": v for k, v in self.joint.items()},
             **{f"alone {u}": v for u, v in self.alone.items()},
             **{f"kept {k}": v for k, v in self.kept.items()},
             **{f"ratio {k}": v for k, v in self.ratio.items()},
             **{f"joint {k}: {name}": v for k, some in self.otherwise.items() for name, v in some.items()},
         }
-        return [{"name": name, **asdict(share)} for name, share in named.items()]
+        return [{"name": name, **found.to_json()} for name, found in named.items()]
 
 
 @dataclass(repr=False)
@@ -227,7 +227,9 @@ def _model_facts(context: Behaviour) -> dict[str, Any]:
         "family": subject.family,
         "layers": subject.n_layers,
         "heads": subject.n_layers * subject.n_heads,
-        "neurons": sum(subject.width(s) for s in subject.known_sites() if s.point == "mlp_act" and s.dictionary is None),
+        "neurons": sum(
+            subject.width(s) for s in subject.known_sites() if s.point == "mlp_act" and s.dictionary is None
+        ),
         "d_model": subject.d_model,
         "device": str(subject.device),
     }

@@ -39,7 +39,12 @@ class Description:
 
 
 def describe_heads(
-    subject: LanguageModel, task: Task, heads: Sequence[Unit], roles: Mapping[Unit, str], top: int = 6, seed: int = 0
+    subject: LanguageModel,
+    task: Task,
+    heads: Sequence[Unit],
+    roles: Mapping[Unit, str],
+    top: int = 6,
+    seed: int = 0,
 ) -> dict[Unit, Description]:
     """Describe heads by what they do on a task's items.
 
@@ -129,7 +134,9 @@ def _ranks(
     if encoded.foils.shape[1] == 0 or len(contribution) < 2:
         return None
     weights, gain = subject.unembed()
-    read = (contribution - contribution.mean(0)) * gain.float()
+    read = contribution - contribution.mean(0)
+    if gain is not None:
+        read = read * gain.float()
     logits = read @ weights.float().T
 
     def rank(tokens: Tensor) -> float:
@@ -201,7 +208,9 @@ def _exemplars(
     shown: dict[Unit, list[dict[str, Any]]] = {neuron: [] for neuron in neurons}
     special = set(subject.tokenizer.all_special_ids)
     encoded = subject.tokenizer(list(texts), add_special_tokens=subject.bos is not False)["input_ids"]
-    read = [(text, ids[:limit]) for text, ids in zip(texts, encoded, strict=True) if set(ids[1:limit]) - special]
+    read = [
+        (text, ids[:limit]) for text, ids in zip(texts, encoded, strict=True) if set(ids[1:limit]) - special
+    ]
     if not read:
         return shown
     sites = sorted({neuron.site for neuron in neurons})

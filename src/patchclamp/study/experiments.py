@@ -1,4 +1,4 @@
-"""The experiments behind claims, each a function from units to a `Share`: a study runs them, `verify` runs them again.
+"""The experiments behind claims, each a function from units to a `Measured` share: a study runs them, `verify` runs them again.
 
 All are interventions on the same items with the same reference for means, so that a claim and its verification
 differ in nothing but the time.
@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.intervene import effect
+from patchclamp.intervene import effect, effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Site, Units
-from patchclamp.study.share import Share, ratio_interval, share_lost
+from patchclamp.study.share import Measured, ratio_interval
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
@@ -66,37 +65,37 @@ class Bench:
         if self.intervention["kind"] == "mean":
             self.reference.means(sites, self.intervention["by"], self.intervention.get("source", "clean"))
 
-    def lost(self, units: Units, n_control: int = 0) -> Share:
+    def lost(self, units: Units, n_control: int = 0) -> Measured:
         """Return the share of the metric that ablating the units takes away, beside matched random sets."""
         found = effect(
             self.subject,
             self.items,
-            [self.change(units)],
+            self.change(units),
             control="matched" if n_control else None,
             n_control=n_control,
             seed=self.seed,
             reference=self.reference,
         )
-        return share_lost(found)
+        return Measured.lost(found)
 
-    def each(self, units: Sequence[Units], n_control: int = 0) -> list[Share]:
+    def each(self, units: Sequence[Units], n_control: int = 0) -> list[Measured]:
         """Return the share lost with each selection ablated alone, beside random ones matched to them in turn."""
-        found = effect(
+        found = effects(
             self.subject,
             self.items,
-            [[self.change(one)] for one in units],
+            [self.change(one) for one in units],
             control="shared" if n_control else None,
             n_control=n_control,
             seed=self.seed,
             reference=self.reference,
         )
-        return [share_lost(one) for one in found]
+        return [Measured.lost(one) for one in found]
 
     def shares(self, units: Sequence[Units]) -> list[float]:
         """Return the estimates of `each` without controls."""
-        return [share.estimate for share in self.each(units)]
+        return [one.share.value for one in self.each(units)]
 
-    def recovered(self, units: Units, among: Sequence[str]) -> Share:
+    def recovered(self, units: Units, among: Sequence[str]) -> Measured:
         """Return the share of the metric that is left when everything among some sites but the units is ablated.
 
         Its control is the share that is left when the units are ablated too: where a kind is not needed at all, any of
@@ -106,38 +105,27 @@ class Bench:
         lost = self.lost(complement(self.subject, units, among))
         floor = self.lost(complement(self.subject, Units({}), among))
         low, high = bootstrap_interval(
-            np.asarray(floor.per_item) - np.asarray(lost.per_item),
+            floor.per_item - lost.per_item,
             [item.group for item in self.items.items],
             seed=self.seed,
         )
-        kept = 1 - lost.estimate
-        return Share(
-            estimate=kept,
-            low=1 - lost.high,
-            high=1 - lost.low,
-            baseline=lost.baseline,
-            changed=lost.changed,
-            n=lost.n,
-            control={
-                "mean": 1 - floor.estimate,
-                "low": kept - float(high),
-                "high": kept - float(low),
-                "n_sets": 1,
-                "matched_by": "none of the kind kept",
-            },
-        )
+        kept, (bottom, top) = 1 - lost.share.value, lost.share.interval
+        null = Null(1 - floor.share.value, kept - float(high), kept - float(low), 1, "none of the kind kept")
+        return Measured.of(lost.effect, Estimate(kept, 1 - top, 1 - bottom, lost.share.n, null))
 
-    def ratio(self, units: Units, alone: Sequence[Share] = (), together: Share | None = None) -> Share:
+    def ratio(
+        self, units: Units, alone: Sequence[Measured] = (), together: Measured | None = None
+    ) -> Measured:
         """Return the sum of the units' effects alone over their effect together; shares at hand are used."""
         together = together or self.lost(units)
         alone = alone or self.each(units.each())
         value, low, high = ratio_interval(
-            [share.per_item for share in alone],
+            [one.per_item for one in alone],
             together.per_item,
             [item.group for item in self.items.items],
             seed=self.seed,
         )
-        return Share(value, low, high, together.baseline, together.changed, together.n)
+        return Measured.of(together.effect, Estimate(value, low, high, together.share.n))
 
     def prepare_otherwise(self, sites: Sequence[Site]) -> None:
         """Take the means that `otherwise` needs at some sites in one pass for each kind of mean."""
@@ -149,7 +137,7 @@ class Bench:
         """Whether the reference does not hold every template that this kind of mean needs."""
         return how.get("by") == "template" and self.intervention.get("by") == "position"
 
-    def otherwise(self, units: Units) -> dict[str, Share]:
+    def otherwise(self, units: Units) -> dict[str, Measured]:
         """Return the share lost under every kind of ablation, the study's own included."""
         found = {}
         for name, how in ABLATIONS.items():

@@ -7,7 +7,7 @@ as neurons are, and the first k of them are held against the first k neurons of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
@@ -35,7 +36,7 @@ from patchclamp.study.proof import EFFECT_COLUMNS, P_COLUMN, effect_row
 from patchclamp.study.report.findings import necessity
 from patchclamp.study.report.text import number, percent
 from patchclamp.study.select import Selection, ranked, select_units
-from patchclamp.study.share import Share, corrected
+from patchclamp.study.share import corrected
 from patchclamp.study.stages import Column, Figure, Section, Table
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.features import provenance
@@ -113,19 +114,19 @@ def features(context: Behaviour) -> Section:
     say("describing features")
     said = _describe(subject, first, dictionaries, recording, tokens, options)
     rows = [
-        {**effect_row(scores, unit, alone[unit], options.seed), **told}
+        {**effect_row(scores, unit, alone[unit].share, options.seed), **told}
         for unit, told in zip(first, said, strict=True)
     ]
     what = f"{chosen.k} of {len(chosen.order):,} {name} features"
     basis = replace(context.basis, model={**context.basis.model, **provenance(subject, dictionaries)})
     claim = necessity(basis, "features-together", what, chosen.units, joint)
-    answer = _answer(name, list(dictionaries), chosen, joint, curve)
+    answer = _answer(name, list(dictionaries), chosen, joint.share, curve)
     facts = {
         "method": name,
         "sites": [str(site) for site in dictionaries],
         "dictionaries": {str(site): dict(d.meta) for site, d in dictionaries.items()},
         "selection": chosen.to_json(),
-        "joint": asdict(joint),
+        "joint": joint.to_json(),
         "curve": curve,
         "rows": rows,
         "answer": answer,
@@ -170,12 +171,12 @@ def _figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _answer(
-    name: str, sites: Sequence[Site], chosen: Selection, joint: Share, curve: Sequence[Mapping[str, Any]]
+    name: str, sites: Sequence[Site], chosen: Selection, joint: Estimate, curve: Sequence[Mapping[str, Any]]
 ) -> str:
     """Whether features were better units than neurons here, in a sentence."""
     layers = ", ".join(str(site.layer) for site in sites)
-    control = "" if joint.control is None else f" (random features {percent(joint.control['mean'])})"
-    text = f"{chosen.k} {name.upper()} features of layers {layers} take {percent(joint.estimate)}{control}"
+    control = "" if joint.null is None else f" (random features {percent(joint.null.mean)})"
+    text = f"{chosen.k} {name.upper()} features of layers {layers} take {percent(joint.value)}{control}"
     row = next((r for r in curve if r["size"] == chosen.k), curve[-1])
     text += f"; the first {row['size']} neurons of the same layers take {percent(row['neurons'])}"
     return f"{text}. Unit for unit, {_verdict(curve)}."
@@ -251,17 +252,17 @@ def _against_neurons(
     groups = [item.group for item in bench.items.items]
     rows = []
     for k, ours, theirs in zip(sizes, features, others, strict=True):
-        difference = np.asarray(ours.per_item) - np.asarray(theirs.per_item)
+        difference = ours.per_item - theirs.per_item
         low, high = bootstrap_interval(difference, groups, seed=bench.seed)
         rows.append(
             {
                 "size": k,
-                "features": ours.estimate,
-                "features_low": ours.low,
-                "features_high": ours.high,
-                "neurons": theirs.estimate,
-                "neurons_low": theirs.low,
-                "neurons_high": theirs.high,
+                "features": ours.share.value,
+                "features_low": ours.share.low,
+                "features_high": ours.share.high,
+                "neurons": theirs.share.value,
+                "neurons_low": theirs.share.low,
+                "neurons_high": theirs.share.high,
                 "difference": float(difference.mean()),
                 "low": float(low),
                 "high": float(high),

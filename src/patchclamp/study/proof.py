@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
 
+from patchclamp.base.estimate import Estimate
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Unit, Units
 from patchclamp.record import documents
@@ -18,7 +18,7 @@ from patchclamp.study.report import findings, summary
 from patchclamp.study.report.tables import score_interval, strongest_role
 from patchclamp.study.report.text import number
 from patchclamp.study.select import Selection, select_units
-from patchclamp.study.share import Share, corrected
+from patchclamp.study.share import corrected
 from patchclamp.study.stages import Column, Figure, Section, Table
 
 __all__ = ["EFFECT_COLUMNS", "P_COLUMN", "ablate", "describe", "effect_row", "select"]
@@ -130,10 +130,9 @@ def _among(kind: str) -> tuple[str, ...]:
 
 def _correct(proved: Proved) -> None:
     """Correct p-values within each family: the chosen set of a kind is one test, its units alone are another."""
-    proved.joint = {kind: corrected({kind: share})[kind] for kind, share in proved.joint.items()}
+    proved.joint = {kind: corrected({kind: found})[kind] for kind, found in proved.joint.items()}
     for point in dict.fromkeys(unit.site.point for unit in proved.alone):
-        family = {unit: share for unit, share in proved.alone.items() if unit.site.point == point}
-        proved.alone |= corrected(family)
+        proved.alone |= corrected({u: found for u, found in proved.alone.items() if u.site.point == point})
 
 
 def _claims(context: Behaviour) -> list[Claim]:
@@ -146,10 +145,8 @@ def _claims(context: Behaviour) -> list[Claim]:
         alone = [u for u in s.order if u in proved.alone]
         for unit in alone if s.k > 1 else []:
             one = Units.parse(unit)
-            found.append(
-                findings.necessity(basis, f"alone-{unit}", f"one {name}", one, proved.alone[unit])
-            )
-        if s.kind in proved.ratio and findings.matters(proved.joint[s.kind]):
+            found.append(findings.necessity(basis, f"alone-{unit}", f"one {name}", one, proved.alone[unit]))
+        if s.kind in proved.ratio and findings.matters(proved.joint[s.kind].share):
             units, ratio, id = s.first(len(alone)), proved.ratio[s.kind], f"{s.kind}-redundancy"
             found.append(findings.redundancy(basis, id, f"the first {len(alone)} {name}s", units, ratio))
         if s.kind in proved.kept:
@@ -158,24 +155,24 @@ def _claims(context: Behaviour) -> list[Claim]:
     return [claim for claim in found if claim is not None]
 
 
-def effect_row(scores: Scores, unit: Unit, share: Share, seed: int) -> dict[str, Any]:
+_ENDS = (("", "mean"), ("_low", "low"), ("_high", "high"))
+
+
+def effect_row(scores: Scores, unit: Unit, share: Estimate, seed: int) -> dict[str, Any]:
     """Score, effect alone and control of a unit, as a row of a table."""
     score, low, high = score_interval(scores, unit, seed)
-    control: Mapping[str, Any] = share.control or dict.fromkeys(("mean", "low", "high"))
+    null = share.null
     return {
         "unit": str(unit),
         "role": strongest_role(scores, unit),
         "score": score,
         "score_low": low,
         "score_high": high,
-        "effect": share.estimate,
+        "effect": share.value,
         "low": share.low,
         "high": share.high,
-        "control": control["mean"],
-        "control_low": control["low"],
-        "control_high": control["high"],
-        "p": share.p,
-        "p_adjusted": share.p_adjusted,
+        **{f"control{end}": getattr(null, name, None) for end, name in _ENDS},
+        **{name: getattr(null, name, None) for name in ("p", "p_adjusted")},
     }
 
 
@@ -191,7 +188,7 @@ def describe(context: Behaviour) -> Section:
         **describe_neurons(subject, neurons, roles, texts, seed=options.seed),
     }
     rows = [
-        {**effect_row(scores, unit, proved.alone[unit], options.seed), **asdict(described[unit])}
+        {**effect_row(scores, unit, proved.alone[unit].share, options.seed), **asdict(described[unit])}
         for unit in shown
     ]
     n = options.n_control

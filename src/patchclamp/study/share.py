@@ -7,114 +7,78 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from patchclamp.base.estimate import Estimate, adjusted
 from patchclamp.base.statistics import bootstrap_statistic, holm
-from patchclamp.nouns.scores import Effect
+from patchclamp.nouns.scores import Effect, flat
 
-__all__ = ["Share", "corrected", "ratio_interval", "share_lost"]
+__all__ = ["Measured", "corrected", "forest_row", "ratio_interval", "share_lost"]
 
-K = TypeVar("K")
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
-class Share:
-    """A measured share of the metric.
+class Measured:
+    """What a claim states, beside the effect that it was taken from.
 
     Parameters
     ----------
-    estimate, low, high
-        The share and its 95 % bootstrap interval over items.
-    baseline, changed
-        The metric unchanged and under the intervention.
-    control
-        mean, low, high, n_sets, matched_by of the same share for random sets; None without a control.
-    p, p_adjusted
-        Against the random sets, as measured and after Holm's correction.
-    n
-        Items.
-    per_item
-        The share of every item's effect in the mean unchanged metric; their mean is `estimate`.
+    share
+        The estimate: share lost, share kept, ratio of effects, or a difference in nats.
+    effect
+        Its baseline and changed metric, and, where the share is their mean, the effect on every item.
     """
 
-    estimate: float
-    low: float
-    high: float
-    baseline: float
-    changed: float
-    n: int
-    control: Mapping[str, Any] | None = None
-    p: float | None = None
-    p_adjusted: float | None = None
-    per_item: tuple[float, ...] = ()
+    share: Estimate
+    effect: Effect
+
+    @classmethod
+    def lost(cls, effect: Effect) -> Measured:
+        """An effect, and the share of the metric that it takes away."""
+        return cls(share_lost(effect), effect)
+
+    @classmethod
+    def of(cls, effect: Effect, share: Estimate) -> Measured:
+        """Another number that came out of an effect's runs; it is no mean over items."""
+        return cls(share, replace(effect, per_item=()))
 
     @property
-    def beats_control(self) -> bool:
-        """Whether the interval lies above the random sets (their 97.5 percentile), and p is at most .05 where there is one.
+    def per_item(self) -> NDArray[np.float64]:
+        """The share of every item's effect in the mean unchanged metric."""
+        return np.asarray(self.effect.per_item) * (1.0 / self.effect.baseline)
 
-        The estimate alone does not do: a set that was chosen for its score tends to be one whose effect varies more
-        over items than that of random sets. Where all units are alike, one study in eight would claim that some matter
-        more than others (`patchclamp.study.null`).
-        """
-        if self.control is None or not self.low > self.control["high"]:
-            return False
-        return self.p is None or self.p <= 0.05
-
-    def scaled(self, factor: float) -> Share:
-        """The share, its interval and its control times a positive factor."""
-        control = self.control
-        if control is not None:
-            control = {**control, **{key: control[key] * factor for key in ("mean", "low", "high")}}
-        ends = {key: getattr(self, key) * factor for key in ("estimate", "low", "high")}
-        return replace(self, control=control, **ends)
-
-    def row(self, name: str) -> dict[str, Any]:
-        """The share as a row of the forest figure."""
-        found: dict[str, Any] = {"name": name, "estimate": self.estimate, "low": self.low, "high": self.high}
-        if self.control is not None:
-            found |= {"control": self.control["mean"]}
-            found |= {f"control_{end}": self.control[end] for end in ("low", "high")}
-        return found
+    def to_json(self) -> dict[str, Any]:
+        """The share with baseline and changed metric, as ``study.json`` holds it."""
+        runs = {"baseline": self.effect.baseline, "changed": self.effect.changed}
+        return {**flat(self.share), **runs, "per_item": self.per_item.tolist()}
 
 
-def share_lost(effect: Effect) -> Share:
+def share_lost(effect: Effect) -> Estimate:
     """Return an effect as the share of the unchanged metric that it takes away.
 
     The interval is the effect's, divided by the mean baseline on the same items, which is taken as given.
     """
-    scale = 1.0 / effect.baseline
-    control = effect.control
-    return Share(
-        estimate=effect.estimate * scale,
-        low=effect.low * scale,
-        high=effect.high * scale,
-        baseline=effect.baseline,
-        changed=effect.changed,
-        n=effect.n,
-        control=None
-        if control is None
-        else {
-            "mean": control.mean * scale,
-            "low": control.low * scale,
-            "high": control.high * scale,
-            "n_sets": control.n_sets,
-            "matched_by": control.matched_by,
-        },
-        p=effect.p,
-        per_item=tuple(float(v) * scale for v in np.asarray(effect.per_item)),
-    )
+    return effect.estimate.scaled(1.0 / effect.baseline)
 
 
-def corrected(shares: Mapping[K, Share]) -> dict[K, Share]:
+def forest_row(name: str, share: Estimate) -> dict[str, Any]:
+    """A share as a row of the forest figure."""
+    found: dict[str, Any] = {"name": name, "estimate": share.value, "low": share.low, "high": share.high}
+    if share.null is not None:
+        found |= {"control": share.null.mean, "control_low": share.null.low, "control_high": share.null.high}
+    return found
+
+
+def corrected(measured: Mapping[Key, Measured]) -> dict[Key, Measured]:
     """Return the shares with p-values corrected together by Holm's method; those without p stay as they are."""
-    tested = [name for name, share in shares.items() if share.p is not None]
-    p_values = [share.p for share in shares.values() if share.p is not None]
-    values = dict(zip(tested, holm(p_values).tolist(), strict=True)) if tested else {}
-    return {n: replace(s, p_adjusted=float(values[n])) if n in values else s for n, s in shares.items()}
+    shares = adjusted([m.share for m in measured.values()], holm)
+    return {n: replace(m, share=s) for (n, m), s in zip(measured.items(), shares, strict=True)}
 
 
 def ratio_interval(
-    parts: Sequence[Sequence[float]],
-    whole: Sequence[float],
+    parts: Sequence[ArrayLike],
+    whole: ArrayLike,
     groups: Sequence[str] | None = None,
     n_boot: int = 1000,
     seed: int = 0,
@@ -135,7 +99,10 @@ def ratio_interval(
     >>> ratio_interval([[1.0, 1.0], [1.0, 1.0]], [4.0, 4.0])
     (0.5, 0.5, 0.5)
     """
-    top, bottom = np.sum(np.asarray(parts, dtype=float), axis=0), np.asarray(whole, dtype=float)
+    top, bottom = (
+        np.sum([np.asarray(one, dtype=float) for one in parts], axis=0),
+        np.asarray(whole, dtype=float),
+    )
     low, high = bootstrap_statistic(
         lambda weights: float(weights @ top / (weights @ bottom)),
         len(bottom),

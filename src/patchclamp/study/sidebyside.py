@@ -111,9 +111,7 @@ def compare_methods(
 
 def methods(context: Behaviour) -> Section:
     """The estimators beside exact patching, on the validation items."""
-    data, table = compare_methods(
-        context.subject, context.splits["validation"], context.options, context.say
-    )
+    data, table = compare_methods(context.subject, context.splits["validation"], context.options, context.say)
     groups, drawings = data["points"], data.pop("scatter")
     used = context.options.method
     by_point = [{point: one["points"].get(point, []) for point in groups} for one in drawings]
@@ -133,7 +131,9 @@ def methods(context: Behaviour) -> Section:
                 table,
                 "agreement",
                 _COLUMNS,
-                captions=[f"{name} does not run here: {why}" for name, why in sorted(data["refused"].items())],
+                captions=[
+                    f"{name} does not run here: {why}" for name, why in sorted(data["refused"].items())
+                ],
                 marks={LABELS.get(used, used.replace("_", " ")): "used here"},
             )
         ],

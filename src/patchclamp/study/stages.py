@@ -262,7 +262,9 @@ class Context:
 
         def __getattr__(self, name: str) -> Any:
             if name in type(self).__dataclass_fields__:
-                raise PatchclampError(f"{name}: no stage has found it yet; put the one that does before this one")
+                raise PatchclampError(
+                    f"{name}: no stage has found it yet; put the one that does before this one"
+                )
             raise AttributeError(name)
 
 
@@ -371,7 +373,11 @@ def _data(context: Context) -> dict[str, Any]:
         "version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": {**context.seconds, "total": sum(context.seconds.values())},
-        **{name: getattr(cover, name) for name in cover.__dataclass_fields__ if name not in ("facts", "folder")},
+        **{
+            name: getattr(cover, name)
+            for name in cover.__dataclass_fields__
+            if name not in ("facts", "folder")
+        },
         **cover.facts,
         "headline": next((section.headline for section in sections if section.headline), ""),
         "tiles": [{"value": value, "what": what} for s in sections for value, what in s.tiles],

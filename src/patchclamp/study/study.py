@@ -116,7 +116,9 @@ def able(context: Behaviour) -> Section:
     caption += f"The metric is the {context.basis.metric_text}. On the test items the unchanged model scores "
     caption += f"{number(able['metric'])} ({number(able['low'])} to {number(able['high'])})"
     if able["corrupted"] is not None:
-        caption += f", {number(able['corrupted'])} on the corrupted inputs ({context.basis.task['corruption']})"
+        caption += (
+            f", {number(able['corrupted'])} on the corrupted inputs ({context.basis.task['corruption']})"
+        )
     caption += f", and is right on {percent(able['accuracy'])} of the items; below {percent(able['required'])} the study "
     return Section(
         heading="The behaviour",
@@ -217,7 +219,11 @@ STAGES: tuple[Stage[Behaviour], ...] = (
 )
 """The stages of a study."""
 
-FEATURES: tuple[Stage[Behaviour], ...] = (*STAGES[:-1], Stage("features beside neurons", features), STAGES[-1])
+FEATURES: tuple[Stage[Behaviour], ...] = (
+    *STAGES[:-1],
+    Stage("features beside neurons", features),
+    STAGES[-1],
+)
 """The stages of a study that also finds features."""
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
+from patchclamp.nouns.scores import flat
 from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
@@ -16,7 +18,6 @@ from patchclamp.study.experiments import Bench
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.text import percent
-from patchclamp.study.share import Share
 from patchclamp.subjects import open_subject
 from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.clamp.reference import Reference
@@ -46,7 +47,7 @@ class Verdict:
 
     claim: Claim
     outcome: str
-    measured: Share | None
+    measured: Estimate | None
     model: str
     fingerprint: str
     reason: str = ""
@@ -57,7 +58,7 @@ class Verdict:
         if self.measured is None:
             return ""
         m = self.measured
-        return f"{percent(m.estimate)} ({percent(m.low)} to {percent(m.high)})"
+        return f"{percent(m.value)} ({percent(m.low)} to {percent(m.high)})"
 
     def to_json(self) -> dict[str, Any]:
         """Both figures and the outcome as plain data."""
@@ -70,7 +71,7 @@ class Verdict:
             "claimed": {"estimate": self.claim.estimate, "interval": self.claim.interval},
             "measured": None
             if m is None
-            else {"estimate": m.estimate, "interval": (m.low, m.high), "control": m.control},
+            else {"estimate": m.value, "interval": m.interval, "control": flat(m)["control"]},
             "criterion": self.claim.criterion,
             "model": {"name": self.model, "fingerprint": self.fingerprint},
         }
@@ -205,12 +206,12 @@ def _judge_texts(subject: Any, claim: Claim) -> Verdict:
     return _verdict(claim, measured, subject, facts)
 
 
-def _verdict(claim: Claim, measured: Share, subject: Any, facts: dict[str, str]) -> Verdict:
-    if not claim.meets(measured.estimate, measured.control):
+def _verdict(claim: Claim, measured: Estimate, subject: Any, facts: dict[str, str]) -> Verdict:
+    if not claim.meets(measured.value, flat(measured)["control"]):
         return Verdict(claim, "fails", measured, reason=_unmet(claim, measured), **facts)
     low, high = claim.interval
     same = subject.fingerprint == claim.model["fingerprint"]
-    if same and not low - 1e-6 <= measured.estimate <= high + 1e-6:
+    if same and not low - 1e-6 <= measured.value <= high + 1e-6:
         reason = (
             f"the claimed interval, {percent(low)} to {percent(high)}, does not hold what is measured here"
         )
@@ -218,20 +219,20 @@ def _verdict(claim: Claim, measured: Share, subject: Any, facts: dict[str, str])
     return Verdict(claim, "holds", measured, reason="" if same else "on another model", **facts)
 
 
-def _measure(claim: Claim, bench: Bench, units: Units) -> Share:
+def _measure(claim: Claim, bench: Bench, units: Units) -> Estimate:
     if claim.kind == "sufficiency":
-        return bench.recovered(units, claim.among)
+        return bench.recovered(units, claim.among).share
     if claim.kind == "redundancy":
-        return bench.ratio(units)
-    return bench.lost(units, 0 if claim.control is None else int(claim.control["n_sets"]))
+        return bench.ratio(units).share
+    return bench.lost(units, 0 if claim.control is None else int(claim.control["n_sets"])).share
 
 
-def _unmet(claim: Claim, measured: Share) -> str:
+def _unmet(claim: Claim, measured: Estimate) -> str:
     """Say which part of the criterion is not met."""
     low, high = claim.criterion.get("at_least"), claim.criterion.get("at_most")
-    if low is not None and not measured.estimate >= low:
+    if low is not None and not measured.value >= low:
         return f"claimed at least {percent(low)}"
-    if high is not None and not measured.estimate <= high:
+    if high is not None and not measured.value <= high:
         return f"claimed at most {percent(high)}"
-    top = None if measured.control is None else measured.control["high"]
+    top = None if measured.null is None else measured.null.high
     return f"random sets reach {percent(top)}"

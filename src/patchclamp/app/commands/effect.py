@@ -64,15 +64,16 @@ def effect(
         return
     screen = common.console()
     screen.print(Text(str(change), style="bold"))
+    e = found.estimate
     columns = (found.metric, "as it is", "changed", "effect", "95% interval", "share")
-    row = ("units", f"{found.baseline:+.3f}", f"{found.changed:+.3f}", f"{found.estimate:+.3f}")
-    rows = [(*row, f"{found.low:+.3f} to {found.high:+.3f}", f"{found.share:.0%}")]
-    if found.control is not None:
-        c = found.control
+    row = ("units", f"{found.baseline:+.3f}", f"{found.changed:+.3f}", f"{e.value:+.3f}")
+    rows = [(*row, f"{e.low:+.3f} to {e.high:+.3f}", f"{found.share:.0%}")]
+    if e.null is not None:
+        c = e.null
         share = c.mean / found.baseline
         rows.append(
             (
-                f"{c.n_sets} random sets",
+                f"{c.n} random sets",
                 "",
                 "",
                 f"{c.mean:+.3f}",
@@ -80,6 +81,6 @@ def effect(
                 f"{share:.0%}",
             )
         )
-    screen.print(common.table(columns, rows, f"{loaded.name}, {found.n} test items", right=(1, 2, 3, 5)))
-    if found.p is not None:
-        screen.print(Text(f"p = {found.p:.3g} against the random sets", style="dim"))
+    screen.print(common.table(columns, rows, f"{loaded.name}, {e.n} test items", right=(1, 2, 3, 5)))
+    if e.null is not None and e.null.p is not None:
+        screen.print(Text(f"p = {e.null.p:.3g} against the random sets", style="dim"))

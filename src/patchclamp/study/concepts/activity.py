@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -47,12 +48,12 @@ def pooled_activity(
             raise PatchclampError(f"{texts.name}: text {row} has no token besides the first; leave it out")
         rows = pair.rows.cpu()
 
-        def keep(site: Site, activity: Tensor, content: Tensor = content, rows: Tensor = rows) -> None:
+        def keep(activity: Tensor, site: Site, content: Tensor = content, rows: Tensor = rows) -> None:
             size = activity.norm(dim=-1) if activity.ndim == 4 else activity
             start = starts[site]
             values[rows, start : start + size.shape[2]] = _pooled(size.float(), content, pool).cpu()
 
-        subject.run(pair.clean, read={site: lambda t, s=site: keep(s, t) for site in sites})
+        subject.run(pair.clean, read={site: partial(keep, site=site) for site in sites})
         done += len(rows)
         if progress is not None:
             progress(done, len(texts))

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.base.statistics import permutation_p
-from patchclamp.intervene import effect
+from patchclamp.base.estimate import Estimate, Null
+from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.units import Units
-from patchclamp.study.share import Share
+from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
@@ -46,7 +46,7 @@ class Damage:
 
     def matrix(self) -> NDArray[np.float64]:
         """(whose units, whose texts) nats a token."""
-        return np.array([[self.effects[t][u].estimate for t in self.labels] for u in self.labels])
+        return np.array([[self.effects[t][u].estimate.value for t in self.labels] for u in self.labels])
 
 
 def damage(
@@ -64,13 +64,13 @@ def damage(
 
     Labels without units have no row; the texts of all labels are measured on.
     """
-    sets = [[ablation(units)] for units in chosen.values()]
+    sets = [ablation(units) for units in chosen.values()]
     shared = len({units.count for units in chosen.values()}) == 1
     found: dict[str, dict[str, Effect]] = {}
     for label in labels:
         if say is not None:
             say(f"texts of {label}")
-        effects = effect(
+        measured = effects(
             subject,
             texts.where(label),
             sets,
@@ -79,11 +79,11 @@ def damage(
             seed=seed,
             reference=reference,
         )
-        found[label] = dict(zip(chosen, effects, strict=True))
+        found[label] = dict(zip(chosen, measured, strict=True))
     return Damage(tuple(labels), found)
 
 
-def selective(found: Damage, label: str, groups: Mapping[str, Sequence[str]], *, seed: int = 0) -> Share:
+def selective(found: Damage, label: str, groups: Mapping[str, Sequence[str]], *, seed: int = 0) -> Measured:
     """How much more a label's own texts suffer from losing its units than the other labels' texts do.
 
     D = mean over own texts of the loss added - mean over the other labels (each counting once) of theirs, in nats a
@@ -92,7 +92,7 @@ def selective(found: Damage, label: str, groups: Mapping[str, Sequence[str]], *,
     """
     own = found.effects[label][label]
     others = [found.effects[other][label] for other in found.labels if other != label]
-    estimate = own.estimate - float(np.mean([e.estimate for e in others]))
+    value = own.estimate.value - float(np.mean([e.estimate.value for e in others]))
     rng = np.random.default_rng(seed)
     draws = _resampled_mean(own, groups.get(label, ()), rng) - np.mean(
         [
@@ -102,22 +102,13 @@ def selective(found: Damage, label: str, groups: Mapping[str, Sequence[str]], *,
         axis=0,
     )
     low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
-    control, p = None, None
-    if own.control is not None and all(e.control is not None for e in others):
-        null = np.array(own.control.per_set) - np.mean(
-            [e.control.per_set for e in others if e.control is not None], axis=0
-        )
-        ends = np.quantile(null, [0.025, 0.975])
-        control = {
-            "mean": float(null.mean()),
-            "low": float(ends[0]),
-            "high": float(ends[1]),
-            "n_sets": len(null),
-            "matched_by": own.control.matched_by,
-        }
-        p = permutation_p(estimate, null)
-    n = own.n + sum(e.n for e in others)
-    return Share(estimate, low, high, own.baseline, own.changed, n, control, p)
+    null, controls = None, [e.estimate.null for e in (own, *others)]
+    draws_of = [np.array(c.draws) for c in controls if c is not None]
+    if controls[0] is not None and len(draws_of) == len(controls):
+        apart = draws_of[0] - np.mean(draws_of[1:], axis=0)
+        null = Null.of(apart, controls[0].kind, value, sides=1)
+    n = sum(e.estimate.n for e in (own, *others))
+    return Measured.of(own, Estimate(value, low, high, n, null))
 
 
 def _resampled_mean(
@@ -135,7 +126,5 @@ def cumulative(
     subject: LanguageModel, texts: TextTask, reference: Reference, units: Sequence[Units], *, seed: int = 0
 ) -> list[Effect]:
     """The loss added to some texts by growing sets of units, without controls."""
-    found: list[Effect] = effect(
-        subject, texts, [[ablation(one)] for one in units], control=None, seed=seed, reference=reference
-    )
-    return found
+    sets = [ablation(one) for one in units]
+    return effects(subject, texts, sets, control=None, seed=seed, reference=reference)

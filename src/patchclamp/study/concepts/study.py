@@ -26,7 +26,7 @@ from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
 from patchclamp.study.concepts.words import LIMITS, claims_of, findings, headline, share_text
 from patchclamp.study.describing import describe_neurons
 from patchclamp.study.report.text import number
-from patchclamp.study.share import Share, corrected
+from patchclamp.study.share import Measured, corrected, forest_row
 from patchclamp.study.stages import Column, Context, Cover, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
@@ -102,7 +102,7 @@ class Concepts(Context):
     experts: list[Experts] = field(init=False)
     chosen: dict[str, Units] = field(init=False)
     damage: Damage = field(init=False)
-    shares: dict[str, Share] = field(init=False)
+    shares: dict[str, Measured] = field(init=False)
     growth: dict[str, list[dict[str, Any]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -205,9 +205,7 @@ def pool(context: Concepts) -> Section:
         lambda done, total: context.say(stage, done, total),
     )
     what = f"units of {context.options.sites} ranked for each label"
-    return Section(
-        tiles=[(number(len(context.units)), what)], facts={"n_candidates": len(context.units)}
-    )
+    return Section(tiles=[(number(len(context.units)), what)], facts={"n_candidates": len(context.units)})
 
 
 def rank(context: Concepts) -> Section:
@@ -261,10 +259,11 @@ def ablate(context: Concepts) -> Section:
         {label: selective(found, label, groups, seed=options.seed) for label in context.chosen}
     )
     baseline = {t: next(iter(found.effects[t].values())).baseline for t in found.labels}
-    nats = [[found.effects[t][u].estimate for t in found.labels] for u in context.chosen]
+    nats = [[found.effects[t][u].estimate.value for t in found.labels] for u in context.chosen]
     forest = {
         "rows": [
-            share.scaled(1 / abs(baseline[label])).row(label) for label, share in context.shares.items()
+            forest_row(label, measured.share.scaled(1 / abs(baseline[label])))
+            for label, measured in context.shares.items()
         ],
         "x_label": "of the loss a token",
         "label": "How much more a label's own texts suffer than the others'",
@@ -325,7 +324,7 @@ def grow(context: Concepts) -> Section:
             seed=context.options.seed,
         )
         context.growth[expert.label] = [
-            {"size": k, "estimate": e.estimate, "low": e.low, "high": e.high}
+            {"size": k, "estimate": e.estimate.value, "low": e.estimate.low, "high": e.estimate.high}
             for k, e in zip(sizes, effects, strict=True)
         ]
     sizes = [row["size"] for row in next(iter(context.growth.values()))]
@@ -386,15 +385,15 @@ def describe(context: Concepts) -> Section:
     }
     labels, tables = [], []
     for e in context.experts:
-        share = context.shares.get(e.label)
-        chip = "no unit beyond the null" if share is None else f"{share_text(share)}"
+        measured = context.shares.get(e.label)
+        chip = "no unit beyond the null" if measured is None else share_text(measured.share)
         tables.append(
             Table(
                 pd.DataFrame(best[e.label]),
                 columns=_COLUMNS,
                 title=e.label,
                 chip=chip,
-                good=share is not None and share.low > 0,
+                good=measured is not None and measured.share.interval[0] > 0,
                 sortable=False,
             )
         )
@@ -406,7 +405,7 @@ def describe(context: Concepts) -> Section:
                 "prevalence": float(e.table["prevalence"].iloc[0]),
                 "best": best[e.label],
                 "units": context.chosen[e.label].to_json() if e.label in context.chosen else [],
-                "selective": None if share is None else asdict(share),
+                "selective": None if measured is None else measured.to_json(),
                 "text": chip,
             }
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import damage, selective
 from patchclamp.study.concepts.texts import load_labelled
-from patchclamp.study.share import Share
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["measure_again"]
 
 
-def measure_again(claim: Claim, subject: LanguageModel) -> Share | str:
+def measure_again(claim: Claim, subject: LanguageModel) -> Estimate | str:
     """The share now, or why it cannot be measured."""
     spec, change = claim.task, claim.intervention
     try:
@@ -35,4 +35,4 @@ def measure_again(claim: Claim, subject: LanguageModel) -> Share | str:
         seed=claim.seed,
     )  # fmt: skip
     groups = {one: data.test.where(one).groups for one in data.labels}
-    return selective(found, label, groups, seed=claim.seed)
+    return selective(found, label, groups, seed=claim.seed).share

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from patchclamp.base.estimate import Estimate
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import Damage, ablation
@@ -12,7 +13,7 @@ from patchclamp.study.concepts.selective import Experts
 from patchclamp.study.concepts.texts import LabelledTexts
 from patchclamp.study.report.findings import Basis, claim
 from patchclamp.study.report.text import signed
-from patchclamp.study.share import Share
+from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 
 __all__ = ["LIMITS", "claims_of", "findings", "headline", "share_text"]
@@ -28,15 +29,15 @@ LIMITS: tuple[str, ...] = (
 )
 
 
-def matters(share: Share) -> bool:
+def matters(share: Estimate) -> bool:
     """Whether own texts suffer more than the others', and more than with matched units."""
-    return share.low > 0 and share.beats_control
+    return share.interval[0] > 0 and share.beats_null
 
 
-def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[str, Share]) -> str:
+def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[str, Measured]) -> str:
     """The first sentence of the report."""
     some = [e.label for e in experts if e.n_significant]
-    real = [label for label, share in shares.items() if matters(share)]
+    real = [label for label, found in shares.items() if matters(found.share)]
     text = f"{len(some)} of {len(experts)} labels of {data.name} have units that are selective beyond chance"
     if not real:
         return text + "; ablating them does not hurt a label's own held-out texts more than the others."
@@ -50,7 +51,7 @@ def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[st
 def findings(
     experts: Sequence[Experts],
     chosen: Mapping[str, Units],
-    shares: Mapping[str, Share],
+    shares: Mapping[str, Measured],
     found: Damage,
     growth: Mapping[str, list[dict[str, Any]]],
 ) -> list[str]:
@@ -60,13 +61,14 @@ def findings(
         if e.label not in chosen:
             said.append(f"{e.label}: no unit is selective beyond what shuffled labels give.")
             continue
-        best, share, own = e.table.iloc[0], shares[e.label], found.effects[e.label][e.label]
-        control = share.control or {"high": float("nan")}
+        best, share, own = e.table.iloc[0], shares[e.label].share, found.effects[e.label][e.label]
+        low, high = share.interval
+        top = float("nan") if share.null is None else share.null.high
         text = (
             f"{e.label}: {e.n_significant:,} selective units (average precision above {e.threshold:.2f}; the best, "
             f"{best['unit']}, {best['average_precision']:.2f}). Ablating the first {chosen[e.label].count} adds "
-            f"{signed(own.estimate)} nats a token to its held-out texts, {signed(share.estimate)} more than to the "
-            f"others' ({signed(share.low)} to {signed(share.high)}; matched units reach {signed(control['high'])})"
+            f"{signed(own.estimate.value)} nats a token to its held-out texts, {signed(share.value)} more than to the "
+            f"others' ({signed(low)} to {signed(high)}; matched units reach {signed(top)})"
         )
         rows = growth.get(e.label, [])
         if len(rows) > 1 and rows[-1]["estimate"] > rows[0]["estimate"]:
@@ -84,9 +86,10 @@ def findings(
     return said
 
 
-def share_text(share: Share) -> str:
+def share_text(share: Estimate) -> str:
     """The difference with its interval."""
-    return f"{signed(share.estimate)} nats ({signed(share.low)} to {signed(share.high)})"
+    low, high = share.interval
+    return f"{signed(share.value)} nats ({signed(low)} to {signed(high)})"
 
 
 def claims_of(
@@ -94,18 +97,19 @@ def claims_of(
     data: LabelledTexts,
     options: Any,
     chosen: Mapping[str, Units],
-    shares: Mapping[str, Share],
+    shares: Mapping[str, Measured],
 ) -> list[Claim]:
     """A claim for every label whose units matter."""
     found = []
-    for label, share in shares.items():
-        if not matters(share):
+    for label, measured in shares.items():
+        share, units = measured.share, chosen[label]
+        if not matters(share) or share.null is None:
             continue
-        units = chosen[label]
+        low, high = share.interval
         statement = (
-            f"Ablating {units.count} units selective for {label} adds {signed(share.estimate)} nats a token "
-            f"({signed(share.low)} to {signed(share.high)}) more to held-out texts of {label} than to those of the other "
-            f"labels of {data.name}; matched units at most {signed((share.control or {})['high'])}."
+            f"Ablating {units.count} units selective for {label} adds {signed(share.value)} nats a token "
+            f"({signed(low)} to {signed(high)}) more to held-out texts of {label} than to those of the other "
+            f"labels of {data.name}; matched units at most {signed(share.null.high)}."
         )
         basis = Basis(
             task={
@@ -129,5 +133,5 @@ def claims_of(
             quantity="nats a token",
         )
         criterion = {"at_least": 0.0, "beats_control": True}
-        found.append(claim(basis, f"concept-{label}", "selectivity", statement, units, share, criterion))
+        found.append(claim(basis, f"concept-{label}", "selectivity", statement, units, measured, criterion))
     return found

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.version import __version__
+from patchclamp.nouns.scores import flat
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.report.text import percent
-from patchclamp.study.share import Share
+from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 
 __all__ = ["LIMITS", "Basis", "claim", "necessity", "redundancy", "sufficiency"]
@@ -77,7 +79,7 @@ class Basis:
         return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype}
 
 
-def necessity(basis: Basis, id: str, what: str, units: Units, share: Share) -> Claim | None:
+def necessity(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim | None:
     """Return the claim that ablating units takes the behaviour away, or nearly nothing of it; None if undecided.
 
     Parameters
@@ -85,79 +87,75 @@ def necessity(basis: Basis, id: str, what: str, units: Units, share: Share) -> C
     what
         The units in words, such as "5 attention heads".
     """
-    low, high, estimate = share.low, share.high, share.estimate
+    share = found.share
+    (low, high), estimate = share.interval, share.value
     text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {basis.metric_text}"
     text += f" ({percent(low)} to {percent(high)}) on held-out items of {basis.title}"
     if matters(share):
         criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
-        return claim(basis, id, "necessity", f"{text}; {_control(share)}.", units, share, criterion)
+        return claim(basis, id, "necessity", f"{text}; {_control(share)}.", units, found, criterion)
     if max(abs(low), abs(high)) < NEAR_ZERO:
         text = f"Ablating {what} ({_short(units)}) alone takes next to nothing of the {basis.metric_text}: "
-        text += (
-            f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {basis.title}."
-        )
+        text += f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {basis.title}."
         criterion = {"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}
-        return claim(basis, id, "necessity", text, units, share, criterion, negative=True)
+        return claim(basis, id, "necessity", text, units, found, criterion, negative=True)
     return None
 
 
-def matters(share: Share) -> bool:
+def matters(share: Estimate) -> bool:
     """Return whether an effect is more than next to nothing and beyond its random sets."""
-    return share.low > NEAR_ZERO and share.beats_control
+    return share.interval[0] > NEAR_ZERO and share.beats_null
 
 
-def suffices(share: Share) -> bool:
+def suffices(share: Estimate) -> bool:
     """Return whether half of the metric is left for certain, and more than without the units."""
-    if share.control is None:
+    if share.null is None:
         return False
-    return share.low >= 0.5 and share.estimate - share.control["high"] > NEAR_ZERO
+    return share.interval[0] >= 0.5 and share.value - share.null.high > NEAR_ZERO
 
 
 def sufficiency(
-    basis: Basis, id: str, what: str, units: Units, among: Sequence[str], share: Share
+    basis: Basis, id: str, what: str, units: Units, among: Sequence[str], found: Measured
 ) -> Claim | None:
     """Return the claim about what is left when all units of the same kind but these are ablated.
 
     None where as much is left with these ablated too: then they are not what recovers it.
     """
+    share, (low, high) = found.share, found.share.interval
     enough = suffices(share)
-    if share.low >= 0.5 and not enough:
+    if low >= 0.5 and not enough:
         return None
     text = f"Keeping only {what} ({_short(units)}) and ablating all others of their kind "
-    text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.estimate if enough else share.high)}"
+    text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.value if enough else high)}"
     text += f" of the {basis.metric_text} on held-out items of {basis.title}"
-    text += (
-        f" ({percent(share.low)} to {percent(share.high)})"
-        if enough
-        else f" (estimate {percent(share.estimate)})"
-    )
-    if enough and share.control is not None:
-        text += f"; with these ablated too, {percent(share.control['mean'])} is left."
+    text += f" ({percent(low)} to {percent(high)})" if enough else f" (estimate {percent(share.value)})"
+    if enough and share.null is not None:
+        text += f"; with these ablated too, {percent(share.null.mean)} is left."
     else:
         text += ": they are not the whole mechanism."
-    criterion: dict[str, Any] = {"at_least": _down(share.low), "beats_control": True}
+    criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
     if not enough:
-        criterion = {"at_most": _up(share.high)}
+        criterion = {"at_most": _up(high)}
     return claim(
-        basis, id, "sufficiency", text, units, share, criterion, negative=not enough, among=tuple(among)
+        basis, id, "sufficiency", text, units, found, criterion, negative=not enough, among=tuple(among)
     )
 
 
-def redundancy(basis: Basis, id: str, what: str, units: Units, share: Share) -> Claim:
-    """Return the claim about the sum of single effects against the joint effect; `share.estimate` is their ratio."""
-    ratio = share.estimate
+def redundancy(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim:
+    """Return the claim about the sum of single effects against the joint effect; the share is their ratio."""
+    ratio, (low, high) = found.share.value, found.share.interval
     text = f"Ablated one at a time, {what} ({_short(units)}) take in sum {percent(ratio)} of what they take together "
-    text += f"({percent(share.low)} to {percent(share.high)}), on held-out items of {basis.title}: "
-    if share.high < 0.8:
+    text += f"({percent(low)} to {percent(high)}), on held-out items of {basis.title}: "
+    if high < 0.8:
         text += "they stand in for each other, so that single effects understate them."
-        criterion = {"at_most": _up(share.high)}
-    elif share.low > 1.25:
+        criterion = {"at_most": _up(high)}
+    elif low > 1.25:
         text += "they work in series or on the same thing, so that single effects count it more than once."
-        criterion = {"at_least": _down(share.low)}
+        criterion = {"at_least": _down(low)}
     else:
         text += "their effects roughly add up."
-        criterion = {"at_least": _down(share.low), "at_most": _up(share.high)}
-    return claim(basis, id, "redundancy", text, units, share, criterion, negative=share.high < 0.8)
+        criterion = {"at_least": _down(low), "at_most": _up(high)}
+    return claim(basis, id, "redundancy", text, units, found, criterion, negative=high < 0.8)
 
 
 def claim(
@@ -166,12 +164,13 @@ def claim(
     kind: str,
     statement: str,
     units: Units,
-    share: Share,
+    found: Measured,
     criterion: Mapping[str, Any],
     negative: bool = False,
     among: tuple[str, ...] = (),
 ) -> Claim:
-    """A claim of a study: what all of them share, and one share with its statement and criterion."""
+    """A claim of a study: what all of them share, and one measurement with its statement and criterion."""
+    facts = flat(found.share)
     return Claim(
         id=id,
         kind=kind,
@@ -180,15 +179,15 @@ def claim(
         task=basis.task,
         intervention=basis.intervention,
         metric=basis.metric,
-        baseline=share.baseline,
-        changed=share.changed,
-        estimate=share.estimate,
-        interval=(share.low, share.high),
-        control=share.control,
+        baseline=found.effect.baseline,
+        changed=found.effect.changed,
+        estimate=found.share.value,
+        interval=found.share.interval,
+        control=facts["control"],
         criterion=dict(criterion),
-        p=share.p,
-        p_adjusted=share.p_adjusted,
-        n=share.n,
+        p=facts["p"],
+        p_adjusted=facts["p_adjusted"],
+        n=found.share.n,
         seed=basis.seed,
         ablation=basis.ablation,
         model=basis.model,
@@ -205,12 +204,11 @@ def _short(units: Units, limit: int = 6) -> str:
     return ", ".join(names) if len(names) <= limit else f"{', '.join(names[:3])}, ... {names[-1]}"
 
 
-def _control(share: Share) -> str:
-    assert share.control is not None
-    c = share.control
+def _control(share: Estimate) -> str:
+    c = share.null
+    assert c is not None
     return (
-        f"{c['n_sets']} random sets of the same size take {percent(c['mean'])} "
-        f"({percent(c['low'])} to {percent(c['high'])})"
+        f"{c.n} random sets of the same size take {percent(c.mean)} ({percent(c.low)} to {percent(c.high)})"
     )
 
 

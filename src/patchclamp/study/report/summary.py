@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from patchclamp.base.estimate import Estimate
 from patchclamp.study.behaviour import KINDS, Behaviour, Proved
 from patchclamp.study.report.findings import matters, suffices
 from patchclamp.study.report.text import percent, signed
 from patchclamp.study.select import Selection
-from patchclamp.study.share import Share
 
 __all__ = ["headline", "sentences", "tiles"]
 
@@ -14,14 +14,14 @@ __all__ = ["headline", "sentences", "tiles"]
 def headline(context: Behaviour) -> str:
     """Return the study's answer in one or two sentences."""
     s = context.selections[0]
-    share, one = context.proved.joint[s.kind], s.k == 1
+    share, one = context.proved.joint[s.kind].share, s.k == 1
     who = f"{s.k:,} of {len(s.order):,} {KINDS[s.kind][1]}s"
-    effect = f"{percent(share.estimate)} of the {context.metric_words} ({percent(share.low)} to {percent(share.high)})"
+    effect = f"{percent(share.value)} of the {context.metric_words} ({percent(share.low)} to {percent(share.high)})"
     random = ""
-    if share.control is not None:
-        random = f"; random {s.kind}, matched in layer and activity, take {percent(share.control['mean'])}"
+    if share.null is not None:
+        random = f"; random {s.kind}, matched in layer and activity, take {percent(share.null.mean)}"
     ablated = "ablated, it takes" if one else "ablated together, they take"
-    if share.low >= 0.5 and share.beats_control:
+    if share.interval[0] >= 0.5 and share.beats_null:
         carry = "carries" if one else "carry"
         return f"{who} {carry} it: {ablated} {effect}, on items that had no part in choosing them{random}."
     if matters(share):
@@ -33,11 +33,11 @@ def tiles(context: Behaviour) -> list[tuple[str, str]]:
     """Return the large figures at the top of the report."""
     found = []
     for s in context.selections:
-        share = context.proved.joint[s.kind]
+        share = context.proved.joint[s.kind].share
         what = f"of the {context.metric_words} lost with {s.k:,} of {len(s.order):,} {s.kind} ablated"
-        found.append((percent(share.estimate), what))
-        if share.control is not None:
-            found.append((percent(share.control["mean"]), f"with {s.k:,} random {s.kind}, matched"))
+        found.append((percent(share.value), what))
+        if share.null is not None:
+            found.append((percent(share.null.mean), f"with {s.k:,} random {s.kind}, matched"))
     return found
 
 
@@ -45,25 +45,25 @@ def sentences(context: Behaviour) -> list[str]:
     """Return the findings beside the headline, each with its figure."""
     selections, proved = context.selections, context.proved
     first, *others = selections
-    found = [_joint(s, proved.joint[s.kind]) for s in others]
+    found = [_joint(s, proved.joint[s.kind].share) for s in others]
     for s in selections:
         if s.k > 1:
             found.append(_alone(s, proved))
     if first.kind in proved.kept:
-        kept = proved.kept[first.kind]
+        kept = proved.kept[first.kind].share
         verdict = "nearly enough" if suffices(kept) else "far from enough"
-        if kept.low >= 0.5 and not suffices(kept):
+        if kept.interval[0] >= 0.5 and not suffices(kept):
             verdict = "not what does it, for as much is left without any"
         found.append(
             f"With every other one of the {len(first.order):,} {first.kind} ablated, the chosen recover "
-            f"{percent(kept.estimate)} ({percent(kept.low)} to {percent(kept.high)}): among {first.kind} they are {verdict}."
+            f"{percent(kept.value)} ({percent(kept.low)} to {percent(kept.high)}): among {first.kind} they are {verdict}."
         )
     if first.kind in proved.otherwise:
-        shares = proved.otherwise[first.kind]
-        low, high = (f(shares, key=lambda name: shares[name].estimate) for f in (min, max))
+        shares = {name: found.share.value for name, found in proved.otherwise[first.kind].items()}
+        low, high = (f(shares, key=lambda name: shares[name]) for f in (min, max))
         found.append(
-            f"How they are ablated matters: the same {first.kind} take from {percent(shares[low].estimate)} ({low}) "
-            f"to {percent(shares[high].estimate)} ({high})."
+            f"How they are ablated matters: the same {first.kind} take from {percent(shares[low])} ({low}) "
+            f"to {percent(shares[high])} ({high})."
         )
     if first.scores[-1] < 0:
         score = f"score {signed(first.scores[-1])}, an estimate"
@@ -71,21 +71,21 @@ def sentences(context: Behaviour) -> list[str]:
     return found
 
 
-def _joint(s: Selection, share: Share) -> str:
+def _joint(s: Selection, share: Estimate) -> str:
     name = KINDS[s.kind][1] + "s"
-    text = f"{s.k:,} of {len(s.order):,} {name}: {percent(share.estimate)} ({percent(share.low)} to {percent(share.high)})"
-    if share.control is not None:
-        text += f", random ones {percent(share.control['mean'])}"
+    text = f"{s.k:,} of {len(s.order):,} {name}: {percent(share.value)} ({percent(share.low)} to {percent(share.high)})"
+    if share.null is not None:
+        text += f", random ones {percent(share.null.mean)}"
     return text + (". They matter." if matters(share) else ". No evidence that they matter.")
 
 
 def _alone(s: Selection, proved: Proved) -> str:
-    alone = {u: proved.alone[u] for u in s.order if u in proved.alone}
-    best = max(alone, key=lambda u: alone[u].estimate)
+    alone = {u: proved.alone[u].share for u in s.order if u in proved.alone}
+    best = max(alone, key=lambda u: alone[u].value)
     share = alone[best]
-    text = f"Ablated alone, the strongest of these {s.kind}, {best}, takes {percent(share.estimate)}"
+    text = f"Ablated alone, the strongest of these {s.kind}, {best}, takes {percent(share.value)}"
     text += f" ({percent(share.low)} to {percent(share.high)})"
-    if s.kind in proved.ratio and matters(proved.joint[s.kind]):
-        text += f"; the first {len(alone)}, one at a time, add up to {percent(proved.ratio[s.kind].estimate)} of what "
+    if s.kind in proved.ratio and matters(proved.joint[s.kind].share):
+        text += f"; the first {len(alone)}, one at a time, add up to {percent(proved.ratio[s.kind].share.value)} of what "
         text += "they take together"
     return text + "."
