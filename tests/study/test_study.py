@@ -36,7 +36,7 @@ def study(subject, tmp_path_factory):
 
 
 def test_the_planted_head_is_what_is_found(study):
-    heads = study.data["selection"][0]
+    heads = study.facts["selection"][0]
     assert heads["units"] == ["head.1[2]"]
     assert study.units.iloc[0]["unit"] == "head.1[2]"
     assert "head.1[2]" in str(study.claims[0].units)
@@ -66,7 +66,9 @@ def test_the_files_are_complete_and_keep_to_their_schema(study):
     schema = read_json(__import__("patchclamp.study", fromlist=["x"]).__path__[0] + "/study.schema.json")
     data = read_json(study.folder / "study.json")
     Draft202012Validator(schema).validate(data)
-    assert data["selection"][0]["units"] == ["head.1[2]"]
+    assert next(s["facts"]["selection"] for s in data["sections"] if "selection" in s["facts"])[0][
+        "units"
+    ] == ["head.1[2]"]
     assert read_claims(study.folder / "claims.json") == list(study.claims)
     for name, table in study.tables.items():
         assert len(pd.read_parquet(study.folder / f"{name}.parquet")) == len(table)
