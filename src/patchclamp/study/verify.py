@@ -68,7 +68,7 @@ class Verdict:
             "statement": self.claim.statement,
             "outcome": self.outcome,
             "reason": self.reason,
-            "claimed": {"estimate": self.claim.estimate, "interval": self.claim.interval},
+            "claimed": {"estimate": self.claim.estimate.value, "interval": self.claim.estimate.interval},
             "measured": None
             if m is None
             else {"estimate": m.value, "interval": m.interval, "control": flat(m)["control"]},
@@ -207,9 +207,9 @@ def _judge_texts(subject: Any, claim: Claim) -> Verdict:
 
 
 def _verdict(claim: Claim, measured: Estimate, subject: Any, facts: dict[str, str]) -> Verdict:
-    if not claim.meets(measured.value, flat(measured)["control"]):
+    if not claim.meets(measured):
         return Verdict(claim, "fails", measured, reason=_unmet(claim, measured), **facts)
-    low, high = claim.interval
+    low, high = claim.estimate.interval
     same = subject.fingerprint == claim.model["fingerprint"]
     if same and not low - 1e-6 <= measured.value <= high + 1e-6:
         reason = (
@@ -224,7 +224,7 @@ def _measure(claim: Claim, bench: Bench, units: Units) -> Estimate:
         return bench.recovered(units, claim.among).share
     if claim.kind == "redundancy":
         return bench.ratio(units).share
-    return bench.lost(units, 0 if claim.control is None else int(claim.control["n_sets"])).share
+    return bench.lost(units, 0 if claim.estimate.null is None else claim.estimate.null.n).share
 
 
 def _unmet(claim: Claim, measured: Estimate) -> str:

@@ -29,7 +29,7 @@ def measure_again(claim: Claim, subject: LanguageModel) -> Estimate | str:
     if data.fingerprint != spec["fingerprint"]:
         return "the file holds other texts than those of the claim"
     label = str(change["label"])
-    n_sets = 20 if claim.control is None else int(claim.control["n_sets"])
+    n_sets = 20 if claim.estimate.null is None else claim.estimate.null.n
     found = damage(
         subject, data.test, Reference(subject, data.train, 32), {label: units}, data.labels, n_control=n_sets,
         seed=claim.seed,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.version import __version__
-from patchclamp.nouns.scores import flat
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.report.text import percent
@@ -170,7 +169,7 @@ def claim(
     among: tuple[str, ...] = (),
 ) -> Claim:
     """A claim of a study: what all of them share, and one measurement with its statement and criterion."""
-    facts = flat(found.share)
+    null = found.share.null
     return Claim(
         id=id,
         kind=kind,
@@ -181,13 +180,8 @@ def claim(
         metric=basis.metric,
         baseline=found.effect.baseline,
         changed=found.effect.changed,
-        estimate=found.share.value,
-        interval=found.share.interval,
-        control=facts["control"],
+        estimate=replace(found.share, null=None if null is None else replace(null, draws=())),
         criterion=dict(criterion),
-        p=facts["p"],
-        p_adjusted=facts["p_adjusted"],
-        n=found.share.n,
         seed=basis.seed,
         ablation=basis.ablation,
         model=basis.model,
