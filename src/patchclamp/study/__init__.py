@@ -10,11 +10,15 @@ from typing import Any
 
 _WHERE = {
     "Claim": "claims",
+    "Column": "stages",
     "Context": "stages",
+    "Cover": "stages",
+    "Figure": "stages",
     "Section": "stages",
     "Stage": "stages",
     "Study": "stages",
     "StudyOptions": "options",
+    "Table": "stages",
     "Verdict": "verify",
     "load_for_study": "study",
     "read_claims": "claims",

@@ -92,7 +92,8 @@ class Claim:
             c = data["control"]
             ends = (c["mean"], c["low"], c["high"])
             null = Null(*ends, c["n_sets"], c["matched_by"], data["p"], data.get("p_adjusted"))
-        values["estimate"] = Estimate(data["estimate"], *data["interval"], data["n"], null)
+        low, high = data["interval"]
+        values["estimate"] = Estimate(data["estimate"], low, high, data["n"], null)
         return cls(**{"baseline": float("nan"), "changed": float("nan")} | values)
 
     def meets(self, measured: Estimate) -> bool:

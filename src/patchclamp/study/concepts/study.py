@@ -8,134 +8,29 @@ write claims and a report.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.units import Site, Unit, Units
-from patchclamp.study.behaviour import file_name
+from patchclamp.nouns.units import Unit
 from patchclamp.study.concepts.activity import pooled_activity
-from patchclamp.study.concepts.damage import Damage, cumulative, damage, selective
-from patchclamp.study.concepts.selective import Experts, find_experts
+from patchclamp.study.concepts.context import ConceptOptions, Concepts
+from patchclamp.study.concepts.damage import cumulative, damage, selective
+from patchclamp.study.concepts.selective import find_experts
 from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
-from patchclamp.study.concepts.words import LIMITS, claims_of, findings, headline, share_text
+from patchclamp.study.concepts.words import claims_of, findings, headline, share_text
 from patchclamp.study.describing import describe_neurons
 from patchclamp.study.report.text import number
-from patchclamp.study.share import Measured, corrected, forest_row
-from patchclamp.study.stages import Column, Context, Cover, Figure, Section, Stage, Study, Table, run_stages
+from patchclamp.study.share import corrected, forest_row
+from patchclamp.study.stages import Column, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
-from patchclamp.subjects.clamp.reference import Reference
 
-__all__ = ["STAGES", "ConceptOptions", "Concepts", "run_concept_study"]
-
-
-@dataclass(frozen=True)
-class ConceptOptions:
-    """Sizes of a concept study.
-
-    Parameters
-    ----------
-    seed
-        Of the split, permutations, random sets and bootstrap.
-    sites
-        Addresses of the candidates.
-    per_label, max_tokens
-        Texts of each label, and where they are cut.
-    pool
-        ``"mean"`` or ``"max"`` over a text's tokens.
-    n_units
-        Units of each label that are ablated together.
-    n_permutations
-        Shuffles of labels for the null of the maximum.
-    n_control
-        Random sets, at least 20.
-    sizes
-        Sizes of the growing sets.
-    n_described
-        Units of each label that are described.
-    """
-
-    seed: int = 0
-    sites: str = "mlp_act.*"
-    per_label: int = 60
-    max_tokens: int = 64
-    pool: Literal["mean", "max"] = "mean"
-    n_units: int = 50
-    n_permutations: int = 100
-    n_control: int = 20
-    sizes: tuple[int, ...] = (5, 20, 50, 200)
-    n_described: int = 5
-
-
-@dataclass(repr=False)
-class Concepts(Context):
-    """A concept study: its texts, and what its stages found.
-
-    Parameters
-    ----------
-    texts, options
-        Labelled texts in two parts, and sizes.
-    reference
-        Of the train texts: the activity by which random sets are matched.
-    sites, units, values
-        The candidates, and their (text, unit) activity on the train texts.
-    experts, chosen
-        The units that are selective for each label, and those of them that are ablated.
-    damage, shares
-        What ablating them does to all held-out texts, and how much more to their own.
-    growth
-        Label -> rows size, estimate, low, high of growing sets.
-    """
-
-    texts: LabelledTexts
-    options: ConceptOptions
-    sites: list[Site] = field(init=False)
-    reference: Reference = field(init=False)
-    units: list[Unit] = field(init=False)
-    values: Tensor = field(init=False)
-    experts: list[Experts] = field(init=False)
-    chosen: dict[str, Units] = field(init=False)
-    damage: Damage = field(init=False)
-    shares: dict[str, Measured] = field(init=False)
-    growth: dict[str, list[dict[str, Any]]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sites = self.subject.resolve(self.options.sites)
-        self.reference = Reference(self.subject, self.texts.train, 32)
-
-    def cover(self) -> Cover:
-        """What frames the sections."""
-        data, model, counts = self.texts, self.subject.name, self.texts.counts()
-        folder = f"studies/concepts-{file_name(data.name, model)}-seed{self.options.seed}"
-        command = f"patchclamp study --texts {data.source or 'TEXTS'} --model {model} --sites '{self.options.sites}'"
-        return Cover(
-            "concept study",
-            data.name,
-            (f"Which units of {model} are about the labels of ", data.name, ", and do they matter?"),
-            f"Units were chosen on {sum(counts['train'].values())} train texts and ablated on "
-            f"{sum(counts['test'].values())} others that share no group with them. Intervals are 95 % bootstrap intervals "
-            "over groups of texts.",
-            LIMITS,
-            f"{command} --items {self.options.per_label} --seed {self.options.seed}",
-            f"Model {model}, weights {self.subject.fingerprint[:16]}; texts {data.fingerprint}, seed {self.options.seed}.",
-            {
-                "options": asdict(self.options),
-                "model": {"name": model, "fingerprint": self.subject.fingerprint},
-                "data": {
-                    "name": data.name,
-                    "source": data.source,
-                    "counts": counts,
-                    "fingerprint": data.fingerprint,
-                },
-            },
-            folder,
-        )
+__all__ = ["STAGES", "run_concept_study"]
 
 
 def run_concept_study(
@@ -279,7 +174,7 @@ def ablate(context: Concepts) -> Section:
         "unit": " nats a token",
     }
     return Section(
-        claims=claims_of(context.subject, data, options, context.chosen, context.shares),
+        claims=claims_of(context),
         figures=[
             Figure(
                 "forest",
@@ -303,7 +198,7 @@ def ablate(context: Concepts) -> Section:
             f"The first {options.n_units} units of each label were set to zero; what counts is how much more the loss rises "
             f"on the label's own held-out texts than on the others', beside {options.n_control} random sets matched to them."
         ),
-        headline=headline(data, context.experts, context.shares),
+        headline=headline(context),
         facts={
             "damage": {"labels": list(found.labels), "units_of": list(context.chosen), "nats": nats},
             "baseline": baseline,
@@ -352,7 +247,7 @@ def grow(context: Concepts) -> Section:
                 sortable=False,
             )
         ],
-        findings=findings(context.experts, context.chosen, context.shares, context.damage, context.growth),
+        findings=findings(context),
         facts={"growth": context.growth},
     )
 
