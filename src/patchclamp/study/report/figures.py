@@ -72,15 +72,7 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, label: str) -> 
                 data_tip=f"{s.name}, {int(a):,} units: {_percent(b)}{interval}",
             )
     svg.text(x_label, (box[0] + box[2]) / 2, height - 8, "axis-title")
-    svg.add(
-        "text",
-        y_label,
-        x=12,
-        y=(box[1] + box[3]) / 2,
-        class_="axis-title",
-        text_anchor="middle",
-        transform=f"rotate(-90 12 {(box[1] + box[3]) / 2:.0f})",
-    )
+    _upright_title(svg, y_label, (box[1] + box[3]) / 2)
     return svg
 
 
@@ -156,17 +148,14 @@ def heat_map(
         elif longest * 5.8 <= cell or c % max(1, round(16 / cell)) == 0:
             svg.text(text, x, bottom + 14)
     svg.text(x_label, left + cell * len(columns) / 2, bottom + room + 18, "axis-title")
-    svg.add(
-        "text",
-        y_label,
-        x=12,
-        y=10 + tall * len(rows) / 2,
-        class_="axis-title",
-        text_anchor="middle",
-        transform=f"rotate(-90 12 {10 + tall * len(rows) / 2:.0f})",
-    )
+    _upright_title(svg, y_label, 10 + tall * len(rows) / 2)
     _legend(svg, left, bottom + room + 28, top, unit)
     return svg
+
+
+def _upright_title(svg: Svg, text: str, y: float) -> None:
+    turned = f"rotate(-90 12 {y:.0f})"
+    svg.add("text", text, x=12, y=y, class_="axis-title", text_anchor="middle", transform=turned)
 
 
 def _legend(svg: Svg, left: float, y: float, top: float, unit: str) -> None:
