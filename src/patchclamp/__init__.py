@@ -33,6 +33,7 @@ _WHERE = {
     "Estimate": "patchclamp.base.estimate",
     "effect": "patchclamp.intervene",
     "effects": "patchclamp.intervene",
+    "Bench": "patchclamp.subjects.clamp.bench",
     "faithfulness": "patchclamp.evaluate",
     "agreement": "patchclamp.evaluate",
     "run_study": "patchclamp.study",

@@ -12,7 +12,7 @@ from torch import nn
 
 import planted
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate import agreement, compare, faithfulness, row_space
+from patchclamp.evaluate import Bench, agreement, compare, faithfulness, row_space
 from patchclamp.evaluate.circuits.faithfulness import default_sizes
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
@@ -60,7 +60,7 @@ def linear(n=6):
 
 def test_curves_of_a_linear_network_are_cumulative_shares():
     subject, task, ranking = linear()
-    found = faithfulness(subject, task, ranking, [1, 2, 3, 4, 5], "zero", n_random=3)
+    found = faithfulness(Bench(subject, task, "zero"), ranking, [1, 2, 3, 4, 5], n_random=3)
     mean = ranking.mean(UNITS)
     mean = mean[np.argsort(-np.abs(mean), kind="stable")]
     share = np.cumsum(mean) / mean.sum()
@@ -79,7 +79,7 @@ def test_curves_of_a_linear_network_are_cumulative_shares():
 
 def test_all_units_kept_is_the_whole_model_and_all_ablated_the_empty_one():
     subject, task, ranking = linear()
-    found = faithfulness(subject, task, ranking, ablation="zero")
+    found = faithfulness(Bench(subject, task, "zero"), ranking)
     assert found.curve("kept").iloc[-1][["value", "low", "high"]].tolist() == pytest.approx([1.0] * 3)
     assert found.curve("ablated").iloc[-1][["value", "low", "high"]].tolist() == pytest.approx(
         [0.0] * 3, abs=1e-5
@@ -93,7 +93,7 @@ def test_all_units_kept_is_the_whole_model_and_all_ablated_the_empty_one():
 def test_redundant_units_are_faithful_alone_and_lost_only_together():
     gate = lambda h: 1 - torch.relu(1 - h[:, 0] - h[:, 1])
     subject, task = toy(gate, np.ones((4, 2)), np.zeros((4, 2)))
-    found = faithfulness(subject, task, scores(np.ones((4, 2))), ablation="patch", n_random=0)
+    found = faithfulness(Bench(subject, task, "patch"), scores(np.ones((4, 2))), n_random=0)
     assert found.curve("kept")["value"].tolist() == pytest.approx([1.0, 1.0])
     assert found.curve("ablated")["value"].tolist() == pytest.approx([1.0, 0.0])
     assert not found.beats_model
@@ -102,7 +102,7 @@ def test_redundant_units_are_faithful_alone_and_lost_only_together():
 def test_a_signed_ranking_can_beat_the_model():
     subject, task = toy(lambda h: 2 * h[:, 0] - h[:, 1], np.ones((4, 2)))
     ranking = scores(np.tile([2.0, -1.0], (4, 1)))
-    found = faithfulness(subject, task, ranking, ablation="zero", rank_by="signed")
+    found = faithfulness(Bench(subject, task, "zero"), ranking, rank_by="signed")
     assert found.beats_model
     assert found.curve("kept")["value"].tolist() == pytest.approx([2.0, 1.0])
 
@@ -118,12 +118,9 @@ def test_a_planted_head_is_the_whole_curve(ablation):
     values[Site("mlp_act", 0)] = np.zeros((16, 32), np.float32)
     ranking = Scores("test", "noising", "logit_diff", "copying", values, dict.fromkeys(values, "unit"))
     found = faithfulness(
-        subject,
-        task,
+        Bench(subject, task, ablation, train),
         ranking,
         [1, 3, 0.5],
-        ablation,
-        reference=train,
         baselines=("random", "matched"),
         n_random=4,
     )
@@ -139,7 +136,7 @@ def test_a_planted_head_is_the_whole_curve(ablation):
 def test_results_follow_from_the_seed_whatever_the_batch_size():
     subject, task, ranking = linear(12)
     one, two = (
-        faithfulness(subject, task, ranking, ablation="resample", batch_size=size, seed=4).table
+        faithfulness(Bench(subject, task, "resample", batch_size=size, seed=4), ranking).table
         for size in (5, 12)
     )
     np.testing.assert_allclose(one["value"], two["value"], atol=1e-5)
@@ -158,14 +155,17 @@ def test_bad_calls_of_faithfulness_are_refused():
         {head: "unit", out: "site"},
     )  # fmt: skip
     for call, message in (
-        (lambda: faithfulness(subject, task, ranking, [9]), "1..5"),
-        (lambda: faithfulness(subject, task, ranking, ablation="means"), "did you mean mean"),
-        (lambda: faithfulness(subject, task, ranking, baselines=("matches",)), "did you mean matched"),
-        (lambda: faithfulness(subject, task, ranking, points=("head",)), "no score at head"),
-        (lambda: faithfulness(subject, task, ranking, rank_by="size"), "'abs' or 'signed'"),
-        (lambda: faithfulness(subject, task, both, points=("head", "attn_out")), "overlap"),
-        (lambda: faithfulness(subject, task, both, points=("resid_post", "attn_out")), "overlap"),
-        (lambda: faithfulness(*toy(lambda h: 0 * h[:, 0], np.ones((3, 5))), scores(np.ones(5))), "only"),
+        (lambda: faithfulness(Bench(subject, task), ranking, [9]), "1..5"),
+        (lambda: faithfulness(Bench(subject, task, "means"), ranking), "did you mean mean"),
+        (lambda: faithfulness(Bench(subject, task), ranking, baselines=("matches",)), "did you mean matched"),
+        (lambda: faithfulness(Bench(subject, task), ranking, points=("head",)), "no score at head"),
+        (lambda: faithfulness(Bench(subject, task), ranking, rank_by="size"), "'abs' or 'signed'"),
+        (lambda: faithfulness(Bench(subject, task), both, points=("head", "attn_out")), "overlap"),
+        (lambda: faithfulness(Bench(subject, task), both, points=("resid_post", "attn_out")), "overlap"),
+        (
+            lambda: faithfulness(Bench(*toy(lambda h: 0 * h[:, 0], np.ones((3, 5)))), scores(np.ones(5))),
+            "only",
+        ),
     ):
         with pytest.raises(PatchclampError, match=message):
             call()

@@ -11,7 +11,7 @@ from scipy import stats
 
 from evaluate_toys import UNITS, gate, linear, scores, toy, untouched
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate import auroc, equivalence, matched_null, redundancy, sufficiency
+from patchclamp.evaluate import Bench, auroc, equivalence, matched_null, redundancy, sufficiency
 from patchclamp.evaluate.circuits import path_connected, path_sufficiency, sign_equivalence
 from patchclamp.nouns.units import Site, Units
 
@@ -65,7 +65,7 @@ def test_p_values_are_those_of_the_binomial():
     assert found.p_different == pytest.approx(stats.binom.sf(129, 200, 0.6) + stats.binom.cdf(70, 200, 0.6))
     assert found.p_equivalent == pytest.approx(stats.binom.cdf(130, 200, 0.6))
     ends = stats.binomtest(130, 200).proportion_ci(method="exact")
-    assert (found.low, found.high) == pytest.approx(ends)
+    assert found.share.interval == pytest.approx(ends)
     mirror = sign_equivalence(np.repeat([-1.0, 1.0], [130, 70]))
     assert mirror.p_different == pytest.approx(found.p_different)
     assert mirror.p_equivalent == pytest.approx(found.p_equivalent)
@@ -73,18 +73,18 @@ def test_p_values_are_those_of_the_binomial():
 
 def test_ties_count_half_and_groups_count_once():
     tied = sign_equivalence(np.zeros(300))
-    assert (tied.share, tied.ties, tied.verdict) == (0.5, 300, "equivalent")
+    assert (tied.share.value, tied.ties, tied.verdict) == (0.5, 300, "equivalent")
     values = np.repeat([1.0, -1.0], 50)
     grouped = sign_equivalence(values, [str(i // 10) for i in range(100)])
-    assert grouped.n == 10
+    assert grouped.share.n == 10
     assert grouped.verdict == "undecided"
 
 
 def test_a_circuit_that_is_the_model_is_equivalent_and_half_of_it_is_not():
     subject, task, _ = linear([3.0, 1.0, 0.0], n=400)
     with untouched(subject):
-        assert equivalence(subject, task, unit(0, 1), ALL, "zero").verdict == "equivalent"
-    found = equivalence(subject, task, unit(0), ALL, "zero")
+        assert equivalence(Bench(subject, task, "zero"), unit(0, 1), ALL).verdict == "equivalent"
+    found = equivalence(Bench(subject, task, "zero"), unit(0), ALL)
     assert found.verdict == "different"
     assert found.difference == pytest.approx(1.0, abs=0.05)
     with pytest.raises(PatchclampError, match="between 0 and 0.5"):
@@ -97,12 +97,12 @@ def test_a_circuit_that_is_the_model_is_equivalent_and_half_of_it_is_not():
 def test_a_planted_circuit_beats_chance():
     subject, task, _ = linear([5.0, 4.0, *[0.1] * 78])
     with untouched(subject):
-        found = sufficiency(subject, task, unit(0, 1), ALL, "zero")
-    assert found.p == pytest.approx(1 / 200)
+        found = sufficiency(Bench(subject, task, "zero"), unit(0, 1), ALL)
+    assert found.distance.null.p == pytest.approx(1 / 200)
     assert found.beats == 1.0
     assert found.p_quantile == pytest.approx(0.9**199)
-    needed = sufficiency(subject, task, unit(0, 1), ALL, "zero", complement=True)
-    assert needed.p == pytest.approx(1 / 200)
+    needed = sufficiency(Bench(subject, task, "zero"), unit(0, 1), ALL, complement=True)
+    assert needed.distance.null.p == pytest.approx(1 / 200)
     assert "better than 100% of 199 matched circuits of 2" in str(found)
 
 
@@ -115,9 +115,9 @@ def test_random_circuits_lie_inside_the_null_band(control):
     for run in range(60):
         drawn = unit(*rng.choice(30, 6, replace=False))
         found = sufficiency(
-            subject, task, drawn, ALL, "zero", control=control, n_random=39, seed=run, batch_size=4
+            Bench(subject, task, "zero", seed=run, batch_size=4), drawn, ALL, control=control, n_random=39
         )
-        p.append(found.p)
+        p.append(found.distance.null.p)
         strict += found.p_quantile <= 0.05
     assert uniform(p, 39)
     assert rate_is_at_most(strict, 60, 0.05)
@@ -125,10 +125,10 @@ def test_random_circuits_lie_inside_the_null_band(control):
 
 def test_matched_circuits_have_as_many_units_of_each_site():
     subject, task, _ = linear([1.0] * 12)
-    found = sufficiency(subject, task, unit(0, 1), ALL, "zero", n_random=19)
+    found = sufficiency(Bench(subject, task, "zero"), unit(0, 1), ALL, n_random=19)
     assert set(found.sizes) == {2}
     with pytest.raises(PatchclampError, match="did you mean matched"):
-        sufficiency(subject, task, unit(0), ALL, "zero", control="matching")
+        sufficiency(Bench(subject, task, "zero"), unit(0), ALL, control="matching")
 
 
 # ---- circuits of edges
@@ -197,14 +197,14 @@ def test_path_sufficiency_finds_the_planted_path_and_random_ones_are_uniform():
         return np.array([sum(worth[edge] for edge in kept)])
 
     p = [
-        path_sufficiency(metric, path_connected(edges, 8, rng), edges, n_random=59, seed=run).p
+        path_sufficiency(metric, path_connected(edges, 8, rng), edges, n_random=59, seed=run).distance.null.p
         for run in range(100)
     ]
     assert uniform(p, 59)
     planted = [("0.0", "1.1"), ("1.1", "2.1"), ("2.1", "3.1"), ("3.1", "4.0")]
     only = path_sufficiency(lambda kept: float(set(planted) <= set(kept)), planted, edges)
-    assert only.distance == 0.0
-    assert only.p < 0.05
+    assert only.distance.value == 0.0
+    assert only.distance.null.p < 0.05
     with pytest.raises(PatchclampError, match="not among the edges"):
         path_sufficiency(metric, [("x", "y")], edges)
 
@@ -268,7 +268,7 @@ def test_the_interval_of_auroc_covers_at_its_rate():
 def test_exact_noising_cannot_see_an_or():
     """Single patches score both units of an OR as idle ones: chance, and not below it."""
     subject, task = gate("OR", idle=2)
-    found = redundancy(subject, task, ALL + "[0,1,2,3]", "patch")
+    found = redundancy(Bench(subject, task, "patch"), ALL + "[0,1,2,3]")
     single = found.table["effect"].iloc[1:].tolist()
     assert single == [0.0] * 4
     assert auroc(scores(single), {unit(0): True, unit(1): True, unit(2): False, unit(3): False}).value == 0.5
@@ -310,8 +310,8 @@ def test_matched_null_refuses_what_it_cannot_do():
 def test_results_follow_from_the_seed_whatever_the_batch_size():
     subject, task = toy(lambda h: h.sum(1), np.random.default_rng(0).normal(size=(9, 12)))
     one, two = (
-        sufficiency(subject, task, unit(0, 1), ALL, "resample", n_random=19, batch_size=size, seed=2)
+        sufficiency(Bench(subject, task, "resample", batch_size=size, seed=2), unit(0, 1), ALL, n_random=19)
         for size in (2, 9)
     )
-    np.testing.assert_allclose(one.null, two.null, atol=1e-5)
+    np.testing.assert_allclose(one.distance.null.draws, two.distance.null.draws, atol=1e-5)
     assert UNITS in Units.parse(ALL)

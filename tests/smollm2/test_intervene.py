@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from patchclamp import load_task, open_subject
-from patchclamp.evaluate import faithfulness
+from patchclamp.evaluate import Bench, faithfulness
 from patchclamp.intervene import Reference, effect, joint_effect
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
@@ -78,12 +78,9 @@ def test_keeping_the_five_heads_beats_keeping_random_ones(lm, ioi, reference):
     }
     ranking = Scores("five", "none", "logit_diff", "ioi", values, dict.fromkeys(values, "unit"))
     found = faithfulness(
-        lm,
-        ioi.split("test").take(12),
+        Bench(lm, ioi.split("test").take(12), "mean", reference, by="position"),
         ranking,
         [5, 270],
-        by="position",
-        reference=reference,
         baselines=("random", "matched"),
         n_random=2,
     )

@@ -7,7 +7,7 @@ import pytest
 from patchclamp import open_subject
 from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, load_for_study, run_study, verify_claims
-from patchclamp.study.experiments import Bench
+from patchclamp.study.experiments import Experiments
 
 pytestmark = pytest.mark.smollm2
 
@@ -37,7 +37,7 @@ def test_the_five_heads_ranked_first_carry_it_and_random_ones_do_not(subject, ta
 
     order = study.facts["selection"][0]["order"][:5]
     change = {"kind": "mean", "by": "template", "source": "corrupted"}
-    bench = Bench(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
+    bench = Experiments(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
     share = bench.lost(Units.parse(order), 20).share
     assert share.value >= 0.9, order
     assert share.null.mean < 0.2

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Pair
@@ -111,7 +112,7 @@ class Collector:
     """Per-item scores by site, put in the task's order, and the metric of both runs."""
 
     subject: Subject
-    task: Any
+    task: TaskLike
     method: str
     direction: Literal["denoising", "noising", "none"]
     positions: Positions
@@ -223,17 +224,11 @@ class Collector:
             )
         kept = {s: v[:, :, 0] if self.positions == "sum" else v for s, v in self._values.items()}
         facts = {name: values.tolist() for name, values in self._metric.items() if np.isfinite(values).any()}
-        metric = getattr(self.task, "metric", "metric")
-        name = (
-            metric
-            if isinstance(metric, str)
-            else getattr(metric, "name", getattr(metric, "__name__", "metric"))
-        )
         return Scores(
             self.method,
             self.direction,
-            str(name),
-            str(self.task.name),
+            self.task.metric_name,
+            self.task.name,
             {s: kept[s] for s in sorted(kept)},
             self.level,
             None if self.positions == "sum" else self._labels,

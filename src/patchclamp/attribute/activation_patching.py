@@ -22,6 +22,7 @@ from patchclamp.attribute._shared import (
 )
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
@@ -31,7 +32,7 @@ EXACT_POINTS = ("head", "attn_out", "mlp_out", "resid_post")
 
 def activation_patching(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

@@ -21,6 +21,7 @@ from patchclamp.attribute._shared import (
 )
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -30,7 +31,7 @@ COST = "one forward pass, and one forward and backward pass"
 
 def attribution_patching(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

@@ -11,6 +11,7 @@ from torch import Tensor
 from patchclamp.attribute._shared import Collector, Positions, Sites, check_options, choose_sites
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair, Run
@@ -29,7 +30,7 @@ _STREAM = ("embeddings", "resid_pre", "resid_mid", "resid_post", "attn_out_post"
 
 def direct_logit_attribution(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     positions: Positions = "sum",

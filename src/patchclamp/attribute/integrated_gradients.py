@@ -20,6 +20,7 @@ from patchclamp.attribute._shared import (
 )
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -30,7 +31,7 @@ Quadrature = Literal["midpoint", "gauss-legendre"]
 
 def integrated_gradients(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

@@ -22,6 +22,7 @@ from patchclamp.attribute._shared import (
 )
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -35,7 +36,7 @@ _GOLDEN = 0.6180339887498949
 
 def partial_gradients(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

@@ -15,13 +15,14 @@ from patchclamp.attribute._shared import (
 )
 from patchclamp.attribute.attribution_patching import COST, gradient_times_difference
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.relevance_rules import DEFAULT_RULES, RulePlan
 
 
 def relevance_patching(
     subject: Subject,
-    task: object,
+    task: TaskLike,
     sites: Sites = None,
     *,
     direction: Direction = "denoising",

@@ -88,7 +88,7 @@ class Estimate:
     low, high
         Its 95 % interval; None where none can be had.
     n
-        Items (texts, trials, units) that it stands on.
+        Items (texts, trials, units) that it stands on; 0 where they are not known.
     null
         What chance gives, on the same scale.
 
@@ -144,7 +144,7 @@ class Estimate:
         text = f"{self.value:.3f}"
         if self.low is not None and self.high is not None:
             text += f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{text}, n={self.n}"
+        return f"{text}, n={self.n}" if self.n else text
 
 
 def adjusted(estimates: Sequence[Estimate], method: Any) -> list[Estimate]:

@@ -35,6 +35,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.search.extremes import Best, Rows, extremes
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.clamp.features import output_rows
+from patchclamp.subjects.language import LanguageModel
 
 __all__ = ["decode_directions", "decode_in", "lm_head", "output_directions"]
 
@@ -51,7 +52,7 @@ STREAM_POINTS = frozenset(
 
 
 def lm_head(
-    subject: Any,
+    subject: LanguageModel,
     units: Any,
     *,
     names: Sequence[str] | None = None,
@@ -118,7 +119,7 @@ def lm_head(
 
 
 def decode_in(
-    subject: Any, directions: Float[Tensor, "n d_model"], names: Sequence[str], **options: Any
+    subject: LanguageModel, directions: Float[Tensor, "n d_model"], names: Sequence[str], **options: Any
 ) -> pd.DataFrame:
     """Decode directions of a subject's stream with its own unembedding, final norm and tokenizer.
 
@@ -140,7 +141,7 @@ def decode_in(
     )
 
 
-def output_directions(subject: Any, site: Any) -> Float[Tensor, "units d_model"]:
+def output_directions(subject: LanguageModel, site: Any) -> Float[Tensor, "units d_model"]:
     """Return what each unit of a site writes into the stream: output weights of neurons, axes of stream sites, and
     what features write there.
 

@@ -22,6 +22,7 @@ from patchclamp.evaluate.scores.rank_agreement import rank_agreement
 from patchclamp.evaluate.scores.stability import stability
 from patchclamp.evaluate.subspaces.illusion import illusion
 from patchclamp.evaluate.subspaces.row_space import row_space
+from patchclamp.subjects.clamp.bench import Bench
 
 METHODS = {
     "faithfulness": faithfulness,
@@ -50,6 +51,7 @@ METHODS = {
 
 __all__ = [
     "METHODS",
+    "Bench",
     "agreement",
     "areas",
     "auroc",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null, adjusted
 from patchclamp.base.statistics import bootstrap_interval, holm
 from patchclamp.nouns.intervention import Intervention
-from patchclamp.nouns.scores import Effect, metric_name
+from patchclamp.nouns.scores import Effect
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.controls import Change, control_changes
@@ -25,13 +26,13 @@ FEWEST = 20
 
 def effect(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     interventions: Intervention | Sequence[Intervention],
     control: Literal["matched"] | None = "matched",
     *,
     n_control: int = FEWEST,
     seed: int = 0,
-    reference: Any = None,
+    reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
     n_boot: int = 1000,
     progress: Callable[[int], None] | None = None,
@@ -74,13 +75,13 @@ def effect(
 
 def effects(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     sets: Sequence[Intervention | Sequence[Intervention]],
     control: Literal["matched", "shared"] | None = "matched",
     *,
     n_control: int = FEWEST,
     seed: int = 0,
-    reference: Any = None,
+    reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
     n_boot: int = 1000,
     progress: Callable[[int], None] | None = None,
@@ -158,7 +159,7 @@ def _together(interventions: Intervention | Sequence[Intervention]) -> Change:
 
 
 def _effect(
-    task: Any,
+    task: TaskLike,
     change: Change,
     trial: Trial,
     changed: NDArray[np.float64],
@@ -176,7 +177,7 @@ def _effect(
         units=Units.parse([i.units for i in change]),
         intervention=tuple(i.to_json() for i in change),
         task=task.name,
-        metric=metric_name(task.metric),
+        metric=task.metric_name,
         baseline=float(trial.baseline.mean()),
         changed=float(changed.mean()),
         estimate=Estimate(value, float(low), float(high), len(trial.baseline), control),

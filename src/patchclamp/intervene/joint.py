@@ -14,6 +14,7 @@ from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.intervene.effect import FEWEST, effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.reference import Reference
 
@@ -61,13 +62,13 @@ class JointEffect:
 
 def joint_effect(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     interventions: Intervention,
     control: Literal["matched"] | None = "matched",
     *,
     n_control: int = FEWEST,
     seed: int = 0,
-    reference: Any = None,
+    reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
     n_boot: int = 1000,
     progress: Callable[[int], None] | None = None,
@@ -100,8 +101,7 @@ def joint_effect(
     )  # fmt: skip
     alone = np.sum([one.per_item for one in single], axis=0)
     excess = np.asarray(joint.per_item) - alone
-    groups = [item.group for item in getattr(task, "items", ())] or list(getattr(task, "groups", ()))
-    low, high = bootstrap_interval(excess, groups, n_boot=n_boot, seed=seed)
+    low, high = bootstrap_interval(excess, task.groups, n_boot=n_boot, seed=seed)
     sizes, whole = sum(abs(one.estimate.value) for one in single), joint.estimate
     clear = whole.low is not None and whole.high is not None and (whole.low > 0 or whole.high < 0)
     return JointEffect(

@@ -16,6 +16,7 @@ from patchclamp.nouns.intervention import Intervention
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
 from patchclamp.subjects.clamp.edits import compile_interventions
 from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects.language import LanguageModel
 
 __all__ = ["Steering", "match_kl", "steer"]
 
@@ -49,7 +50,7 @@ class Steering:
 
 
 def steer(
-    subject: Any,
+    subject: LanguageModel,
     change: Intervention | Sequence[Intervention],
     prompts: Sequence[str],
     *,
@@ -136,7 +137,7 @@ def steer(
 
 
 def match_kl(
-    subject: Any,
+    subject: LanguageModel,
     change: Intervention,
     prompts: Sequence[str],
     kl: float = 0.5,
@@ -192,7 +193,7 @@ def match_kl(
 
 @dataclass(frozen=True)
 class _Writer:
-    subject: Any
+    subject: LanguageModel
     temperature: float
     seed: int
     new_tokens: int
@@ -233,8 +234,9 @@ class _Writer:
         return [int(i) for i in (logits.double() / self.temperature + torch.from_numpy(noise)).argmax(1)]
 
 
-def _logits(subject: Any, batch: Batch, edits: Sequence[Edit]) -> Float[Tensor, "batch vocabulary"]:
-    out: Tensor = subject.run(batch, write=edits, logits="last").logits
+def _logits(subject: LanguageModel, batch: Batch, edits: Sequence[Edit]) -> Float[Tensor, "batch vocabulary"]:
+    out = subject.run(batch, write=edits, logits="last").logits
+    assert out is not None
     return out.float().cpu()
 
 

@@ -6,7 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 State = dict[str, Any]
 BLOCK_ROWS = 64  # float32 sums run over at most this many rows before they go into float64
+
+
+class HasOutputs(Protocol):
+    """A subject of which a measure asks what units write."""
+
+    @property
+    def row(self) -> Any: ...
+    def output_norms(self, site: Any) -> Tensor: ...
+    def output_matrix(self, site: Any) -> Tensor: ...
 
 
 class Measure(ABC):
@@ -128,14 +137,14 @@ class Measure(ABC):
         return empty
 
     @classmethod
-    def for_site(cls, subject: Any, site: Any, **options: Any) -> Self:
+    def for_site(cls, subject: HasOutputs, site: Any, **options: Any) -> Self:
         """The measure for a site of a subject, with what it needs to know of it (output weights, norms)."""
         measure = cls(**{**cls._needs(subject, site), **options})
         measure.site = str(site)
         return measure
 
     @classmethod
-    def _needs(cls, subject: Any, site: Any) -> dict[str, Any]:
+    def _needs(cls, subject: HasOutputs, site: Any) -> dict[str, Any]:
         return {}
 
     def _checked(self, activity: Tensor, samples: Samples) -> Tensor:

@@ -26,13 +26,14 @@ from patchclamp.record.progress import Report, reporting
 from patchclamp.record.sinks import CheckpointSink, MemorySink, Sink, StoreSink
 from patchclamp.record.stream import Stream
 from patchclamp.record.texts import documents
+from patchclamp.subjects.language import LanguageModel
 
 CHECKPOINT_SECONDS = 30.0
 MEMORY_LIMIT = 8 << 30
 
 
 def plan(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,
@@ -88,7 +89,7 @@ def plan(
 
 @overload
 def record(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,
@@ -98,7 +99,7 @@ def record(
 ) -> Recording: ...
 @overload
 def record(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,
@@ -107,7 +108,7 @@ def record(
     **options: Any,
 ) -> Recorded: ...
 def record(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     sites: Any,
     *,

@@ -15,6 +15,7 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.record.texts import Document, Names
+from patchclamp.subjects.language import LanguageModel
 
 Long = Literal["refuse", "split", "truncate"]
 _IN_MEMORY = 32 << 20
@@ -81,7 +82,7 @@ class Corpus:
 
 
 def read_corpus(
-    subject: Any,
+    subject: LanguageModel,
     documents: Iterable[Document],
     *,
     content_only: bool = True,
@@ -126,7 +127,9 @@ def read_corpus(
 
 
 class _Reader:
-    def __init__(self, subject: Any, content_only: bool, long: Long, limit: int, empty: str) -> None:
+    def __init__(
+        self, subject: LanguageModel, content_only: bool, long: Long, limit: int, empty: str
+    ) -> None:
         self.subject, self.content_only, self.long, self.limit, self.empty = (
             subject,
             content_only,
@@ -226,7 +229,7 @@ class _Reader:
         )
 
 
-def tokenise(subject: Any, texts: list[str]) -> list[list[int]]:
+def tokenise(subject: LanguageModel, texts: list[str]) -> list[list[int]]:
     """Token ids as `subject.encode` gives them, without its refusal of empty and long texts."""
     if getattr(subject, "tokenizer", None) is None:
         raise PatchclampError(
@@ -240,7 +243,7 @@ def tokenise(subject: Any, texts: list[str]) -> list[list[int]]:
     return ids
 
 
-def _begins(subject: Any) -> bool:
+def _begins(subject: LanguageModel) -> bool:
     """Whether texts begin with a BOS token under the subject's policy."""
     first = getattr(subject.tokenizer, "bos_token_id", None)
     return first is not None and tokenise(subject, ["a"])[0][:1] == [first]

@@ -17,6 +17,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.nouns.recording.store import write_atomically
 from patchclamp.nouns.units import Site
+from patchclamp.subjects.base import Subject
 
 
 class Measure(Protocol):
@@ -41,7 +42,7 @@ Measures = Mapping[str, Spec] | Sequence[Spec]
 
 
 def fresh_measures(
-    measures: Measures, sites: Sequence[Site], subject: Any = None
+    measures: Measures, sites: Sequence[Site], subject: Subject | None = None
 ) -> dict[Site, dict[str, Measure]]:
     """A set of new measures for each site.
 
@@ -76,7 +77,7 @@ def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
     return named
 
 
-def _new(spec: Any, site: Site, subject: Any) -> Measure:
+def _new(spec: Any, site: Site, subject: Subject | None) -> Measure:
     kind, options = spec if isinstance(spec, tuple) else (spec, {})
     lacking = [name for name in getattr(kind, "needs", ()) if name not in options]
     if isinstance(kind, type) and subject is None and lacking:
@@ -146,7 +147,7 @@ class Recorded(Mapping[Site, dict[str, Measure]]):
         )
 
 
-def measure_recording(recording: Recording, measures: Measures, subject: Any = None) -> Recorded:
+def measure_recording(recording: Recording, measures: Measures, subject: Subject | None = None) -> Recorded:
     """Run measures over a recording, chunk by chunk, without running a model.
 
     Values are those stored: with dtype float16 they are rounded, unlike those of a measure in the pass.

@@ -22,6 +22,7 @@ from patchclamp.record.corpus import Corpus, tokenise
 from patchclamp.record.prefix import LEAST, check_sharing
 from patchclamp.record.schedule import Schedule, Window, computed_tokens
 from patchclamp.subjects.clamp.features import provenance
+from patchclamp.subjects.language import LanguageModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
 OVERHEAD = {"cpu": 24, "cuda": 4096}
@@ -92,7 +93,7 @@ class Work:
 
 
 def prepare(
-    subject: Any,
+    subject: LanguageModel,
     corpus: Corpus,
     sites: list[Site],
     *,
@@ -151,7 +152,7 @@ def prepare(
     return Work(corpus, sites, layout, schedule, windows, manifest, plan)
 
 
-def _shape(subject: Any, site: Site) -> tuple[int, ...]:
+def _shape(subject: LanguageModel, site: Site) -> tuple[int, ...]:
     return (subject.width(site), subject.unit_dim(site)) if site.point == "head" else (subject.width(site),)
 
 
@@ -181,7 +182,7 @@ def _plan(
     )
 
 
-def _manifest(subject: Any, corpus: Corpus, dtype: str, schedule: Schedule) -> dict[str, Any]:
+def _manifest(subject: LanguageModel, corpus: Corpus, dtype: str, schedule: Schedule) -> dict[str, Any]:
     from patchclamp.base.version import __version__
 
     return {
@@ -204,7 +205,7 @@ def _manifest(subject: Any, corpus: Corpus, dtype: str, schedule: Schedule) -> d
     }
 
 
-def bos_policy(subject: Any) -> str:
+def bos_policy(subject: LanguageModel) -> str:
     """How texts begin: "always", "never", or "tokenizer: with/without"."""
     if subject.bos is not None:
         return "always" if subject.bos else "never"

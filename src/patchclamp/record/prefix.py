@@ -17,6 +17,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Site
+from patchclamp.subjects.language import LanguageModel
 
 LEAST = 16
 AGREEMENT = 1e-3
@@ -68,7 +69,7 @@ class Beginning:
     cache: Any
 
     @classmethod
-    def run(cls, subject: Any, tokens: list[int], sites: Sequence[Site]) -> Beginning:
+    def run(cls, subject: LanguageModel, tokens: list[int], sites: Sequence[Site]) -> Beginning:
         """Run a beginning and keep what later texts need of it."""
         from transformers import DynamicCache
 
@@ -88,7 +89,7 @@ class Beginning:
                 cache.update(keys, values, number)
         return cache
 
-    def run_rest(self, subject: Any, rests: list[list[int]], read: dict[Site, Any]) -> None:
+    def run_rest(self, subject: LanguageModel, rests: list[list[int]], read: dict[Site, Any]) -> None:
         """Run the rest of texts that begin so; each read function sees the activity of the whole texts."""
 
         def whole(site: Site) -> Any:
@@ -118,7 +119,7 @@ def _handing(model: torch.nn.Module, cache: Any, past: int) -> Iterator[None]:
         handle.remove()
 
 
-def check_sharing(subject: Any, tokens: list[int], length: int, sites: Sequence[Site]) -> None:
+def check_sharing(subject: LanguageModel, tokens: list[int], length: int, sites: Sequence[Site]) -> None:
     """Compare one text with a shared beginning to the same text run whole.
 
     Raises

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from patchclamp.record.measuring import Measure, scalars
 from patchclamp.record.plan import Work
 from patchclamp.record.prefix import Beginning
 from patchclamp.record.schedule import Window
+from patchclamp.subjects.language import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Stream:
         Whether activity is kept.
     """
 
-    def __init__(self, subject: Any, work: Work, content_only: bool, keeps: bool) -> None:
+    def __init__(self, subject: LanguageModel, work: Work, content_only: bool, keeps: bool) -> None:
         self.subject, self.work, self.corpus = subject, work, work.corpus
         self.content_only, self.keeps = content_only, keeps
         self.dtype = storage_dtype(work.layout.dtype) if keeps else None
@@ -89,6 +89,7 @@ class Stream:
     ) -> None:
         batch = self.subject.batch([self.corpus.tokens(piece) for piece in pieces], pieces)
         content = self.subject.content_mask(batch)
+        assert batch.tokens is not None
         valid = (content if self.content_only else batch.mask).cpu()
         flat = valid.flatten().nonzero()[:, 0]
         targets = self._targets(pieces, window, offsets, valid, content.cpu(), batch.tokens)
@@ -197,6 +198,7 @@ class Stream:
             return
         batch = self.subject.batch([self.corpus.tokens(piece)], [piece])
         content = self.subject.content_mask(batch)[0].cpu()
+        assert batch.tokens is not None
         position = (content if self.content_only else batch.mask[0].cpu()).nonzero()[:, 0]
         ones = torch.ones(n, dtype=torch.int64)
         found = Samples(

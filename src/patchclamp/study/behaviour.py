@@ -11,7 +11,7 @@ from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Unit
 from patchclamp.study.ability import items_fingerprint, metric_text, splits_of
-from patchclamp.study.experiments import Bench
+from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.findings import LIMITS, Basis
 from patchclamp.study.select import Selection
@@ -104,7 +104,7 @@ class Behaviour(Context):
     source: str
     options: StudyOptions
     splits: dict[str, Task] = field(init=False)
-    bench: Bench = field(init=False)
+    bench: Experiments = field(init=False)
     basis: Basis = field(init=False)
     scores: Scores = field(init=False)
     selections: list[Selection] = field(init=False)
@@ -115,7 +115,7 @@ class Behaviour(Context):
         self.splits = splits_of(self.task, self.options)
         reference = Reference(self.subject, train, self.options.batch_size)
         change = _intervention(self.options, self.splits, train)
-        self.bench = Bench(self.subject, self.splits["test"], reference, change, self.options.seed)
+        self.bench = Experiments(self.subject, self.splits["test"], reference, change, self.options.seed)
         self.basis = _basis(self, len(train))
 
     @property

@@ -10,6 +10,7 @@ import pandas as pd
 from patchclamp.evaluate import faithfulness
 from patchclamp.study.behaviour import KINDS, Behaviour
 from patchclamp.study.stages import Figure, Section, Table
+from patchclamp.subjects.clamp.bench import Bench
 
 __all__ = ["curves", "spread_sizes"]
 
@@ -33,22 +34,25 @@ def curves(context: Behaviour) -> Section:
     parts: list[pd.DataFrame] = []
     items = bench.items.take(options.curve_items)
     random = ("line", "control", f"random order, {options.n_random} times")
+    ablations = Bench(
+        bench.subject,
+        items,
+        options.kind,
+        bench.reference,
+        by=bench.intervention.get("by", "template"),
+        source=bench.intervention.get("source", ""),
+        batch_size=options.batch_size,
+        seed=options.seed,
+    )
     for s in context.selections:
         context.say(f"curves of {s.kind}")
         found = faithfulness(
-            bench.subject,
-            items,
+            ablations,
             s.ranking(context.scores),
             spread_sizes(len(s.order), options.curve_points, s.k),
-            options.kind,
             points=(KINDS[s.kind][0],),
             rank_by="signed",
-            by=bench.intervention.get("by", "template"),
-            source=bench.intervention.get("source", ""),
-            reference=bench.reference,
             n_random=options.n_random,
-            batch_size=options.batch_size,
-            seed=options.seed,
         )
         parts.append(found.table.assign(kind=s.kind))
         drawn.append(

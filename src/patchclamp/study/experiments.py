@@ -20,7 +20,7 @@ from patchclamp.study.share import Measured, ratio_interval
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
-__all__ = ["ABLATIONS", "Bench", "complement"]
+__all__ = ["ABLATIONS", "Experiments", "complement"]
 
 ABLATIONS: Mapping[str, Mapping[str, str]] = {
     "mean, corrupted, by template": {"kind": "mean", "by": "template", "source": "corrupted"},
@@ -33,7 +33,7 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Bench:
+class Experiments:
     """A subject, the items to measure on, the items that means come from, and the ablation.
 
     Parameters

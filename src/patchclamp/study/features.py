@@ -30,7 +30,7 @@ from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.record import documents, record
 from patchclamp.study.behaviour import Behaviour
 from patchclamp.study.describing import decoded_tokens
-from patchclamp.study.experiments import Bench
+from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.proof import EFFECT_COLUMNS, P_COLUMN, effect_row
 from patchclamp.study.report.findings import necessity
@@ -243,7 +243,7 @@ def _neurons(scores: Scores, bases: Sequence[Site]) -> list[Unit]:
 
 
 def _against_neurons(
-    bench: Bench, selection: Selection, neurons: Sequence[Unit], options: StudyOptions
+    bench: Experiments, selection: Selection, neurons: Sequence[Unit], options: StudyOptions
 ) -> list[dict[str, Any]]:
     """The first k features and the first k neurons of the same layers, ablated on the same test items."""
     sizes = sorted({k for k in options.feature_sizes if k <= len(selection.order) // 3} | {selection.k})

@@ -16,7 +16,7 @@ from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.verify import concept_again
-from patchclamp.study.experiments import Bench
+from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.text import percent
@@ -114,7 +114,7 @@ def verify_claims(
     list of Verdict
         In the order of the claims.
     """
-    benches: dict[str, Bench | PatchclampError] = {}
+    benches: dict[str, Experiments | PatchclampError] = {}
     models: dict[str, LanguageModel | PatchclampError] = {} if subject is None else {subject.name: subject}
     if subject is None and model is not None:
         models[model] = _open(model, device, dtype)
@@ -163,7 +163,7 @@ def _has_features(claim: Claim) -> bool:
     return any(site.dictionary is not None for site in Units.parse(list(claim.units)).sites)
 
 
-def _bench(subject: LanguageModel, claim: Claim) -> Bench:
+def _bench(subject: LanguageModel, claim: Claim) -> Experiments:
     """Set up the claim's items on a subject."""
     spec = claim.task
     task = load_task(
@@ -177,11 +177,11 @@ def _bench(subject: LanguageModel, claim: Claim) -> Bench:
         raise PatchclampError(
             "the task makes other items than those of the claim (another version of the task or of its file)"
         )
-    return Bench(subject, items, Reference(subject, reference), claim.intervention, claim.seed)
+    return Experiments(subject, items, Reference(subject, reference), claim.intervention, claim.seed)
 
 
 def _again(
-    claim: Claim, subject: LanguageModel, benches: dict[str, Bench | PatchclampError]
+    claim: Claim, subject: LanguageModel, benches: dict[str, Experiments | PatchclampError]
 ) -> Callable[[], Estimate]:
     """How the claim is measured on this subject; refuses what it cannot be measured on."""
     if claim.kind == "selectivity":

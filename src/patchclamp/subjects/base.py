@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.dictionary import Dictionary
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Unit, Units, parse_pattern, split_addresses
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import Attachment, Shelf, Taps
@@ -332,7 +333,7 @@ class Subject(ABC):
     # ---- tasks
 
     @abstractmethod
-    def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
+    def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a task's items, clean beside corrupted, with the metric per item."""
 
 

@@ -11,13 +11,15 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.protocol import TaskLike
+from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each, right_pad
 from patchclamp.subjects.texts import text_pairs
 from patchclamp.subjects.transformer import Transformer
 
 if TYPE_CHECKING:
-    from patchclamp.nouns.tasks.task import EncodedTask, Task
+    from patchclamp.nouns.tasks.task import EncodedTask
 
 
 class LanguageModel(Transformer):
@@ -149,7 +151,7 @@ class LanguageModel(Transformer):
         kept, column = at.unique(return_inverse=True)
         return self.model(**inputs, logits_to_keep=kept).logits[rows, column]
 
-    def pairs(self, task: Task | TextTask, batch_size: int = 32) -> Iterator[Pair]:
+    def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a task's items, sorted by length, clean beside corrupted, with the metric per item.
 
         `rows` are the items' places in the task, so that results can be put back in order.
@@ -157,6 +159,10 @@ class LanguageModel(Transformer):
         if isinstance(task, TextTask):
             yield from text_pairs(task, self, batch_size)
             return
+        if not isinstance(task, Task):
+            raise PatchclampError(
+                f"{self.name}: a language model takes a Task or a TextTask, not a {type(task).__name__}"
+            )
         metric = task.score
         encoded = task.encode(self.tokenizer, bos=self.bos, max_length=self.max_length)
         for part in encoded.batches(batch_size):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import metric_name
+from patchclamp.nouns.tasks.protocol import TaskLike, split_places
+from patchclamp.nouns.tasks.task import split_groups
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
@@ -71,6 +74,22 @@ class TensorTask:
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def metric_name(self) -> str:
+        """The metric in a word."""
+        return metric_name(self.metric)
+
+    def split(self, *names: str) -> TensorTask:
+        """The items of one split, or of several together; whole groups are dealt to train, validation and test."""
+        return self.select(split_places(self, split_groups(self.groups or [""] * self.n), names))
+
+    def select(self, places: Iterable[int]) -> TensorTask:
+        """The items at these places."""
+        rows = list(places)
+        corrupted, targets = (None if one is None else one[rows] for one in (self.corrupted, self.targets))
+        groups = tuple(self.groups[i] for i in rows) if self.groups else ()
+        return replace(self, clean=self.clean[rows], corrupted=corrupted, groups=groups, targets=targets)
 
 
 def tensor_pairs(
@@ -192,7 +211,7 @@ class TorchModule(Subject):
     def _root(self) -> tuple[Place, ...]:
         return (Place(self.model, "in"),)
 
-    def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
+    def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
         if not isinstance(task, TensorTask):
             raise PatchclampError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,18 @@ from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 
 
-def text_pairs(task: TextTask, subject: Any, batch_size: int) -> Iterator[Pair]:
+class Encodes(Protocol):
+    """What texts ask of the model that reads them."""
+
+    @property
+    def max_length(self) -> int | None: ...
+    @property
+    def device(self) -> torch.device: ...
+    def encode(self, texts: list[str]) -> list[list[int]]: ...
+    def batch(self, sequences: list[list[int]], rows: list[int]) -> Batch: ...
+
+
+def text_pairs(task: TextTask, subject: Encodes, batch_size: int) -> Iterator[Pair]:
     """Batches of texts of like length; at most 2,048 tokens each, since logits are taken at every one."""
     limit = min(task.max_tokens, subject.max_length or task.max_tokens)
     tokens = [ids[:limit] for ids in subject.encode(list(task.texts))]

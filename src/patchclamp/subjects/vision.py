@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Pair
 from patchclamp.subjects.clamp.hooks import Place
@@ -85,7 +85,7 @@ class VisionModel(Transformer):
             raise PatchclampError(f"{self.name}: this vision model has no classifier, so it gives no logits")
         return out.logits
 
-    def pairs(self, task: Any, batch_size: int = 32) -> Iterator[Pair]:
+    def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
         if not isinstance(task, TensorTask):
             raise PatchclampError(

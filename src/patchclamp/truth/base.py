@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
 
 Kind = Literal["circuit", "dictionary", "population", "function"]
@@ -49,7 +50,7 @@ class Circuit:
     """
 
     subject: Subject
-    task: Any
+    task: TaskLike
     sites: tuple[str, ...]
     nodes: Mapping[str, bool]
     ablation: str = "patch"

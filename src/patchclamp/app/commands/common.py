@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from patchclamp.subjects.language import LanguageModel
+
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", help='"smollm2", a Hugging Face id, a folder or a GGUF file.')
 ]
@@ -47,7 +49,7 @@ def open_model(model: str, device: str, dtype: str) -> Any:
         return open_subject(model, device=device, dtype=dtype)
 
 
-def load(task: str, subject: Any, items: int, seed: int, corruption: str | None) -> Any:
+def load(task: str, subject: LanguageModel, items: int, seed: int, corruption: str | None) -> Any:
     """Load a task for a subject's tokenizer."""
     from patchclamp.nouns.tasks.builtin import load_task
 

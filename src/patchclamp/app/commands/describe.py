@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchclamp.app.commands import common
 from patchclamp.app.commands.decompose import first_texts
 from patchclamp.app.commands.record import FieldOption, TextOption
+
+if TYPE_CHECKING:
+    from patchclamp.subjects.language import LanguageModel
 
 
 def describe(
@@ -51,7 +54,7 @@ def describe(
         )
 
 
-def _attach(subject: Any, entry: str) -> None:
+def _attach(subject: LanguageModel, entry: str) -> None:
     from patchclamp.base.errors import PatchclampError
     from patchclamp.decompose.formats import load_dictionary
 
@@ -61,7 +64,9 @@ def _attach(subject: Any, entry: str) -> None:
     subject.attach(name, load_dictionary(Path(folder)))
 
 
-def _rows(subject: Any, chosen: Any, texts: list[str], seed: int, progress: bool) -> list[dict[str, Any]]:
+def _rows(
+    subject: LanguageModel, chosen: Any, texts: list[str], seed: int, progress: bool
+) -> list[dict[str, Any]]:
     from patchclamp.base.errors import PatchclampError
     from patchclamp.describe import Split, Tokens, search_description
     from patchclamp.nouns.units import Unit
@@ -89,7 +94,7 @@ def _rows(subject: Any, chosen: Any, texts: list[str], seed: int, progress: bool
     return rows
 
 
-def _writes(subject: Any, site: Any, indices: Any, names: list[str], seed: int) -> dict[str, str]:
+def _writes(subject: LanguageModel, site: Any, indices: Any, names: list[str], seed: int) -> dict[str, str]:
     """Tokens that each unit promotes beyond random directions; nothing for units that write no fixed direction."""
     from patchclamp.describe import decode_in
     from patchclamp.nouns.units import Site

@@ -11,6 +11,7 @@ from patchclamp.app.commands import common
 
 if TYPE_CHECKING:
     from patchclamp.study.stages import Study
+    from patchclamp.subjects.language import LanguageModel
 
 
 def study(
@@ -86,7 +87,7 @@ def study(
 
 
 def study_concepts(
-    subject: Any,
+    subject: LanguageModel,
     texts: str,
     sites: str,
     out: Path | None,

@@ -144,7 +144,7 @@ def layers(
     return LayerProfile(table, ceilings, chosen, scorer.scale, n, flat, level, meta)
 
 
-def _count(subject: Any, stimuli: Any) -> int:
+def _count(subject: Subject | Recording, stimuli: Any) -> int:
     if stimuli is None:
         if not isinstance(subject, Recording):
             raise PatchclampError("stimuli: a live network needs the stimuli to run on")
@@ -170,7 +170,7 @@ def _scorer(
 
 
 def _all(
-    subject: Any,
+    subject: Subject | Recording,
     stimuli: Any,
     sites: Any,
     controls: Any,
@@ -185,12 +185,14 @@ def _all(
     if "pixels" in known:
         yield "pixels", "pixels", matrix(stimuli.flatten(1), "stimuli")
     if "untrained" in known:
-        twin = untrained if untrained is not None else untrained_twin(subject, how["seed"])
+        twin = untrained
+        if twin is None and isinstance(subject, Subject):
+            twin = untrained_twin(subject, how["seed"])
         for name, features in _features(twin, stimuli, sites, pool, how):
             yield f"untrained {name}", "untrained", features
 
 
-def _controls(subject: Any, stimuli: Any, controls: Any, untrained: Any) -> set[str]:
+def _controls(subject: Subject | Recording, stimuli: Any, controls: Any, untrained: Any) -> set[str]:
     if controls is None:
         found = {"pixels"} if isinstance(stimuli, Tensor) else set()
         return found | ({"untrained"} if isinstance(subject, Subject) or untrained is not None else set())
@@ -205,7 +207,7 @@ def _controls(subject: Any, stimuli: Any, controls: Any, untrained: Any) -> set[
 
 
 def _features(
-    subject: Any, stimuli: Any, sites: Any, pool: Pool | None, how: dict[str, Any]
+    subject: Subject | Recording, stimuli: Any, sites: Any, pool: Pool | None, how: dict[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     if isinstance(subject, Recording):
         chosen = [subject.site(site) for site in (_listed(sites) or subject.sites)]

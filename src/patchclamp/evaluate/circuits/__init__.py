@@ -10,9 +10,11 @@ from patchclamp.evaluate.circuits.minimality import Minimality, minimality
 from patchclamp.evaluate.circuits.paths import path_connected
 from patchclamp.evaluate.circuits.redundancy import Redundancy, redundancy
 from patchclamp.evaluate.circuits.sufficiency import Sufficiency, path_sufficiency, sufficiency
+from patchclamp.subjects.clamp.bench import Bench
 
 __all__ = [
     "Areas",
+    "Bench",
     "Completeness",
     "Equivalence",
     "Faithfulness",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness
 from patchclamp.nouns.scores import Scores
-from patchclamp.subjects.base import Subject
+from patchclamp.nouns.tasks.protocol import TaskLike
+from patchclamp.subjects.clamp.bench import Bench
 
 Array = NDArray[np.float64]
 AXES = ("linear", "log")
@@ -45,7 +47,7 @@ class Areas:
     ablation: str
     curves: Faithfulness = field(repr=False)
 
-    def value(self, measure: str = "cmd", axis: str = "linear", clipped: bool = False) -> float:
+    def value(self, measure: str = "cmd", axis: str = "linear", clipped: bool = False) -> Estimate:
         """One figure of the ranking."""
         t = self.table
         rows = t[
@@ -58,7 +60,8 @@ class Areas:
             raise PatchclampError(
                 f"{measure} on the {axis} axis: measures are cpr and cmd, axes {', '.join(AXES)}"
             )
-        return float(rows["value"].iloc[0])
+        value, low, high = (float(rows[name].iloc[0]) for name in ("value", "low", "high"))
+        return Estimate(value, low, high, self.curves.n)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
@@ -67,18 +70,15 @@ class Areas:
 
 
 def areas(
-    subject: Subject,
-    task: Any,
+    bench: Bench,
     ranking: Scores,
-    chosen_on: Any,
+    chosen_on: TaskLike | None,
     sizes: Sequence[float] | None = None,
-    ablation: str = "mean",
     *,
+    points: Sequence[str] | None = None,
     rank_by: Literal["abs", "signed"] = "abs",
-    n_boot: int = 1000,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-    **options: Any,
+    baselines: Sequence[str] = ("random",),
+    n_random: int = 5,
 ) -> Areas:
     """Measure CPR and CMD of a ranking on items that did not make it.
 
@@ -90,12 +90,10 @@ def areas(
 
     Parameters
     ----------
-    subject, task, ranking, sizes, ablation, rank_by, seed
+    bench, ranking, sizes, points, rank_by, baselines, n_random
         As for `faithfulness`.
     chosen_on
-        The items that made the ranking. Those of `task` must be others, and of other groups.
-    options
-        Further arguments of `faithfulness`.
+        The items that made the ranking. Those of the bench must be others, and of other groups.
 
     Raises
     ------
@@ -106,27 +104,18 @@ def areas(
     -----
     Mueller et al. 2025 (MIB) for CPR and CMD. Verified in closed form on linear networks.
     """
-    check_held_out(task, chosen_on)
+    check_held_out(bench.task, chosen_on)
     found = faithfulness(
-        subject,
-        task,
-        ranking,
-        sizes,
-        ablation,
-        rank_by=rank_by,
-        n_boot=n_boot,
-        seed=seed,
-        progress=progress,
-        **options,
+        bench, ranking, sizes, points=points, rank_by=rank_by, baselines=baselines, n_random=n_random
     )
-    table = area_table(found, n_boot, seed)
+    table = area_table(found, bench.n_boot, bench.seed)
     kept = found.curve("kept")
     short = kept["size"] < found.candidates
     clear = bool((kept["low"][short] > 1).any())
     return Areas(table, found.beats_model, clear, found.rank_by, found.ablation, found)
 
 
-def check_held_out(task: Any, chosen_on: Any) -> None:
+def check_held_out(task: TaskLike, chosen_on: TaskLike | None) -> None:
     """Refuse items that chose: an item, or a group, that is in both.
 
     Raises
@@ -149,7 +138,7 @@ def check_held_out(task: Any, chosen_on: Any) -> None:
             )
 
 
-def _identities(task: Any) -> tuple[dict[Any, Any], dict[str, str]]:
+def _identities(task: TaskLike) -> tuple[dict[Any, Any], dict[str, str]]:
     """What tells items apart, and groups."""
     items = getattr(task, "items", None)
     if items is not None and not callable(items):
@@ -162,7 +151,7 @@ def _identities(task: Any) -> tuple[dict[Any, Any], dict[str, str]]:
         )
     rows = clean.detach().cpu().reshape(len(clean), -1)
     names = {row.numpy().tobytes(): place for place, row in enumerate(rows)}
-    return names, {group: group for group in getattr(task, "groups", ()) if group}
+    return names, {group: group for group in task.groups if group}
 
 
 def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:

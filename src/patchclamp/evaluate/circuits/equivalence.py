@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,9 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import beta, binom
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import Ablations, as_units, pool_of
-from patchclamp.subjects.clamp.matching import members
+from patchclamp.base.estimate import Estimate
+from patchclamp.subjects.clamp.bench import Bench
 
 Array = NDArray[np.float64]
 Verdict = Literal["equivalent", "different", "undecided"]
@@ -25,10 +24,9 @@ class Equivalence:
 
     Attributes
     ----------
-    share : float
-        Share of groups (items, where there are none) on which the model is above the circuit; ties count one half.
-    low, high : float
-        Clopper and Pearson's interval of it.
+    share : Estimate
+        Share of groups (items, where there are none) on which the model is above the circuit; ties count one half. Its
+        interval is Clopper and Pearson's, n the number of groups.
     margin : float
     p_different : float
         Of the null "the share is within `margin` of one half" (Shi et al.): small says they differ.
@@ -39,50 +37,35 @@ class Equivalence:
         ``"equivalent"``, ``"different"``, or ``"undecided"``: neither null is rejected at `alpha`.
     difference : float
         Mean of model minus circuit, in units of the metric: the sign test is blind to size.
-    ties, n : int
-        Groups without a difference, and all.
+    ties : int
+        Groups without a difference.
     """
 
-    share: float
-    low: float
-    high: float
+    share: Estimate
     margin: float
     p_different: float
     p_equivalent: float
     verdict: Verdict
     difference: float
     ties: int
-    n: int
 
     def __str__(self) -> str:
+        share = self.share
         return (
-            f"{self.verdict}: the model is above the circuit on {self.share:.0%} [{self.low:.0%}, {self.high:.0%}] of "
-            f"{self.n}; p(equivalent) {self.p_equivalent:.3g}, p(different) {self.p_different:.3g}"
+            f"{self.verdict}: the model is above the circuit on {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of "
+            f"{share.n}; p(equivalent) {self.p_equivalent:.3g}, p(different) {self.p_different:.3g}"
         )
 
 
 def equivalence(
-    subject: Subject,
-    task: Any,
-    circuit: Any,
-    candidates: Any,
-    ablation: str = "mean",
-    *,
-    margin: float = 0.1,
-    alpha: float = 0.05,
-    by: str = "template",
-    source: str = "",
-    reference: Any = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    bench: Bench, circuit: Any, candidates: Any, *, margin: float = 0.1, alpha: float = 0.05
 ) -> Equivalence:
     """Test whether a circuit C does as well as the model M: |P(m(M) > m(C)) - 1/2| < `margin`.
 
     Parameters
     ----------
-    subject, task, circuit, candidates, ablation, by, source, reference
-        As for `completeness`; items that did not choose the circuit.
+    bench, circuit, candidates
+        As for `completeness`.
     margin, alpha
         Of the two tests.
 
@@ -91,14 +74,10 @@ def equivalence(
     Shi et al. 2024 ("Hypothesis testing the circuit hypothesis in LLMs"), with the test that can find equivalence
     beside theirs, which can only fail to find a difference. Rates of both verified at their margins (see tests).
     """
-    units = as_units(subject, circuit)
-    bench = Ablations(
-        subject, task, pool_of(subject, candidates, units), ablation, by=by, source=source,
-        reference=reference, batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
-    difference = bench.full - bench.kept([members(units)])[0]
-    size = float(np.abs(bench.full).max())
-    return sign_equivalence(difference, bench.groups, margin, alpha, tie=1e-6 * max(size, 1e-12))
+    own, runs = bench.circuit(circuit, candidates)
+    difference = runs.full - runs.kept([own])[0]
+    size = float(np.abs(runs.full).max())
+    return sign_equivalence(difference, runs.groups, margin, alpha, tie=1e-6 * max(size, 1e-12))
 
 
 def sign_equivalence(
@@ -152,9 +131,8 @@ def sign_equivalence(
     )
     low = float(beta.ppf(0.025, near, n - near + 1)) if near else 0.0
     high = float(beta.ppf(0.975, far + 1, n - far)) if far < n else 1.0
-    return Equivalence(
-        share, low, high, margin, min(p_different, 1.0), p_equivalent, verdict, float(values.mean()), ties, n
-    )
+    found, mean = Estimate(share, low, high, n), float(values.mean())
+    return Equivalence(found, margin, min(p_different, 1.0), p_equivalent, verdict, mean, ties)
 
 
 def _by_group(values: Array, groups: Sequence[str]) -> Array:

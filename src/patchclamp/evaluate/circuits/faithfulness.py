@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -12,19 +12,15 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import resamples
-from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
-from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import (
-    ABLATIONS,
+    Bench,
     check_choice,
     check_span,
     default_points,
     refuse_overlap,
 )
-from patchclamp.subjects.clamp.matching import Member, collect, matched_order
-from patchclamp.subjects.clamp.reference import Reference
-from patchclamp.subjects.clamp.trial import run_trial
+from patchclamp.subjects.clamp.matching import Member, matched_order
 
 Array = NDArray[np.float64]
 RANKED = "ranked"
@@ -133,23 +129,14 @@ def default_sizes(candidates: int) -> list[int]:
 
 
 def faithfulness(
-    subject: Subject,
-    task: Any,
+    bench: Bench,
     ranking: Scores,
     sizes: Sequence[float] | None = None,
-    ablation: str = "mean",
     *,
     points: Sequence[str] | None = None,
     rank_by: Literal["abs", "signed"] = "abs",
-    by: str = "template",
-    source: str = "",
-    reference: Any = None,
     baselines: Sequence[str] = ("random",),
     n_random: int = 5,
-    batch_size: int = 64,
-    n_boot: int = 1000,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
 ) -> Faithfulness:
     """Measure how much of a task's metric the first k ranked units recover, and how much is left without them.
 
@@ -160,29 +147,20 @@ def faithfulness(
 
     Parameters
     ----------
-    subject, task
-        Items that did not choose the ranking.
+    bench
+        Subject, items that did not choose the ranking, ablation and reference.
     ranking
         Scores whose units are ranked; all are candidates.
     sizes
         Numbers of units; numbers below 1 are fractions of the candidates. By default 1, 2, 5, 10, ... and all.
-    ablation, by, source
-        Kind of intervention (``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the corrupted input), how a
-        mean is taken, and over which input of the reference items (``"clean"`` or ``"corrupted"``).
     points
         Points that are candidates; by default heads, or neurons where no head was scored, or all there is. Points that
         contain one another (head and attn_out) are refused.
     rank_by
         One rule for both curves: by size (``"abs"``), or ``"signed"``, which puts units that work against the
         behaviour last; the latter can exceed the whole model.
-    reference
-        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
     baselines, n_random
         Orders to compare with (``"random"``, ``"matched"``), and how many of each.
-    seed
-        Of orders and bootstrap.
-    progress
-        Called with the number of passes done.
 
     Raises
     ------
@@ -193,13 +171,13 @@ def faithfulness(
     -----
     Passes: at most 1 + 2 |sizes| (1 + n_random |baselines|) over the items. Verified on networks with planted circuits.
     """
-    _check(ablation, baselines)
+    for name in baselines:
+        check_choice("baseline", name, BASELINES)
     points = points or default_points(ranking)
     refuse_overlap(points)
     order = ranking.ranked(rank_by, points)
     steps = _sizes(sizes, len(order))
-    activity = Reference.of(subject, reference or task, batch_size)
-    orders = _orders(order, subject, activity, baselines, n_random, seed)
+    orders = _orders(order, bench, baselines, n_random)
     runs = [
         Run(curve, name, draw, k, tuple(one[:k] if curve == "ablated" else one[k:]))
         for name, many in orders.items()
@@ -207,13 +185,12 @@ def faithfulness(
         for curve in ("kept", "ablated")
         for k in steps
     ]
-    sets = [_change(run.ablated, ablation, by, source, seed) for run in runs]
-    everything = _change(tuple(order), ablation, by, source, seed)
-    trial = run_trial(subject, task, [everything, *sets], activity, batch_size=batch_size, progress=progress)
+    everything = bench.change(order)
+    trial = bench.trial([everything, *(bench.change(run.ablated) for run in runs)])
     full, empty, per_item = trial.baseline, trial.changed[0], trial.changed[1:]
     check_span(full, empty, len(order))
-    weights = resamples(len(full), trial.groups or None, n_boot, seed)
-    table = _table(runs, per_item, full, empty, weights, seed)
+    weights = resamples(len(full), trial.groups or None, bench.n_boot, bench.seed)
+    table = _table(runs, per_item, full, empty, weights, bench.seed)
     table.insert(3, "fraction", table["size"] / len(order))
     return Faithfulness(
         table=table,
@@ -221,7 +198,7 @@ def faithfulness(
         empty=float(empty.mean()),
         candidates=len(order),
         rank_by=rank_by,
-        ablation=_name(ablation, by, everything[0].source),
+        ablation=_name(bench.ablation, bench.by, everything[0].source),
         **_areas(table),
         n=len(full),
         runs=pd.DataFrame([(r.curve, r.order, r.draw, r.size) for r in runs], columns=_RUN_COLUMNS),
@@ -235,12 +212,6 @@ def faithfulness(
 _RUN_COLUMNS = ["curve", "order", "draw", "size"]
 
 
-def _check(ablation: str, baselines: Sequence[str]) -> None:
-    check_choice("ablation", ablation, ABLATIONS)
-    for name in baselines:
-        check_choice("baseline", name, BASELINES)
-
-
 def _sizes(sizes: Sequence[float] | None, candidates: int) -> list[int]:
     if sizes is None:
         return default_sizes(candidates)
@@ -251,30 +222,19 @@ def _sizes(sizes: Sequence[float] | None, candidates: int) -> list[int]:
 
 
 def _orders(
-    order: list[Member],
-    subject: Subject,
-    reference: Reference,
-    baselines: Sequence[str],
-    n_random: int,
-    seed: int,
+    order: list[Member], bench: Bench, baselines: Sequence[str], n_random: int
 ) -> dict[str, list[list[Member]]]:
     orders = {RANKED: [order]}
     for name in baselines:
-        rng = np.random.default_rng([seed, BASELINES.index(name)])
+        rng = np.random.default_rng([bench.seed, BASELINES.index(name)])
         drawn = (
             [[order[int(i)] for i in rng.permutation(len(order))] for _ in range(n_random)]
             if name == "random"
-            else [matched_order(order, subject, reference, rng) for _ in range(n_random)]
+            else [matched_order(order, bench.subject, bench.reference, rng) for _ in range(n_random)]
         )
         if drawn:
             orders[name] = drawn
     return orders
-
-
-def _change(
-    part: tuple[Member, ...], ablation: str, by: str, source: str, seed: int
-) -> tuple[Intervention, ...]:
-    return (Intervention(collect(part), ablation, by=by, source=source, seed=seed),) if part else ()
 
 
 def _name(ablation: str, by: str, source: str) -> str:

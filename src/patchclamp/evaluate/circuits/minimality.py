@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Null
 from patchclamp.base.statistics import holm, permutation_p
-from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import Ablations, as_units, chosen, halves, mean_interval, pool_of
-from patchclamp.subjects.clamp.matching import Member, collect, members
+from patchclamp.subjects.clamp.bench import Ablations, Bench, chosen, halves, mean_interval
+from patchclamp.subjects.clamp.matching import Member, collect
 
 Array = NDArray[np.float64]
 
@@ -33,8 +33,8 @@ class Minimality:
         Share of the span that a needed unit must add.
     idle : tuple of str
         Units that are not needed.
-    null : array
-        Sizes of the gains of units from outside.
+    null : Null
+        Sizes of the gains of units from outside; None where there are none.
     span : float
     held_out : bool
     n : int
@@ -44,7 +44,7 @@ class Minimality:
     table: pd.DataFrame
     threshold: float
     idle: tuple[str, ...]
-    null: Array
+    null: Null | None
     span: float
     held_out: bool
     n: int
@@ -56,22 +56,13 @@ class Minimality:
 
 
 def minimality(
-    subject: Subject,
-    task: Any,
+    bench: Bench,
     circuit: Any,
     candidates: Any,
-    ablation: str = "mean",
     *,
     threshold: float = 0.01,
     n_sets: int = 10,
     n_control: int = 20,
-    by: str = "template",
-    source: str = "",
-    reference: Any = None,
-    batch_size: int = 64,
-    n_boot: int = 1000,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
 ) -> Minimality:
     """Measure for each unit v of a circuit C the largest |F(C without K and v) - F(C without K)| over subsets K of C.
 
@@ -81,7 +72,7 @@ def minimality(
 
     Parameters
     ----------
-    subject, task, circuit, candidates, ablation, by, source, reference, n_boot
+    bench, circuit, candidates
         As for `completeness`.
     threshold
         Share of F(M) - F(nothing).
@@ -89,8 +80,6 @@ def minimality(
         Random subsets K for each unit.
     n_control
         Units from outside; at most as many as there are.
-    seed
-        Of subsets, controls and halves.
 
     Raises
     ------
@@ -102,28 +91,26 @@ def minimality(
     Wang et al. 2022 (IOI; 1 % of F(M) there); the control follows the inflated circuits of Shi et al. 2024. Verified on
     OR, AND and SUM gates with an idle unit.
     """
-    units = as_units(subject, circuit)
-    bench = Ablations(
-        subject, task, pool_of(subject, candidates, units), ablation, by=by, source=source,
-        reference=reference, batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
     if not 0 <= threshold < 1:
         raise PatchclampError(f"threshold={threshold}: a share of the span is in 0..1")
-    own, span = members(units), bench.span
-    search, verify = halves(len(task), bench.groups, seed)
-    rng = np.random.default_rng(seed)
-    outside = [m for m in bench.candidates if m not in set(own)]
+    own, runs = bench.circuit(circuit, candidates)
+    span = runs.span
+    search, verify = halves(len(bench.task), runs.groups, bench.seed)
+    rng = np.random.default_rng(bench.seed)
+    outside = [m for m in runs.candidates if m not in set(own)]
     picked = rng.permutation(len(outside))[:n_control]
     null = [
         abs(
             float(
-                _gain(bench, [*own, outside[int(i)]], outside[int(i)], n_sets, rng, search)[0][verify].mean()
+                _gain(runs, [*own, outside[int(i)]], outside[int(i)], n_sets, rng, search)[0][verify].mean()
             )
         )
         for i in picked
     ]
-    gains, sizes = zip(*(_gain(bench, own, v, n_sets, rng, search) for v in own), strict=True)
-    low, high = mean_interval(np.stack(gains)[:, verify], chosen(bench.groups, verify), n_boot, seed)
+    gains, sizes = zip(*(_gain(runs, own, v, n_sets, rng, search) for v in own), strict=True)
+    low, high = mean_interval(
+        np.stack(gains)[:, verify], chosen(runs.groups, verify), bench.n_boot, bench.seed
+    )
     gain = np.stack(gains)[:, verify].mean(1)
     p = np.array([permutation_p(abs(one), null) if null else np.nan for one in gain])
     table = pd.DataFrame(
@@ -143,7 +130,7 @@ def minimality(
         table,
         threshold,
         tuple(table["unit"][~table["needed"]]),
-        np.array(null),
+        Null.of(null, "units from outside the circuit") if null else None,
         span,
         bool((search != verify).any()),
         int(verify.sum()),
@@ -151,7 +138,7 @@ def minimality(
 
 
 def _gain(
-    bench: Ablations,
+    runs: Ablations,
     circuit: Sequence[Member],
     unit: Member,
     n_sets: int,
@@ -163,6 +150,6 @@ def _gain(
     sets: list[set[Member]] = [set(), set(others)]
     sets += [{m for m in others if rng.random() < 0.5} for _ in range(n_sets)]
     kept = [set(circuit) - k for k in sets]
-    gains = bench.kept(kept) - bench.kept([one - {unit} for one in kept])
+    gains = runs.kept(kept) - runs.kept([one - {unit} for one in kept])
     best = int(np.abs(gains[:, search].mean(1)).argmax())
     return gains[best], len(sets[best])

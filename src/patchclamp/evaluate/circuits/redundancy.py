@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import quantiles, resamples
-from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import Ablations, as_units
+from patchclamp.subjects.clamp.bench import Ablations, Bench, as_units
 from patchclamp.subjects.clamp.matching import collect, members
 
 Array = NDArray[np.float64]
@@ -42,9 +41,9 @@ class Redundancy:
     table : DataFrame
         One row a set (``"together"``, then each unit): set, effect = m(full) - m(without it), low, high, and alone = m of
         the candidates with only it left - m(none of them), what it does by itself (NaN for the joint set's row).
-    interaction : float
-        Joint effect minus the sum of the single ones, with `low` and `high`; above zero units back each other up.
-    joint : float
+    interaction : Estimate
+        Joint effect minus the sum of the single ones; above zero units back each other up.
+    joint : Estimate
     baseline : float
         m(full).
     """
@@ -52,36 +51,19 @@ class Redundancy:
     verdict: str
     support: float
     table: pd.DataFrame
-    interaction: float
-    low: float
-    high: float
-    joint: float
+    interaction: Estimate
+    joint: Estimate
     baseline: float
-    n: int
 
     def __str__(self) -> str:
-        total = float(self.table["effect"].iloc[1:].sum())
+        total, i = float(self.table["effect"].iloc[1:].sum()), self.interaction
         return (
-            f"{self.verdict} (in {self.support:.0%} of resamples): together {self.joint:+.3g}, sum of "
-            f"{len(self.table) - 1} alone {total:+.3g}, interaction {self.interaction:+.3g} "
-            f"[{self.low:+.3g}, {self.high:+.3g}]"
+            f"{self.verdict} (in {self.support:.0%} of resamples): together {self.joint.value:+.3g}, sum of "
+            f"{len(self.table) - 1} alone {total:+.3g}, interaction {i.value:+.3g} [{i.low:+.3g}, {i.high:+.3g}]"
         )
 
 
-def redundancy(
-    subject: Subject,
-    task: Any,
-    units: Any,
-    ablation: str = "mean",
-    *,
-    by: str = "template",
-    source: str = "",
-    reference: Any = None,
-    batch_size: int = 64,
-    n_boot: int = 1000,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
-) -> Redundancy:
+def redundancy(bench: Bench, units: Any) -> Redundancy:
     """Name how units act together: each ablated alone, all together, and each left alone.
 
     Two units joined by OR have no effect alone and the whole effect together; a method that ablates or patches one unit
@@ -90,12 +72,10 @@ def redundancy(
 
     Parameters
     ----------
-    subject, task
-        What is measured.
+    bench
+        Subject, items, ablation and reference.
     units
         At least two units (or whole sites).
-    ablation, by, source, reference
-        As for `faithfulness`.
 
     Raises
     ------
@@ -107,19 +87,16 @@ def redundancy(
     Verified on the gates OR, AND, SUM, BACKUP and CANCEL. Redundancy among more than two units, where any two are
     enough, is named as well; that among subsets of them is not looked for.
     """
-    chosen = members(as_units(subject, units))
+    chosen = members(as_units(bench.subject, units))
     if len(chosen) < 2:
         raise PatchclampError(f"{collect(chosen)}: one unit cannot be redundant; give at least two")
-    bench = Ablations(
-        subject, task, chosen, ablation, by=by, source=source, reference=reference, batch_size=batch_size,
-        seed=seed, progress=progress,
-    )  # fmt: skip
-    effects = bench.full - bench.without([chosen, *([one] for one in chosen)])
-    alone = bench.kept([[one] for one in chosen]) - bench.empty
-    weights = resamples(len(bench.full), bench.groups or None, n_boot, seed)
+    runs = Ablations(bench, chosen)
+    effects = runs.full - runs.without([chosen, *([one] for one in chosen)])
+    alone = runs.kept([[one] for one in chosen]) - runs.empty
+    weights = resamples(len(runs.full), runs.groups or None, bench.n_boot, bench.seed)
     weights = weights / weights.sum(1, keepdims=True)
     means, draws = effects.mean(1), weights @ effects.T
-    scale, scales = abs(float(bench.full.mean())), np.abs(weights @ bench.full)
+    scale, scales = abs(float(runs.full.mean())), np.abs(weights @ runs.full)
     verdict = _verdict(means, scale)
     same = [_verdict(draw, float(size)) == verdict for draw, size in zip(draws, scales, strict=True)]
     low, high = quantiles(draws, (0.025, 0.975))
@@ -138,12 +115,9 @@ def redundancy(
         verdict,
         float(np.mean(same)),
         table,
-        float(means[0] - means[1:].sum()),
-        float(ends[0]),
-        float(ends[1]),
-        float(means[0]),
-        float(bench.full.mean()),
-        len(bench.full),
+        Estimate(float(means[0] - means[1:].sum()), float(ends[0]), float(ends[1]), len(runs.full)),
+        Estimate(float(means[0]), float(low[0]), float(high[0]), len(runs.full)),
+        float(runs.full.mean()),
     )
 
 

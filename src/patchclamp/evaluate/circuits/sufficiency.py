@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import permutation_p
 from patchclamp.evaluate.circuits.draws import CONTROLS, activity_of, draw_sets, strata
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
-from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.bench import Ablations, as_units, check_choice, pool_of
-from patchclamp.subjects.clamp.matching import members
+from patchclamp.subjects.clamp.bench import Bench, check_choice
 
 Array = NDArray[np.float64]
 
@@ -27,12 +26,10 @@ class Sufficiency:
 
     Attributes
     ----------
-    distance : float
-        |F(C) - F(M)| in units of the metric; for a test of necessity -|F(M without C) - F(M)|. Smaller is better.
-    null : array
-        The same of the random circuits.
-    p : float
-        (1 + #{random at least as good}) / (R + 1): of the null that C is one of them.
+    distance : Estimate
+        |F(C) - F(M)| in units of the metric; for a test of necessity -|F(M without C) - F(M)|. Smaller is better. Its
+        null is that of the random circuits: p = (1 + #{random at least as good}) / (R + 1), of the null that C is one
+        of them.
     beats : float
         Share of random circuits that C is strictly better than.
     p_quantile : float
@@ -40,76 +37,62 @@ class Sufficiency:
     quantile : float
     size : int
         Units (edges) of the circuit, and `sizes` of the random ones.
-    control : str
     """
 
-    distance: float
-    null: Array = field(repr=False)
-    p: float
+    distance: Estimate
     beats: float
     p_quantile: float
     quantile: float
     size: int
     sizes: tuple[int, ...] = field(repr=False)
-    control: str
 
     def __str__(self) -> str:
+        null = self.distance.null
+        assert null is not None
         return (
-            f"|F(C) - F(M)| = {abs(self.distance):.3g}, better than {self.beats:.0%} of {len(self.null)} {self.control} "
-            f"circuits of {self.size}: p={self.p:.3g}; p(beats at most {self.quantile:.0%})={self.p_quantile:.3g}"
+            f"|F(C) - F(M)| = {abs(self.distance.value):.3g}, better than {self.beats:.0%} of {null.n} {null.kind} "
+            f"circuits of {self.size}: p={null.p:.3g}; p(beats at most {self.quantile:.0%})={self.p_quantile:.3g}"
         )
 
 
 def sufficiency(
-    subject: Subject,
-    task: Any,
+    bench: Bench,
     circuit: Any,
     candidates: Any,
-    ablation: str = "mean",
     *,
     control: Literal["random", "matched"] = "matched",
     complement: bool = False,
     n_random: int = 199,
     quantile: float = 0.9,
-    by: str = "template",
-    source: str = "",
-    reference: Any = None,
-    batch_size: int = 64,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
 ) -> Sufficiency:
     """Test a circuit of units against random ones of the same size.
 
     Parameters
     ----------
-    subject, task, circuit, candidates, ablation, by, source, reference
-        As for `completeness`; items that did not choose the circuit, else it beats chance by choice alone.
+    bench, circuit, candidates
+        As for `completeness`; on items that chose the circuit it beats chance by choice alone.
     control
         ``"random"`` circuits of the whole pool, or ``"matched"`` ones with as many units of each site and stratum of mean
         |activity| x output norm. C itself may be drawn; where strata are so small that there are few such sets, p cannot
         be small.
     complement
         Test (partial) necessity instead: whether taking C out of the model changes more than taking a random set.
-    n_random, quantile, seed
-        Number of random circuits, share to be beaten, and seed of the draw.
+    n_random, quantile
+        Number of random circuits, and share to be beaten.
 
     Notes
     -----
     Shi et al. 2024. p of a circuit that is itself drawn so is uniform (verified).
     """
     check_choice("control", control, CONTROLS)
-    units = as_units(subject, circuit)
-    bench = Ablations(
-        subject, task, pool_of(subject, candidates, units), ablation, by=by, source=source,
-        reference=reference, batch_size=batch_size, seed=seed, progress=progress,
-    )  # fmt: skip
-    own, pool = members(units), bench.candidates
+    own, runs = bench.circuit(circuit, candidates)
+    pool = runs.candidates
     keys = np.zeros(len(pool), dtype=np.int64)
     if control == "matched":
-        keys = strata(pool, activity_of(pool, subject, bench.reference))
-    drawn = draw_sets(pool, own, keys, n_random, np.random.default_rng(seed))
-    run = bench.without if complement else bench.kept
-    distance = np.abs((run([own, *drawn]) - bench.full).mean(1))
+        keys = strata(pool, activity_of(pool, bench.subject, bench.reference))
+    drawn = draw_sets(pool, own, keys, n_random, np.random.default_rng(bench.seed))
+    run = runs.without if complement else runs.kept
+    distance = np.abs((run([own, *drawn]) - runs.full).mean(1))
     scores = -distance if complement else distance
     return _result(scores[0], scores[1:], quantile, len(own), [len(own)] * n_random, control)
 
@@ -136,13 +119,13 @@ def path_sufficiency(
     inputs, outputs
         As for `path_connected`.
     n_random, quantile, seed
-        As for `sufficiency`.
+        As for `sufficiency`, and of the draw.
 
     Examples
     --------
     >>> edges = [("in", "a"), ("in", "b"), ("a", "out"), ("b", "out")]
     >>> metric = lambda kept: 1.0 * ({("in", "a"), ("a", "out")} <= set(kept))
-    >>> path_sufficiency(metric, edges[::2], edges, n_random=19).distance
+    >>> path_sufficiency(metric, edges[::2], edges, n_random=19).distance.value
     0.0
     """
     listed, own = list(dict.fromkeys(edges)), list(dict.fromkeys(circuit))
@@ -175,6 +158,5 @@ def _result(
     wins = int((null > score + tie).sum())
     p_quantile = float(binom.sf(wins - 1, len(null), quantile))
     p = permutation_p(-score, -null + tie)
-    return Sufficiency(
-        float(score), null, p, wins / len(null), p_quantile, quantile, size, tuple(sizes), control
-    )
+    distance = Estimate(float(score), null=replace(Null.of(null, control), p=p))
+    return Sufficiency(distance, wins / len(null), p_quantile, quantile, size, tuple(sizes))

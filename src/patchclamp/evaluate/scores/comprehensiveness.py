@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate.scores.masked import Features
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import mean_interval
+from patchclamp.subjects.clamp.reference import Reference
 
 Array = NDArray[np.float64]
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -51,14 +53,14 @@ class Comprehensiveness:
 
 def comprehensiveness(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     scores: Scores,
     shares: Sequence[float] = BINS,
     baseline: Literal["corrupted", "zero", "mean"] = "corrupted",
     *,
     by: Literal["signed", "abs"] = "signed",
     n_random: int = 5,
-    reference: Any = None,
+    reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate.scores.masked import Features
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import mean_interval
+from patchclamp.subjects.clamp.reference import Reference
 
 Array = NDArray[np.float64]
 
@@ -50,7 +52,7 @@ class InsertionDeletion:
 
 def insertion_deletion(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     scores: Scores,
     steps: int = 10,
     baseline: Literal["corrupted", "zero", "mean"] = "corrupted",
@@ -58,7 +60,7 @@ def insertion_deletion(
     oracle: Scores | None = None,
     by: Literal["signed", "abs"] = "signed",
     n_random: int = 5,
-    reference: Any = None,
+    reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
     n_boot: int = 1000,
     seed: int = 0,

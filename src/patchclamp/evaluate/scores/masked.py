@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
@@ -40,10 +40,10 @@ class Features:
     def __init__(
         self,
         subject: Subject,
-        task: Any,
+        task: TaskLike,
         scores: Scores,
         baseline: str = "corrupted",
-        reference: Any = None,
+        reference: TaskLike | Reference | None = None,
         batch_size: int = 64,
     ) -> None:
         check_choice("baseline", baseline, BASELINES)

@@ -13,6 +13,7 @@ import numpy as np
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p, resamples
 from patchclamp.evaluate.subspaces.row_space import RowSpace, row_space
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 
@@ -80,7 +81,7 @@ class Illusion:
 
 def illusion(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     site: Site | str,
     vector: Any,
     *,

@@ -20,6 +20,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import resamples
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, parse_site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.edits import positions as positions_of
@@ -72,7 +73,7 @@ class RowSpace:
 
 def row_space(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     site: Site | str,
     vector: Any,
     *,
@@ -207,7 +208,7 @@ def _patch(site: Site, positions: Any, rows: Array | None) -> Sequence[Intervent
 
 
 def _other_side(
-    subject: Subject, task: Any, site: Site, positions: Any, parts: dict[str, Array], batch_size: int
+    subject: Subject, task: TaskLike, site: Site, positions: Any, parts: dict[str, Array], batch_size: int
 ) -> tuple[Array, dict[str, tuple[float, float]]]:
     """The metric on the corrupted inputs; for directions, how clean and corrupted activity lie along each."""
     metric = np.empty(len(task))

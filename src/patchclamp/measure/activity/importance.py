@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.measure import BLOCK_ROWS, Measure, host, row_blocks
+from patchclamp.nouns.measure import BLOCK_ROWS, HasOutputs, Measure, host, row_blocks
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
@@ -39,7 +39,7 @@ class Importance(Measure):
         self.l1: Tensor | None = None
 
     @classmethod
-    def _needs(cls, subject: Any, site: Any) -> dict[str, Any]:
+    def _needs(cls, subject: HasOutputs, site: Any) -> dict[str, Any]:
         return {"output_norms": subject.output_norms(site).detach().float().cpu()}
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.measure import Measure, require
+from patchclamp.nouns.measure import HasOutputs, Measure, require
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
@@ -145,7 +145,7 @@ class CETT(Measure):
         self.used = 0
 
     @classmethod
-    def _needs(cls, subject: Any, site: Any) -> dict[str, Any]:
+    def _needs(cls, subject: HasOutputs, site: Any) -> dict[str, Any]:
         return {"output_weight": subject.output_matrix(site).detach()}
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:

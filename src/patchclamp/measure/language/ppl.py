@@ -12,6 +12,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.measure import require
+from patchclamp.subjects.language import LanguageModel
 
 if TYPE_CHECKING:
     from patchclamp.nouns.units import Site
@@ -113,7 +114,7 @@ def ppl_sparsity(
 
 
 def threshold_runner(
-    subject: Any, tokens: Sequence[list[int]], sites: Sequence[Site], batch_size: int = 8
+    subject: LanguageModel, tokens: Sequence[list[int]], sites: Sequence[Site], batch_size: int = 8
 ) -> Runner[Site]:
     """The function that `ppl_sparsity` needs, for a language model: mean next-token loss over texts under
     thresholds.
@@ -156,6 +157,7 @@ def threshold_runner(
         for batch in batches:
             edits = [edit(site, level) for site, level in thresholds.items()]
             logits = subject.run(batch, read=[], write=edits, logits="all").logits
+            assert logits is not None and batch.tokens is not None
             loss, count = _next_token_loss(logits, batch.tokens, batch.mask)
             total, predicted = total + loss, predicted + count
         return total / predicted, active / seen if seen else 1.0

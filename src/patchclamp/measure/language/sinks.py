@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.measure import Measure, host, require
+from patchclamp.nouns.measure import HasOutputs, Measure, host, require
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
@@ -105,7 +105,7 @@ class AttentionSinks(Measure):
         self._windows(values, values.new_ones(len(values), values.shape[3], dtype=torch.bool), samples)
 
     @classmethod
-    def _needs(cls, subject: Any, site: Any) -> dict[str, Any]:
+    def _needs(cls, subject: HasOutputs, site: Any) -> dict[str, Any]:
         return {"causal": bool(subject.row.causal)}
 
     def _windows(self, probs: Tensor, real: Tensor, samples: Samples) -> None:

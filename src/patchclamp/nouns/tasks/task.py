@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.scores import metric_name
 from patchclamp.nouns.tasks.checks import check_item
 from patchclamp.nouns.tasks.encode import EncodedTask, encode_items
 from patchclamp.nouns.tasks.item import SPLITS, Item
 from patchclamp.nouns.tasks.jsonl import HEADER, read_items, write_items
 from patchclamp.nouns.tasks.metrics import METRICS, Metric, MetricFunction, as_metric
+from patchclamp.nouns.tasks.protocol import split_places
 
 __all__ = ["METRICS", "SPLITS", "EncodedTask", "Item", "Metric", "Task", "require_ability", "split_groups"]
 
@@ -83,6 +85,17 @@ class Task:
         return as_metric(self.metric)
 
     @property
+    def metric_name(self) -> str:
+        """The metric in a word."""
+        return metric_name(self.metric)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Group of each item; none where no item names one."""
+        names = tuple(item.group for item in self.items)
+        return names if any(names) else ()
+
+    @property
     def has_contrast(self) -> bool:
         """Whether the items have corrupted texts."""
         return self.items[0].corrupted is not None
@@ -95,20 +108,7 @@ class Task:
         PatchclampError
             For a split that does not exist or holds no item.
         """
-        for name in names:
-            if name not in self.splits:
-                raise PatchclampError(
-                    f"task {self.name}: no split {name!r}{did_you_mean(name, self.splits)}; it has "
-                    f"{', '.join(self.splits)}"
-                )
-        places = sorted(i for name in names for i in self.splits[name])
-        if not places:
-            groups = len({item.group for item in self.items})
-            raise PatchclampError(
-                f"task {self.name}: its split {' + '.join(names)} has no items; the task has {len(self)} items "
-                f"in {groups} groups, and a group is never cut: give items of at least 3 groups"
-            )
-        return self.select(places)
+        return self.select(split_places(self, self.splits, names))
 
     def select(self, places: Iterable[int]) -> Task:
         """The items at these places; they stay in the splits they were in."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.protocol import split_places
+from patchclamp.nouns.tasks.task import split_groups
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,27 @@ class TextTask:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, places: list[int], name: str = "") -> TextTask:
+    @property
+    def metric_name(self) -> str:
+        """The metric in a word."""
+        return self.metric
+
+    def split(self, *names: str) -> TextTask:
+        """The texts of one split, or of several together; whole groups are dealt to train, validation and test."""
+        return self.select(split_places(self, split_groups(self.groups or [""] * len(self)), names))
+
+    def select(self, places: Iterable[int]) -> TextTask:
         """The texts at some places."""
-        return TextTask(
-            name or self.name,
-            tuple(self.texts[i] for i in places),
-            tuple(self.groups[i] for i in places) if self.groups else (),
-            tuple(self.labels[i] for i in places) if self.labels else (),
-            self.max_tokens,
+        chosen = list(places)
+        texts, groups, labels = (
+            tuple(column[i] for i in chosen) if column else ()
+            for column in (self.texts, self.groups, self.labels)
         )
+        return TextTask(self.name, texts, groups, labels, self.max_tokens)
 
     def where(self, label: str) -> TextTask:
         """The texts of one label."""
         places = [i for i, one in enumerate(self.labels) if one == label]
         if not places:
             raise PatchclampError(f"{self.name}: no text has the label {label!r}")
-        return self.take(places, f"{self.name}: {label}")
+        return replace(self.select(places), name=f"{self.name}: {label}")

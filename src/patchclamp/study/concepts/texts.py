@@ -112,8 +112,8 @@ def load_labelled(
     )
     return LabelledTexts(
         name,
-        whole.take(sorted(train)),
-        whole.take(sorted(test)),
+        whole.select(sorted(train)),
+        whole.select(sorted(test)),
         tuple(sorted(by_label)),
         str(source) if isinstance(source, (str, Path)) else None,
     )

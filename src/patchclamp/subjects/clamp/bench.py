@@ -14,13 +14,15 @@ from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.metrics import METRICS
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units, split_addresses
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
 from patchclamp.subjects.clamp.matching import Member, collect, members
 from patchclamp.subjects.clamp.reference import Reference
-from patchclamp.subjects.clamp.trial import run_trial
+from patchclamp.subjects.clamp.trial import Trial, run_trial
+from patchclamp.subjects.language import LanguageModel
 
 Array = NDArray[np.float64]
 ABLATIONS = ("mean", "zero", "resample", "patch")
@@ -100,61 +102,109 @@ def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[Member]:
     return pool
 
 
-def item_values(subject: Any, task: Task, which: str, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def item_values(
+    subject: LanguageModel, task: Task, which: str, batch_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Metric and accuracy per item, in the items' order."""
     values, right = torch.zeros(len(task)), torch.zeros(len(task))
     encoded = task.encode(subject.tokenizer, bos=subject.bos, max_length=subject.max_length)
     for part in encoded.batches(batch_size):
-        logits = subject.run(Batch(getattr(part, which), part.mask, part.rows), logits="last").logits.cpu()
+        out = subject.run(Batch(getattr(part, which), part.mask, part.rows), logits="last").logits
+        assert out is not None
+        logits = out.cpu()
         values[part.rows] = task.score(logits, part, logits if task.score.needs_reference else None)
         right[part.rows] = METRICS["accuracy"](logits, part)
     return values, right
 
 
-class Ablations:
-    """The metric per item with sets of the candidates ablated, each set run once.
+class Bench:
+    """What a circuit is measured on, given once: a subject, a task, an ablation and where its values come from.
 
     Parameters
     ----------
     subject, task
-        What is measured.
-    candidates
-        Units that may be ablated; all else stays intact.
-    ablation, by, source, seed
-        As in `Intervention`.
+        What is measured; items that did not choose the units.
+    ablation
+        Kind of intervention (``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the corrupted input).
     reference
-        A task or a `Reference` for means and replacement values; by default the items themselves.
+        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
+    by, source
+        How a mean is taken, and over which input of the reference items (``"clean"`` or ``"corrupted"``).
+    batch_size
+        Items a pass.
+    n_boot, seed
+        Of intervals over items, and of all that is drawn; the same seed gives the same result whatever the batch size.
+    progress
+        Called with the number of passes done.
+
+    Examples
+    --------
+    >>> bench = Bench(subject, ioi.split("test"), "mean", ioi.split("train"))   # doctest: +SKIP
+    >>> completeness(bench, "head.23[3,6]", "head.*")                           # doctest: +SKIP
     """
 
     def __init__(
         self,
         subject: Subject,
-        task: Any,
-        candidates: Sequence[Member],
+        task: TaskLike,
         ablation: str = "mean",
+        reference: TaskLike | Reference | None = None,
         *,
         by: str = "template",
         source: str = "",
-        reference: Any = None,
         batch_size: int = 64,
+        n_boot: int = 1000,
         seed: int = 0,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         check_choice("ablation", ablation, ABLATIONS)
-        self.subject, self.task, self.candidates = subject, task, list(candidates)
-        self.ablation, self.by, self.source, self.seed = ablation, by, source, seed
-        self.batch_size, self.progress = batch_size, progress
+        self.subject, self.task, self.ablation, self.by, self.source = subject, task, ablation, by, source
+        self.batch_size, self.n_boot, self.seed, self.progress = batch_size, n_boot, seed, progress
         self.reference = Reference.of(subject, reference or task, batch_size)
-        self.groups: tuple[str, ...] = ()
-        self._known: dict[frozenset[Member], Array] = {}
-        self.full, self.empty = self.without([(), self.candidates])
 
-    def change(self, ablated: Collection[Member]) -> tuple[Intervention, ...]:
+    def change(self, ablated: Sequence[Member]) -> tuple[Intervention, ...]:
         """The interventions that ablate a set; none for the empty one."""
         if not ablated:
             return ()
-        units = collect(sorted(ablated, key=self._place))
-        return (Intervention(units, self.ablation, by=self.by, source=self.source, seed=self.seed),)
+        return (
+            Intervention(collect(ablated), self.ablation, by=self.by, source=self.source, seed=self.seed),
+        )
+
+    def trial(self, sets: Sequence[tuple[Intervention, ...]]) -> Trial:
+        """The metric per item as it is and under each set of interventions."""
+        return run_trial(
+            self.subject, self.task, list(sets), self.reference, batch_size=self.batch_size,
+            progress=self.progress,
+        )  # fmt: skip
+
+    def circuit(self, circuit: Any, candidates: Any) -> tuple[list[Member], Ablations]:
+        """A circuit's units one by one, and the ablations of all candidates; see `as_units` and `pool_of`.
+
+        Raises
+        ------
+        PatchclampError
+            Where the circuit has a unit that is no candidate, or points overlap.
+        """
+        units = as_units(self.subject, circuit)
+        return members(units), Ablations(self, pool_of(self.subject, candidates, units))
+
+
+class Ablations:
+    """The metric per item with sets of the candidates ablated on a bench, each set run once.
+
+    Parameters
+    ----------
+    bench
+        What is measured, and how units are ablated.
+    candidates
+        Units that may be ablated; all else stays intact.
+    """
+
+    def __init__(self, bench: Bench, candidates: Sequence[Member]) -> None:
+        self.bench, self.candidates = bench, list(candidates)
+        self.groups: tuple[str, ...] = ()
+        self._known: dict[frozenset[Member], Array] = {}
+        self.full, self.empty = self.without([(), self.candidates])
 
     def _place(self, member: Member) -> tuple[Any, int]:
         return member[0], -1 if member[1] is None else member[1]
@@ -164,10 +214,7 @@ class Ablations:
         keys = [frozenset(one) for one in sets]
         new = list(dict.fromkeys(key for key in keys if key not in self._known))
         if new:
-            trial = run_trial(
-                self.subject, self.task, [self.change(key) for key in new], self.reference,
-                batch_size=self.batch_size, progress=self.progress,
-            )  # fmt: skip
+            trial = self.bench.trial([self.bench.change(sorted(key, key=self._place)) for key in new])
             self.groups = trial.groups
             self._known.update(zip(new, trial.changed, strict=True))
         return np.stack([self._known[key] for key in keys])

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -40,6 +40,11 @@ class HasSites(Protocol):
     def place(self, site: Site) -> Place: ...
     def width(self, site: Site) -> int: ...
     def dictionary(self, site: Site | str) -> Dictionary: ...
+
+
+class _HasProjections(Protocol):
+    def output_matrix(self, site: Site) -> Tensor: ...
+    def head_output_matrix(self, layer: int | None) -> Tensor: ...
 
 
 class Attachment(AbstractContextManager[Site]):
@@ -370,7 +375,7 @@ def _hash(value: Any, into: Any) -> None:
         into.update(type(value).__qualname__.encode())
 
 
-def provenance(subject: Any, sites: Iterable[Site]) -> dict[str, Any]:
+def provenance(subject: HasSites, sites: Iterable[Site]) -> dict[str, Any]:
     """What a manifest says of the dictionaries behind sites: address -> fingerprint; empty where there are none."""
     found = {
         str(site): fingerprint(subject.dictionary(site)) for site in sites if site.dictionary is not None
@@ -378,14 +383,15 @@ def provenance(subject: Any, sites: Iterable[Site]) -> dict[str, Any]:
     return {"dictionaries": found} if found else {}
 
 
-def output_rows(subject: Any, site: Site) -> Float[Tensor, "feature d_model"]:
+def output_rows(subject: HasSites, site: Site) -> Float[Tensor, "feature d_model"]:
     """What each feature writes: its direction, carried on through the output projection where its target lies before one."""
     dictionary = subject.dictionary(site)
     rows: Tensor = dictionary.directions.detach().float()
+    writes = cast(_HasProjections, subject)  # the sites below are a transformer's
     if dictionary.target.point == "mlp_act":
-        rows = rows @ subject.output_matrix(dictionary.target).float().to(rows.device)
+        rows = rows @ writes.output_matrix(dictionary.target).float().to(rows.device)
     elif dictionary.target.point == "z":
-        matrix: Tensor = subject.head_output_matrix(dictionary.target.layer)
+        matrix = writes.head_output_matrix(dictionary.target.layer)
         rows = rows @ matrix.float().flatten(0, 1).to(rows.device)
     return rows
 

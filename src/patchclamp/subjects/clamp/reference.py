@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Pair
@@ -40,7 +41,7 @@ class Reference:
         Items a pass.
     """
 
-    def __init__(self, subject: Subject, task: Any, batch_size: int = 64) -> None:
+    def __init__(self, subject: Subject, task: TaskLike, batch_size: int = 64) -> None:
         self.subject = subject
         self.task = task
         self.batch_size = batch_size
@@ -49,7 +50,7 @@ class Reference:
         self._items: dict[str, list[tuple[str, int, Batch]]] = {}
 
     @classmethod
-    def of(cls, subject: Subject, source: Any, batch_size: int = 64) -> Reference:
+    def of(cls, subject: Subject, source: TaskLike | Reference, batch_size: int = 64) -> Reference:
         """What was given as a reference: itself, or a task's items."""
         return source if isinstance(source, Reference) else cls(subject, source, batch_size)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
@@ -35,7 +35,7 @@ class Trial:
 
 def run_trial(
     subject: Subject,
-    task: Any,
+    task: TaskLike,
     sets: Sequence[Change],
     reference: Reference | None = None,
     *,
@@ -85,7 +85,7 @@ def run_trial(
     return Trial(baseline, changed[where], tuple(groups) if any(groups) else ())
 
 
-def _check_positions(subject: Subject, task: Any, sets: Sequence[Change], batch_size: int) -> None:
+def _check_positions(subject: Subject, task: TaskLike, sets: Sequence[Change], batch_size: int) -> None:
     """Refuse an intervention whose positions no item has: it would change nothing, silently."""
     waiting = {c.positions: c for change in sets for c in change if c.positions != "all"}
     if not waiting:

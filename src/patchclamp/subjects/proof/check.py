@@ -5,7 +5,7 @@ attention's output, neurons project to the MLP's, padding leaves real tokens whe
 Figures are relative errors, the worst token of the worst site: ``max |got - want| / |want|`` over vectors of one
 token; bitwise proofs state the largest difference instead and allow none.
 
-Tolerances follow the number format (`bench.WITHIN`, `bench.THROUGH`): within one block 1e-5 in float32 and 2e-2 in
+Tolerances follow the number format (`passes.WITHIN`, `passes.THROUGH`): within one block 1e-5 in float32 and 2e-2 in
 bfloat16; 1e-4 and 2e-1 for what has passed through all blocks, where kernels choose another order of summation by
 the shape of the batch. Found on SmolLM2-135M: 7e-7 and 3e-3 within a block, 5e-6 and 8e-2 through all thirty; on tiny
 random models of all families at most 4e-7 and 5e-3, 2e-6 and 3e-2. A wrong tensor gives errors near 1.
@@ -23,7 +23,7 @@ import torch
 import transformers
 
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.proof.bench import Bench, Finding, Skip
+from patchclamp.subjects.proof.passes import Finding, Passes, Skip
 from patchclamp.subjects.proof.proofs import PROOFS
 
 Status = Literal["pass", "fail", "skip"]
@@ -129,15 +129,15 @@ def check_subject(subject: Subject, fast: bool = False) -> CheckCard:
     (True, 'repeatable')
     """
     start = time.perf_counter()
-    bench = Bench(subject)
-    proofs = [_made(name, proof, bench) for name, (proof, quick) in PROOFS.items() if quick or not fast]
+    passes = Passes(subject)
+    proofs = [_made(name, proof, passes) for name, (proof, quick) in PROOFS.items() if quick or not fast]
     return CheckCard(
         model=subject.name,
         family=getattr(subject, "family", type(subject.model).__name__),
         fingerprint=subject.fingerprint,
         dtype=str(subject.dtype).removeprefix("torch."),
         device=str(subject.device),
-        inputs=bench.inputs,
+        inputs=passes.inputs,
         proofs=tuple(proofs),
         sites=tuple({**info.__dict__, "site": str(info.site)} for info in subject.sites()),
         seconds=time.perf_counter() - start,
@@ -148,9 +148,9 @@ def check_subject(subject: Subject, fast: bool = False) -> CheckCard:
 check = check_subject
 
 
-def _made(name: str, proof: Callable[[Bench], Finding], bench: Bench) -> Proof:
+def _made(name: str, proof: Callable[[Passes], Finding], passes: Passes) -> Proof:
     try:
-        figure, tolerance, detail = proof(bench)
+        figure, tolerance, detail = proof(passes)
     except Skip as why:
         return Proof(name, "skip", None, None, str(why))
     # A NaN is no smaller than the tolerance, so it fails.

@@ -1,6 +1,6 @@
 """The proofs behind `patchclamp check`: the passes that they look at, and the arithmetic of each.
 
-A proof is a function of a `Bench` that gives (figure, tolerance, detail) or raises `Skip`. To add one, write the
+A proof is a function of a `Passes` that gives (figure, tolerance, detail) or raises `Skip`. To add one, write the
 function and a line in `PROOFS`.
 """
 
@@ -16,16 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit, Run
 from patchclamp.subjects.families.anatomy import module_at
-from patchclamp.subjects.proof.bench import Bench, Finding, Skip, biased, called, error, gap, matrix
+from patchclamp.subjects.proof.passes import Finding, Passes, Skip, biased, called, error, gap, matrix
 from patchclamp.subjects.transformer import Transformer
 from patchclamp.subjects.vision import VisionModel
 
 # ---- proofs: each returns (figure, tolerance, detail) or raises Skip
 
 
-def _repeatable(bench: Bench) -> Finding:
-    model = bench.subject.model
-    difference = gap(bench.call_bare(), bench.bare)
+def _repeatable(passes: Passes) -> Finding:
+    model = passes.subject.model
+    difference = gap(passes.call_bare(), passes.bare)
     # Batch norms in training mode repeat themselves within a pass, and learn from every one.
     learning = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
     if learning or (difference and model.training):
@@ -33,81 +33,81 @@ def _repeatable(bench: Bench) -> Finding:
     return difference, 0.0, "two passes give the same output, bit for bit"
 
 
-def _parity(bench: Bench) -> Finding:
-    want, out = bench.bare, bench.run(bench.level).logits
+def _parity(passes: Passes) -> Finding:
+    want, out = passes.bare, passes.run(passes.level).logits
     assert out is not None
-    detail = f"the output with hooks at all {len(bench.sites)} sites is the bare module's, bit for bit"
+    detail = f"the output with hooks at all {len(passes.sites)} sites is the bare module's, bit for bit"
     return gap(out, want), 0.0, detail
 
 
-def _finite(bench: Bench) -> Finding:
-    seen = bench.recorded.activity | (
-        {} if bench.recorded.logits is None else {"the output": bench.recorded.logits}
+def _finite(passes: Passes) -> Finding:
+    seen = passes.recorded.activity | (
+        {} if passes.recorded.logits is None else {"the output": passes.recorded.logits}
     )
     bad = {str(site): float((~torch.isfinite(value)).sum()) for site, value in seen.items()}
     first = next((site for site, n in bad.items() if n), None)
     return sum(bad.values()), 0.0, f"NaN or infinity, first at {first}" if first else "no NaN, no infinity"
 
 
-def _continuity(bench: Bench) -> Finding:
+def _continuity(passes: Passes) -> Finding:
     errors = {}
-    for i, _, _ in bench.blocks():
+    for i, _, _ in passes.blocks():
         name, before = (
-            ("embeddings", bench.at("embeddings"))
+            ("embeddings", passes.at("embeddings"))
             if i == 0
-            else (f"resid_post.{i - 1}", bench.at("resid_post", i - 1))
+            else (f"resid_post.{i - 1}", passes.at("resid_post", i - 1))
         )
-        errors[f"{name} = resid_pre.{i}"] = gap(before, bench.at("resid_pre", i))
-    return bench.worst(errors, 0.0)
+        errors[f"{name} = resid_pre.{i}"] = gap(before, passes.at("resid_pre", i))
+    return passes.worst(errors, 0.0)
 
 
-def _stream(bench: Bench) -> Finding:
+def _stream(passes: Passes) -> Finding:
     errors = {}
-    for i, layer, row in bench.blocks():
-        before, after = bench.at("resid_pre", i), bench.at("resid_post", i)
-        attention, mlp = bench.at("attn_out_post", i), bench.at("mlp_out_post", i)
+    for i, layer, row in passes.blocks():
+        before, after = passes.at("resid_pre", i), passes.at("resid_post", i)
+        attention, mlp = passes.at("attn_out_post", i), passes.at("mlp_out_post", i)
         norms = [module_at(layer, path) for path in row.norms]
         if row.parallel:
             errors[f"resid_post.{i}"] = error(before + attention + mlp, after)
             continue
-        middle = bench.at("resid_mid", i)
+        middle = passes.at("resid_mid", i)
         first, second = before + attention, middle + mlp
         if row.post_norm:
             first, second = called(norms[0], first), called(norms[1], second)
         errors[f"resid_mid.{i}"] = error(first, middle)
         errors[f"resid_post.{i}"] = error(second, after)
-    return bench.worst(errors, bench.within)
+    return passes.worst(errors, passes.within)
 
 
-def _heads(bench: Bench) -> Finding:
+def _heads(passes: Passes) -> Finding:
     errors = {}
-    for i, layer, row in bench.blocks():
-        heads, proj = bench.at("head", i), module_at(layer, row.head_proj)
+    for i, layer, row in passes.blocks():
+        heads, proj = passes.at("head", i), module_at(layer, row.head_proj)
         weight = matrix(proj, heads).unflatten(0, tuple(heads.shape[2:]))
         total = torch.einsum("bthd,hdm->btm", heads.float(), weight)
-        errors[f"attn_out.{i}"] = error(biased(total, proj), bench.at("attn_out", i))
-    return bench.worst(errors, bench.within)
+        errors[f"attn_out.{i}"] = error(biased(total, proj), passes.at("attn_out", i))
+    return passes.worst(errors, passes.within)
 
 
-def _neurons(bench: Bench) -> Finding:
+def _neurons(passes: Passes) -> Finding:
     errors = {}
-    for i, layer, row in bench.blocks():
+    for i, layer, row in passes.blocks():
         if row.mlp_proj is None:
             continue
-        neurons, proj = bench.at("mlp_act", i), module_at(layer, row.mlp_proj)
+        neurons, proj = passes.at("mlp_act", i), module_at(layer, row.mlp_proj)
         errors[f"mlp_out.{i}"] = error(
-            biased(neurons.float() @ matrix(proj, neurons), proj), bench.at("mlp_out", i)
+            biased(neurons.float() @ matrix(proj, neurons), proj), passes.at("mlp_out", i)
         )
-    return bench.worst(errors, bench.within)
+    return passes.worst(errors, passes.within)
 
 
-def _unembedding(bench: Bench) -> Finding:
-    bench.blocks()
-    subject = bench.subject
+def _unembedding(passes: Passes) -> Finding:
+    passes.blocks()
+    subject = passes.subject
     assert isinstance(subject, Transformer)
-    if not bench.has_output:
+    if not passes.has_output:
         raise Skip("the model has no head")
-    row, stream = subject.row, bench.at("resid_post", subject.n_layers - 1)
+    row, stream = subject.row, passes.at("resid_post", subject.n_layers - 1)
     path = [row.fixed["final_norm"].module] if "final_norm" in row.fixed else []
     for name in path:
         stream = called(module_at(subject.model, name), stream)
@@ -115,38 +115,38 @@ def _unembedding(bench: Bench) -> Finding:
     for name in row.head_path:
         stream = called(module_at(subject.model, name), stream)
     cap = getattr(subject.config, row.logit_softcap) if row.logit_softcap else None
-    out = bench.recorded.logits
+    out = passes.recorded.logits
     assert out is not None
     chain = " -> ".join([*path, *row.head_path, *(["soft cap"] if cap else [])])
     return (
         error(cap * torch.tanh(stream / cap) if cap else stream, out),
-        bench.within,
+        passes.within,
         f"last resid_post -> {chain} = output",
     )
 
 
-def _right_padding(bench: Bench) -> Finding:
-    if bench.batch.tokens is None or bench.batch.unpadded:
+def _right_padding(passes: Passes) -> Finding:
+    if passes.batch.tokens is None or passes.batch.unpadded:
         raise Skip("inputs of this kind are not padded")
-    return _alone(bench, bench.batch, bench.recorded)
+    return _alone(passes, passes.batch, passes.recorded)
 
 
-def _left_padding(bench: Bench) -> Finding:
-    batch = bench.batch
+def _left_padding(passes: Passes) -> Finding:
+    batch = passes.batch
     if batch.tokens is None or batch.unpadded:
         raise Skip("inputs of this kind are not padded")
     order = batch.mask.long().argsort(dim=1, stable=True)  # padding first, real tokens in their order
     left = Batch(batch.tokens.gather(1, order), batch.mask.gather(1, order), batch.rows)
-    return _alone(bench, left, bench.run(left))
+    return _alone(passes, left, passes.run(left))
 
 
-def _batching(bench: Bench) -> Finding:
-    if len(bench.level) < 2:
+def _batching(passes: Passes) -> Finding:
+    if len(passes.level) < 2:
         raise Skip("there is one input only")
-    return _alone(bench, bench.level, bench.run(bench.level))
+    return _alone(passes, passes.level, passes.run(passes.level))
 
 
-def _alone(bench: Bench, batch: Batch, together: Run) -> Finding:
+def _alone(passes: Passes, batch: Batch, together: Run) -> Finding:
     """Rows by themselves, without padding, against the same rows in a batch, at their real tokens.
 
     Of padded batches the two shortest rows, which have most padding.
@@ -160,22 +160,22 @@ def _alone(bench: Bench, batch: Batch, together: Run) -> Finding:
             one = Batch(one.tokens[:, real], one.mask[:, real], one.rows)
         else:
             real = torch.ones(1, dtype=torch.bool)
-        alone = bench.run(one)
+        alone = passes.run(one)
         for site, value in alone.activity.items():
             got = together.activity[site][row : row + 1]
             got = got[:, real.to(got.device)] if one.tokens is not None else got
             errors[str(site)] = max(errors.get(str(site), 0.0), error(got, value))
-    figure, tolerance, detail = bench.worst(errors, bench.through)
+    figure, tolerance, detail = passes.worst(errors, passes.through)
     return figure, tolerance, f"{detail} ({len(rows)} rows, each against itself alone)"
 
 
-def _plain_hooks(bench: Bench) -> Finding:
+def _plain_hooks(passes: Passes) -> Finding:
     """Hooks of torch, put on by hand at the modules that the table of sites names."""
-    subject, caught, handles = bench.subject, {}, []
+    subject, caught, handles = passes.subject, {}, []
     modules = dict(subject.model.named_modules())
     for info in subject.sites():
         path, _, io = info.module.partition("[")[0].rpartition(".")
-        if info.site not in bench.sites:
+        if info.site not in passes.sites:
             continue
 
         def pre(module: nn.Module, args: Any, kwargs: Any, site: Site = info.site) -> None:
@@ -192,41 +192,41 @@ def _plain_hooks(bench: Bench) -> Finding:
         )
         handles.append(hook)
     try:
-        subject.run(bench.batch, logits="all" if bench.has_output else None, stop=False)
+        subject.run(passes.batch, logits="all" if passes.has_output else None, stop=False)
     finally:
         for handle in handles:
             handle.remove()
-    recorded, batch = bench.recorded.activity, bench.batch
+    recorded, batch = passes.recorded.activity, passes.batch
     errors = {str(s): gap(subject.place(s).units(value, batch), recorded[s]) for s, value in caught.items()}
-    return bench.worst(errors, 0.0)
+    return passes.worst(errors, 0.0)
 
 
-def _own_values(bench: Bench) -> Finding:
-    if not bench.has_output:
+def _own_values(passes: Passes) -> Finding:
+    if not passes.has_output:
         raise Skip("the model has no head, so there is no output to compare")
-    edits = [Edit(site, lambda t, b: t.clone()) for site in _writable(bench)]
-    out = bench.subject.run(bench.batch, write=edits, logits="all").logits
-    assert out is not None and bench.recorded.logits is not None
+    edits = [Edit(site, lambda t, b: t.clone()) for site in _writable(passes)]
+    out = passes.subject.run(passes.batch, write=edits, logits="all").logits
+    assert out is not None and passes.recorded.logits is not None
     return (
-        gap(out, bench.recorded.logits),
+        gap(out, passes.recorded.logits),
         0.0,
         f"each of {len(edits)} sites written with its own values: no bit moves",
     )
 
 
-def _writes_arrive(bench: Bench) -> Finding:
+def _writes_arrive(passes: Passes) -> Finding:
     """The share of sites where another value, written, does not change the output."""
-    if not bench.has_output:
+    if not passes.has_output:
         raise Skip("the model has no head, so there is no output to compare")
-    layers = {0, getattr(bench.subject, "n_layers", 0) - 1, None}
-    sites = [s for s in _writable(bench) if s.layer in layers]
+    layers = {0, getattr(passes.subject, "n_layers", 0) - 1, None}
+    sites = [s for s in _writable(passes) if s.layer in layers]
     lost = []
     for site in sites:
-        out = bench.subject.run(
-            bench.level, write=[Edit(site, lambda t, b: 2 * t.roll(1, -1))], logits="all"
+        out = passes.subject.run(
+            passes.level, write=[Edit(site, lambda t, b: 2 * t.roll(1, -1))], logits="all"
         ).logits
         assert out is not None
-        if torch.equal(out, bench.bare):
+        if torch.equal(out, passes.bare):
             lost.append(str(site))
     return (
         len(lost) / len(sites),
@@ -235,52 +235,52 @@ def _writes_arrive(bench: Bench) -> Finding:
     )
 
 
-def _writable(bench: Bench) -> list[Site]:
-    rows = getattr(getattr(bench.subject, "row", None), "read_only", {})
-    return [s for s in bench.sites if s.point not in rows and s.point != "router"]
+def _writable(passes: Passes) -> list[Site]:
+    rows = getattr(getattr(passes.subject, "row", None), "read_only", {})
+    return [s for s in passes.sites if s.point not in rows and s.point != "router"]
 
 
-def _attention(bench: Bench) -> Finding:
-    sites = [s for s in bench.subject.known_sites() if s.point == "attn_probs"]
+def _attention(passes: Passes) -> Finding:
+    sites = [s for s in passes.subject.known_sites() if s.point == "attn_probs"]
     if not sites:
         raise Skip("this model has no named attention probabilities")
     errors = {}
-    for site, probs in bench.subject.run(bench.batch, read=sites).activity.items():
-        later = probs.triu(1).abs().max().item() if bench.subject.causal else 0.0  # type: ignore[attr-defined]
+    for site, probs in passes.subject.run(passes.batch, read=sites).activity.items():
+        later = probs.triu(1).abs().max().item() if passes.subject.causal else 0.0  # type: ignore[attr-defined]
         errors[str(site)] = max((probs.float().sum(-1) - 1).abs().max().item(), later)
-    return bench.worst(errors, bench.within)
+    return passes.worst(errors, passes.within)
 
 
-def _early_stop(bench: Bench) -> Finding:
-    blocks = bench.blocks()
+def _early_stop(passes: Passes) -> Finding:
+    blocks = passes.blocks()
     calls: list[int] = []
     handles = [
         layer.register_forward_pre_hook(lambda module, args, i=i: calls.append(i)) for i, layer, _ in blocks
     ]
     try:
-        bench.subject.run(bench.level, read=[Site("resid_post", 0)])
+        passes.subject.run(passes.level, read=[Site("resid_post", 0)])
     finally:
         for handle in handles:
             handle.remove()
     return float(len(calls) - 1), 0.0, f"reading resid_post.0 runs {len(calls)} of {len(blocks)} blocks"
 
 
-def _restored(bench: Bench) -> Finding:
+def _restored(passes: Passes) -> Finding:
     def state() -> list[Any]:
         return [
             (len(m._forward_hooks), len(m._forward_pre_hooks), "forward" in m.__dict__)
-            for m in bench.subject.model.modules()
+            for m in passes.subject.model.modules()
         ]
 
     def fail(tensor: Tensor) -> None:
         raise _Interrupt
 
-    before = state(), [p.requires_grad for p in bench.subject.model.parameters()]
+    before = state(), [p.requires_grad for p in passes.subject.model.parameters()]
     try:
-        bench.subject.run(bench.level, read={bench.sites[-1]: fail})
+        passes.subject.run(passes.level, read={passes.sites[-1]: fail})
     except _Interrupt:
         pass
-    after = state(), [p.requires_grad for p in bench.subject.model.parameters()]
+    after = state(), [p.requires_grad for p in passes.subject.model.parameters()]
     return float(before != after), 0.0, "hooks and flags are as they were after an exception in a pass"
 
 
@@ -288,7 +288,7 @@ class _Interrupt(Exception):
     pass
 
 
-PROOFS: dict[str, tuple[Callable[[Bench], Finding], bool]] = {
+PROOFS: dict[str, tuple[Callable[[Passes], Finding], bool]] = {
     "repeatable": (_repeatable, True),
     "parity": (_parity, True),
     "finite values": (_finite, True),

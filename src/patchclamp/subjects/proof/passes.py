@@ -32,7 +32,7 @@ class Skip(Exception):
     """There is nothing to prove here; the message says why."""
 
 
-class Bench:
+class Passes:
     """The subject, its inputs, and the passes that several proofs look at, each run once."""
 
     def __init__(self, subject: Subject) -> None:

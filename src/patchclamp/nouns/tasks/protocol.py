@@ -1,0 +1,66 @@
+"""`TaskLike`: what every verb asks of a task, whatever its items are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, Self, runtime_checkable
+
+from patchclamp.base.errors import PatchclampError, did_you_mean
+
+
+@runtime_checkable
+class TaskLike(Protocol):
+    """A behaviour: named items with a metric, in groups, dealt to splits.
+
+    `Task` (texts with answers), `TextTask` (running texts) and `TensorTask` (tensors) are such. What an item holds is
+    between a task and its subject: `subject.pairs(task)` gives batches, and refuses a kind that it cannot read.
+
+    Examples
+    --------
+    >>> from patchclamp.nouns.tasks.texts import TextTask
+    >>> isinstance(TextTask("two", ("One text.", "Another.")), TaskLike)
+    True
+    """
+
+    @property
+    def name(self) -> str:
+        """Printed in tables and claims."""
+
+    @property
+    def metric_name(self) -> str:
+        """The metric in a word."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The unit of dependence of each item; empty where each item is its own."""
+
+    def __len__(self) -> int: ...
+
+    def split(self, *names: str) -> Self:
+        """The items of one split, or of several together, in order."""
+
+    def select(self, places: Iterable[int]) -> Self:
+        """The items at these places."""
+
+
+def split_places(task: TaskLike, splits: Mapping[str, Sequence[int]], names: Sequence[str]) -> list[int]:
+    """Places of the items of some splits, in order.
+
+    Raises
+    ------
+    PatchclampError
+        For a split that does not exist or holds no item.
+    """
+    for name in names:
+        if name not in splits:
+            raise PatchclampError(
+                f"task {task.name}: no split {name!r}{did_you_mean(name, splits)}; it has {', '.join(splits)}"
+            )
+    places = sorted(i for name in names for i in splits[name])
+    if not places:
+        groups = len(set(task.groups)) or len(task)
+        raise PatchclampError(
+            f"task {task.name}: its split {' + '.join(names)} has no items; the task has {len(task)} items "
+            f"in {groups} groups, and a group is never cut: give items of at least 3 groups"
+        )
+    return places
