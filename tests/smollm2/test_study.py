@@ -7,7 +7,7 @@ import pytest
 from patchclamp import open_subject
 from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, load_for_study, run_study, verify_claims
-from patchclamp.study.experiments import Bench
+from patchclamp.study.experiments import Experiments
 
 pytestmark = pytest.mark.smollm2
 
@@ -35,9 +35,9 @@ def study(subject, task, tmp_path_factory):
 def test_the_five_heads_ranked_first_carry_it_and_random_ones_do_not(subject, task, study):
     from patchclamp.subjects.clamp.reference import Reference
 
-    order = study.data["selection"][0]["order"][:5]
+    order = study.facts["selection"][0]["order"][:5]
     change = {"kind": "mean", "by": "template", "source": "corrupted"}
-    bench = Bench(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
+    bench = Experiments(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
     share = bench.lost(Units.parse(order), 20).share
     assert share.value >= 0.9, order
     assert share.null.mean < 0.2
@@ -53,11 +53,11 @@ def test_what_the_study_found_holds_when_measured_again(study, subject):
 def test_the_name_mover_is_among_the_first_and_writes_the_names(study):
     # Ablated alone, head.23[3] and head.20[0] take equal shares within their intervals, so their order is not fixed.
     assert "head.23[3]" in set(study.units["unit"].iloc[:2])
-    assert study.data["ability"]["accuracy"] > 0.9
+    assert study.facts["ability"]["accuracy"] > 0.9
 
 
 def test_the_estimator_agrees_with_exact_patching(study):
-    rows = {(r["method"], r["point"]): r for r in study.data["methods"]["agreement"]}
+    rows = {(r["method"], r["point"]): r for r in study.tables["agreement"].to_dict("records")}
     for point in ("resid_post", "mlp_out", "head"):
         assert rows["partial_gradients", point]["pearson"] > 0.9
 

@@ -9,9 +9,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.study.claims import SCHEMA, Claim, read_claims, schema, write_claims
 
-CONTROL = {"mean": 0.05, "low": -0.02, "high": 0.12, "n_sets": 20, "matched_by": "site and activity"}
+NULL = Null(0.05, -0.02, 0.12, 20, "site and activity", p=0.048)
 
 
 @pytest.fixture
@@ -34,12 +35,8 @@ def claim() -> Claim:
         metric="logit_diff",
         baseline=4.0,
         changed=0.4,
-        estimate=0.9,
-        interval=(0.8, 1.0),
-        control=CONTROL,
+        estimate=Estimate(0.9, 0.8, 1.0, 16, NULL),
         criterion={"at_least": 0.8, "beats_control": True},
-        p=0.048,
-        n=16,
         seed=0,
         ablation="mean over train items",
         model={"name": "tiny", "fingerprint": "ab"},
@@ -52,10 +49,12 @@ def test_the_schema_is_a_schema():
 
 
 def test_a_file_reads_back_as_it_was_written(tmp_path, claim):
-    write_claims(tmp_path / "claims.json", [claim, replace(claim, id="other", control=None, p=None)], "0.1.0")
+    alone = replace(claim.estimate, null=None)
+    write_claims(tmp_path / "claims.json", [claim, replace(claim, id="other", estimate=alone)], "0.1.0")
     first, second = read_claims(tmp_path / "claims.json")
     assert first == claim
-    assert second.control is None
+    assert second.estimate.null is None
+    assert second.to_json()["control"] is None and second.to_json()["p"] is None
     data = json.loads((tmp_path / "claims.json").read_text())
     assert data["schema"] == SCHEMA
     assert not list(tmp_path.glob("*.part"))
@@ -122,8 +121,9 @@ def test_missing_files_and_files_of_something_else_are_refused(tmp_path):
     ],
 )
 def test_a_claim_holds_when_its_criterion_is_met(claim, criterion, estimate, high, holds):
-    assert replace(claim, criterion=criterion).meets(estimate, {**CONTROL, "high": high}) is holds
+    measured = Estimate(estimate, null=replace(NULL, high=high))
+    assert replace(claim, criterion=criterion).meets(measured) is holds
 
 
 def test_beating_a_control_needs_a_control(claim):
-    assert not claim.meets(1.0, None)
+    assert not claim.meets(Estimate(1.0))

@@ -125,10 +125,10 @@ def test_a_planted_concept_is_found_proved_and_verified(subject, tmp_path) -> No
     path = tmp_path / "halves.jsonl"
     path.write_text("\n".join(json.dumps(entry) for entry in corpus()))
     study = run_concept_study(subject, str(path), tmp_path / "out", options=FAST)
-    rows = {row["label"]: row for row in study.data["labels"]}
+    rows = {row["label"]: row for row in study.facts["labels"]}
     assert set(rows["high"]["units"]) == {"mlp_act.1[0,1]"}
     assert set(rows["low"]["units"]) == {"mlp_act.1[2,3]"}
-    nats = np.array(study.data["damage"]["nats"])
+    nats = np.array(study.facts["damage"]["nats"])
     assert nats[0, 0] > 0.05 and nats[1, 1] > 0.05 and nats[0, 0] > nats[0, 1] + 0.05
     claims = read_claims(tmp_path / "out" / "claims.json")
     assert {c.id for c in claims} == {"concept-high", "concept-low"}

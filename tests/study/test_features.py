@@ -49,7 +49,7 @@ def test_a_study_with_features(subject, tmp_path) -> None:
     easy = replace(task, min_accuracy=0.0)
     easy.to_jsonl(file)
     study = run_study(subject, easy, tmp_path / "out", options=OPTIONS, source=str(file))
-    found = study.data["features"]
+    found = study.facts["features"]
     assert found["sites"] == ["mlp_act.2/snmf"]
     sizes = [row["size"] for row in found["curve"]]
     assert sizes == sorted(sizes) and found["curve"][-1]["features"] > 0

@@ -6,12 +6,16 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ET
+from importlib import resources
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import read_json
 from patchclamp.draw.svg import element, linear, log_scale, ticks
 from patchclamp.study.report.figures import Series, curves, forest, heat_map, scatter
 from patchclamp.study.report.report import render
@@ -24,7 +28,7 @@ HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(1)>'
 def replaced(value, text):
     """Replace every string inside a value, but keys and what the code compares."""
     if isinstance(value, dict):
-        fixed = ("method", "schema", "created", "sha", "css")
+        fixed = ("schema", "created", "css", "kind", "show", "key", "interval", "ends", "note")
         return {k: v if k in fixed else replaced(v, text) for k, v in value.items()}
     if isinstance(value, list):
         return [replaced(v, text) for v in value]
@@ -48,7 +52,6 @@ def test_the_report_is_complete():
 
 def test_text_from_data_cannot_become_markup():
     study = replaced(invented(), HOSTILE)
-    study["methods"]["points"] = ["head"]
     page = render(study, [replaced(invented_claim(), HOSTILE)])
     assert "<script>alert" not in page
     assert "<img" not in page
@@ -74,11 +77,20 @@ def test_every_figure_is_well_formed():
 
 
 def test_a_study_without_maps_or_curves_still_has_a_report():
-    study = invented(
-        maps={"heads": None, "stream": None, "outputs": []}, curves=[], units=[], forest=[], ablations=[]
-    )
-    study["methods"] |= {"agreement": [], "scatter": []}
-    assert "not evidence for" in render(study, [])
+    bare = [section | {"figures": [], "tables": []} for section in invented()["sections"]]
+    assert "not evidence for" in render(invented(sections=bare), [])
+    assert "not evidence for" in render(invented(sections=[]), [])
+
+
+def test_a_study_of_another_schema_is_refused_with_the_way_out():
+    with pytest.raises(PatchclampError, match="patchclamp/study/1.*makes it again"):
+        render(invented(schema="patchclamp/study/1"), [])
+
+
+def test_the_invented_study_keeps_to_the_schema():
+    schema = read_json(str(resources.files("patchclamp.study") / "study.schema.json"))
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(invented())
 
 
 def test_curve_points_lie_where_their_values_are():

@@ -36,12 +36,12 @@ def study(subject, tmp_path_factory):
 
 
 def test_the_planted_head_is_what_is_found(study):
-    heads = study.data["selection"][0]
+    heads = study.facts["selection"][0]
     assert heads["units"] == ["head.1[2]"]
     assert study.units.iloc[0]["unit"] == "head.1[2]"
     assert "head.1[2]" in str(study.claims[0].units)
-    assert study.claims[0].estimate > 0.7
-    assert abs(study.claims[0].control["mean"]) < 0.1
+    assert study.claims[0].estimate.value > 0.7
+    assert abs(study.claims[0].estimate.null.mean) < 0.1
 
 
 def test_neurons_which_do_nothing_are_not_claimed_to_matter(study):
@@ -52,7 +52,7 @@ def test_neurons_which_do_nothing_are_not_claimed_to_matter(study):
 
 def test_the_only_head_is_also_enough(study):
     kept = next(c for c in study.claims if c.kind == "sufficiency")
-    assert kept.estimate > 0.8
+    assert kept.estimate.value > 0.8
     assert not kept.negative
 
 
@@ -66,7 +66,9 @@ def test_the_files_are_complete_and_keep_to_their_schema(study):
     schema = read_json(__import__("patchclamp.study", fromlist=["x"]).__path__[0] + "/study.schema.json")
     data = read_json(study.folder / "study.json")
     Draft202012Validator(schema).validate(data)
-    assert data["selection"][0]["units"] == ["head.1[2]"]
+    assert next(s["facts"]["selection"] for s in data["sections"] if "selection" in s["facts"])[0][
+        "units"
+    ] == ["head.1[2]"]
     assert read_claims(study.folder / "claims.json") == list(study.claims)
     for name, table in study.tables.items():
         assert len(pd.read_parquet(study.folder / f"{name}.parquet")) == len(table)
@@ -79,7 +81,7 @@ def test_claims_verify_where_they_were_made(study, subject):
     verdicts = verify_claims(study.claims, subject)
     assert {v.outcome for v in verdicts} == {"holds"}
     for verdict in verdicts:
-        assert verdict.measured.value == pytest.approx(verdict.claim.estimate, abs=1e-5)
+        assert verdict.measured.value == pytest.approx(verdict.claim.estimate.value, abs=1e-5)
         assert json.dumps(verdict.to_json())
 
 
@@ -88,7 +90,7 @@ def test_a_claim_that_says_too_much_fails(study, subject):
     wrong = [
         replace(claim, criterion={"at_least": 3.0}),
         replace(claim, criterion={"at_most": 0.1}),
-        replace(claim, interval=(0.1, 0.2)),
+        replace(claim, estimate=replace(claim.estimate, low=0.1, high=0.2)),
         replace(claim, units=("head.0[1]",)),
     ]
     verdicts = verify_claims(wrong, subject)

@@ -11,12 +11,13 @@ from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task, require_ability
 from patchclamp.study.options import StudyOptions
+from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.bench import item_values
 
 __all__ = ["examples", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
 
 
-def measure_ability(subject: Any, task: Task, options: StudyOptions) -> dict[str, Any]:
+def measure_ability(subject: LanguageModel, task: Task, options: StudyOptions) -> dict[str, Any]:
     """Run clean and corrupted items and return metric, interval and accuracy.
 
     Raises

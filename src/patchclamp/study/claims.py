@@ -7,7 +7,7 @@ estimate, measured again, meets its `criterion`; see `verify`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.files import plain, read_json, write_json
+from patchclamp.nouns.scores import flat
 
 __all__ = ["SCHEMA", "Claim", "read_claims", "schema", "validate", "write_claims"]
 
@@ -43,8 +45,10 @@ class Claim:
         name, n, seed, corruption, split, items, reference_split, reference_items, fingerprint, min_accuracy.
     intervention
         As `Intervention.to_json` writes it; units are filled in from `units`.
-    estimate, interval, control, p, p_adjusted, n
-        The figures. `control` is None where no random set exists.
+    baseline, changed
+        The metric with nothing changed, and under the intervention.
+    estimate
+        The figure with its interval, and in its null the random sets, where there are any.
     criterion
         at_least, at_most, beats_control: what must be true again.
     negative
@@ -60,24 +64,21 @@ class Claim:
     metric: str
     baseline: float
     changed: float
-    estimate: float
-    interval: tuple[float, float]
-    control: Mapping[str, Any] | None
+    estimate: Estimate
     criterion: Mapping[str, Any]
-    p: float | None
-    n: int
     seed: int
     ablation: str
     model: Mapping[str, Any]
     version: str
-    p_adjusted: float | None = None
     negative: bool = False
     among: tuple[str, ...] = field(default=())
     quantity: str = "fraction of the metric"
 
     def to_json(self) -> dict[str, Any]:
         """Return the claim as plain data, as the schema describes it."""
-        return dict(plain(asdict(self)))
+        facts = flat(self.estimate)
+        facts["interval"] = (facts.pop("low"), facts.pop("high"))
+        return dict(plain({f.name: getattr(self, f.name) for f in fields(self)} | facts))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Claim:
@@ -86,18 +87,24 @@ class Claim:
         values: dict[str, Any] = {
             key: tuple(v) if isinstance(v, list) else v for key, v in data.items() if key in known
         }
-        defaults: dict[str, Any] = {"baseline": float("nan"), "changed": float("nan")}
-        return cls(**{**defaults, **values})
+        null = None
+        if data["control"] is not None:
+            c = data["control"]
+            ends = (c["mean"], c["low"], c["high"])
+            null = Null(*ends, c["n_sets"], c["matched_by"], data["p"], data.get("p_adjusted"))
+        low, high = data["interval"]
+        values["estimate"] = Estimate(data["estimate"], low, high, data["n"], null)
+        return cls(**{"baseline": float("nan"), "changed": float("nan")} | values)
 
-    def meets(self, estimate: float, control: Mapping[str, Any] | None) -> bool:
-        """Return whether an estimate and its control, measured again, meet the criterion."""
+    def meets(self, measured: Estimate) -> bool:
+        """Return whether an estimate, measured again, meets the criterion."""
         low, high = self.criterion.get("at_least"), self.criterion.get("at_most")
-        if low is not None and not estimate >= low:
+        if low is not None and not measured.value >= low:
             return False
-        if high is not None and not estimate <= high:
+        if high is not None and not measured.value <= high:
             return False
         if self.criterion.get("beats_control"):
-            return control is not None and estimate > control["high"]
+            return measured.null is not None and measured.value > measured.null.high
         return True
 
 

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from patchclamp.evaluate import faithfulness
-from patchclamp.study.experiments import Bench
-from patchclamp.study.options import StudyOptions
-from patchclamp.study.select import Selection
-from patchclamp.subjects.clamp import bench as clamp
+from patchclamp.study.behaviour import KINDS, Behaviour
+from patchclamp.study.stages import Figure, Section, Table
+from patchclamp.subjects.clamp.bench import Bench
 
-__all__ = ["draw_curves", "spread_sizes"]
+__all__ = ["curves", "spread_sizes"]
 
 
-def draw_curves(
-    bench: Bench,
-    scores: Any,
-    selections: Sequence[Selection],
-    points: dict[str, str],
-    options: StudyOptions,
-    say: Callable[..., None],
-) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """Return the curves of every kind for ``study.json``, and the table of all their points.
+_KEY = (("line", "pos", "in order of their scores"),)
+_WAYS = (
+    ("ablated", "Lost, ablating the first k", "ablated", "lost"),
+    ("kept", "Recovered, keeping only the first k", "kept, all others ablated", "recovered"),
+)
+
+
+def curves(context: Behaviour) -> Section:
+    """The curves of every kind, and the table of all their points.
 
     Shares are (m - m(none)) / (m(all) - m(none)), m(none) with every unit of the kind ablated; so at the right end
     the one curve is 1 by definition, and the other too.
     """
+    options, bench = context.options, context.bench
     drawn: list[dict[str, Any]] = []
+    figures: list[Figure] = []
     parts: list[pd.DataFrame] = []
     items = bench.items.take(options.curve_items)
-    ablations = clamp.Bench(
+    random = ("line", "control", f"random order, {options.n_random} times")
+    ablations = Bench(
         bench.subject,
         items,
         options.kind,
@@ -43,13 +44,13 @@ def draw_curves(
         batch_size=options.batch_size,
         seed=options.seed,
     )
-    for s in selections:
-        say(f"curves of {s.kind}")
+    for s in context.selections:
+        context.say(f"curves of {s.kind}")
         found = faithfulness(
             ablations,
-            s.ranking(scores),
+            s.ranking(context.scores),
             spread_sizes(len(s.order), options.curve_points, s.k),
-            points=(points[s.kind],),
+            points=(KINDS[s.kind][0],),
             rank_by="signed",
             n_random=options.n_random,
         )
@@ -62,11 +63,25 @@ def draw_curves(
                 "full": found.full,
                 "none": found.empty,
                 "area_kept": found.cpr_log,
-                "ablated": _curve(found.table, "ablated"),
-                "kept": _curve(found.table, "kept"),
             }
         )
-    return drawn, pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        for which, title, done, what in _WAYS:
+            data = {
+                "series": _series(found.table, which),
+                "x_label": f"{s.kind} {done}",
+                "y_label": f"metric {what}",
+                "label": f"Metric {what} against number of {s.kind} {which}",
+            }
+            figures.append(Figure("curves", [data], f"{title} {s.kind}", key=[*_KEY, random], half=True))
+    return Section(
+        figures=figures,
+        note=(
+            "Curves: 0 % is the model with every unit of the kind ablated, 100 % the whole model. Above 100 % the units "
+            "left do better than the model: what was ablated also worked against the behaviour."
+        ),
+        tables=[Table(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), "curves")],
+        facts={"curves": drawn},
+    )
 
 
 def spread_sizes(universe: int, points: int, chosen: int) -> list[int]:
@@ -81,10 +96,10 @@ def spread_sizes(universe: int, points: int, chosen: int) -> list[int]:
     return sorted({*spread, chosen})
 
 
-def _curve(table: pd.DataFrame, which: str) -> dict[str, Any]:
-    """Return one curve with its random companion; lost shares are 1 minus what remains."""
-    curve: dict[str, Any] = {}
-    for order in ("ranked", "random"):
+def _series(table: pd.DataFrame, which: str) -> list[dict[str, Any]]:
+    """The curve in random orders and that in the order of the scores; lost shares are 1 minus what remains."""
+    found = []
+    for order, css in (("random", "control"), ("ranked", "s1")):
         rows = table[(table["curve"] == which) & (table["order"] == order)].sort_values("size")
         if rows.empty:
             continue
@@ -92,13 +107,6 @@ def _curve(table: pd.DataFrame, which: str) -> dict[str, Any]:
         if which == "ablated":
             value, low, high = 1 - value, 1 - high, 1 - low
         # No unit ablated loses nothing, none kept recovers nothing: both by definition.
-        start = {"sizes": [0], "mean": [0.0], "low": [0.0], "high": [0.0]}
-        ends = {
-            "sizes": rows["size"].tolist(),
-            "mean": value.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
-        }
-        drawn = {name: start[name] + ends[name] for name in start}
-        curve |= drawn if order == "ranked" else {"random": drawn}
-    return curve
+        lines = {"x": rows["size"], "y": value, "low": low, "high": high}
+        found.append({"name": order, "css": css, **{k: [0, *v.tolist()] for k, v in lines.items()}})
+    return found

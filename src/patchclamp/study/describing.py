@@ -8,19 +8,23 @@ or claimed by them.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.describe import decode_in, lm_head
+from patchclamp.measure.activity.exemplars import Exemplars, contexts
+from patchclamp.nouns.tasks.task import EncodedTask, Task
 from patchclamp.nouns.units import Site, Unit, Units
+from patchclamp.record import record
+from patchclamp.subjects import Batch, LanguageModel
 
-__all__ = ["Description", "describe_heads", "describe_neurons"]
+__all__ = ["Description", "decoded_tokens", "describe_heads", "describe_neurons"]
 
 
 @dataclass
@@ -35,7 +39,12 @@ class Description:
 
 
 def describe_heads(
-    subject: Any, task: Any, heads: Sequence[Unit], roles: Mapping[Unit, str], top: int = 6, seed: int = 0
+    subject: LanguageModel,
+    task: Task,
+    heads: Sequence[Unit],
+    roles: Mapping[Unit, str],
+    top: int = 6,
+    seed: int = 0,
 ) -> dict[Unit, Description]:
     """Describe heads by what they do on a task's items.
 
@@ -67,8 +76,8 @@ def describe_heads(
             text += f" and the foil {ranks[1]:,.0f} of {ranks[2]:,} tokens (medians)."
         found[head] = Description(
             summary=text,
-            promotes=_tokens(table, head, "promotes"),
-            suppresses=_tokens(table, head, "suppresses"),
+            promotes=decoded_tokens(table, head, "promotes"),
+            suppresses=decoded_tokens(table, head, "suppresses"),
             decoded="Tokens: its output at that position, averaged over the test items, through the LM head.",
         )
     return found
@@ -81,7 +90,7 @@ class _HeadActivity:
     contribution: Float[Tensor, "items d_model"]
     attention: Float[Tensor, "items keys"]
 
-    def attends(self, encoded: Any) -> tuple[str, float]:
+    def attends(self, encoded: EncodedTask) -> tuple[str, float]:
         """Return the role that receives most attention and its share, averaged over the items that have it."""
         found = {}
         for role, at in encoded.roles.items():
@@ -95,9 +104,9 @@ class _HeadActivity:
 
 
 def _head_activity(
-    subject: Any, encoded: Any, heads: Sequence[Unit], roles: Mapping[Unit, str]
+    subject: LanguageModel, encoded: EncodedTask, heads: Sequence[Unit], roles: Mapping[Unit, str]
 ) -> dict[Unit, _HeadActivity]:
-    batch = _batch(encoded)
+    batch = Batch(encoded.clean, encoded.mask, encoded.rows)
     layers = sorted({h.site.layer or 0 for h in heads})
     sites = [Site("head", layer) for layer in layers] + [Site("attn_probs", layer) for layer in layers]
     rows = torch.arange(len(encoded), device=encoded.clean.device)
@@ -114,14 +123,8 @@ def _head_activity(
     return found
 
 
-def _batch(encoded: Any) -> Any:
-    from patchclamp.subjects import Batch
-
-    return Batch(encoded.clean, encoded.mask, encoded.rows)
-
-
 def _ranks(
-    subject: Any, contribution: Float[Tensor, "items d_model"], encoded: Any
+    subject: LanguageModel, contribution: Float[Tensor, "items d_model"], encoded: EncodedTask
 ) -> tuple[float, float, int] | None:
     """Median rank of the best answer and of the best foil when the LM head reads a contribution alone.
 
@@ -131,7 +134,9 @@ def _ranks(
     if encoded.foils.shape[1] == 0 or len(contribution) < 2:
         return None
     weights, gain = subject.unembed()
-    read = (contribution - contribution.mean(0)) * gain.float()
+    read = contribution - contribution.mean(0)
+    if gain is not None:
+        read = read * gain.float()
     logits = read @ weights.float().T
 
     def rank(tokens: Tensor) -> float:
@@ -142,7 +147,7 @@ def _ranks(
 
 
 def describe_neurons(
-    subject: Any,
+    subject: LanguageModel,
     neurons: Sequence[Unit],
     roles: Mapping[Unit, str],
     texts: Sequence[str],
@@ -180,8 +185,8 @@ def describe_neurons(
             text += " Its strongest activity is negative: there it works against what is listed first."
         found[neuron] = Description(
             summary=text,
-            promotes=_tokens(table, neuron, "promotes"),
-            suppresses=_tokens(table, neuron, "suppresses"),
+            promotes=decoded_tokens(table, neuron, "promotes"),
+            suppresses=decoded_tokens(table, neuron, "suppresses"),
             exemplars=shown,
             decoded="Tokens: its output weights through the LM head.",
         )
@@ -193,62 +198,49 @@ def _listed(exemplars: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _exemplars(
-    subject: Any, neurons: Sequence[Unit], texts: Sequence[str], n: int, width: int = 12
+    subject: LanguageModel, neurons: Sequence[Unit], texts: Sequence[str], n: int, longest: int = 96
 ) -> dict[Unit, list[dict[str, Any]]]:
-    """Return the strongest tokens by |activity| for each neuron, one a text, with `width` tokens around each."""
-    by_site: dict[Site, list[Unit]] = defaultdict(list)
-    for neuron in neurons:
-        by_site[neuron.site].append(neuron)
-    best: dict[Unit, list[tuple[float, float, int, int]]] = {neuron: [] for neuron in neurons}
-    sequences = _cut(subject, texts)
-    for start in range(0, len(sequences), 8):
-        batch = subject.batch(
-            sequences[start : start + 8], list(range(start, min(start + 8, len(sequences))))
-        )
-        content = subject.content_mask(batch)
-        reads = {site: _column_reader([u.index for u in members]) for site, members in by_site.items()}
-        run = subject.run(batch, read=reads)
-        for site, members in by_site.items():
-            activity = run.activity[site].masked_fill(~content.to(run.activity[site].device)[..., None], 0.0)
-            at = activity.abs().argmax(1)
-            for column, neuron in enumerate(members):
-                for row, number in enumerate(batch.rows.tolist()):
-                    position = int(at[row, column])
-                    value = float(activity[row, position, column])
-                    best[neuron].append((-abs(value), value, number, position))
-    return {
-        neuron: [
-            _context(subject, sequences[doc], at, value, width) for _, value, doc, at in sorted(found)[:n]
-        ]
-        for neuron, found in best.items()
-    }
+    """The strongest tokens by |activity| of each neuron, one a text, with some tokens around each.
 
-
-def _cut(subject: Any, texts: Sequence[str], longest: int = 96) -> list[list[int]]:
-    """Token ids of the texts, each cut to what the model reads and to `longest`."""
-    if not texts:
-        return []
-    found = subject.tokenizer(list(texts), add_special_tokens=subject.bos is not False)["input_ids"]
+    Texts are cut to what the model reads and to `longest` tokens.
+    """
     limit = min(longest, subject.max_length)
-    return [list(ids[:limit]) for ids in found if len(ids) > 1]
-
-
-def _column_reader(columns: list[int]) -> Any:
-    return lambda tensor: tensor[..., columns].detach().float()
-
-
-def _context(subject: Any, ids: Sequence[int], at: int, value: float, width: int) -> dict[str, Any]:
+    shown: dict[Unit, list[dict[str, Any]]] = {neuron: [] for neuron in neurons}
+    special = set(subject.tokenizer.all_special_ids)
+    encoded = subject.tokenizer(list(texts), add_special_tokens=subject.bos is not False)["input_ids"]
+    read = [
+        (text, ids[:limit]) for text, ids in zip(texts, encoded, strict=True) if set(ids[1:limit]) - special
+    ]
+    if not read:
+        return shown
+    sites = sorted({neuron.site for neuron in neurons})
+    found = record(
+        subject,
+        [text for text, _ in read],
+        sites,
+        measures=[Exemplars(k=n, by="abs", per_doc=True)],
+        long="truncate",
+        context=limit,
+        progress=False,
+    )
     decode = subject.tokenizer.decode
-    before = decode(ids[max(0, at - width) : at])
-    return {
-        "value": value,
-        "before": before,
-        "token": decode([ids[at]]),
-        "after": decode(ids[at + 1 : at + 5]),
-    }
+    for site in sites:
+        own = [neuron.index for neuron in neurons if neuron.site == site]
+        table = found[site]["exemplars"].result()
+        for w in contexts(table, lambda doc: read[doc][1], own, before=12, after=4):
+            shown[Unit(site, w.unit)].append(
+                {
+                    "value": w.value,
+                    "before": decode(w.tokens[: w.offset]),
+                    "token": decode([w.tokens[w.offset]]),
+                    "after": decode(w.tokens[w.offset + 1 :]),
+                }
+            )
+    return shown
 
 
-def _tokens(table: Any, unit: Unit, way: str) -> list[dict[str, Any]]:
+def decoded_tokens(table: pd.DataFrame, unit: Unit, way: str) -> list[dict[str, Any]]:
+    """The tokens that a unit promotes or suppresses, of a table of `patchclamp.describe`."""
     rows = table[(table.unit == str(unit)) & (table.way == way)]
     return [{"token": r.token, "z": float(r.z), "p": float(r.p)} for r in rows.itertuples()]
 

@@ -17,9 +17,10 @@ from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Site, Units
 from patchclamp.study.share import Measured, ratio_interval
+from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
-__all__ = ["ABLATIONS", "Bench", "complement"]
+__all__ = ["ABLATIONS", "Experiments", "complement"]
 
 ABLATIONS: Mapping[str, Mapping[str, str]] = {
     "mean, corrupted, by template": {"kind": "mean", "by": "template", "source": "corrupted"},
@@ -32,7 +33,7 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Bench:
+class Experiments:
     """A subject, the items to measure on, the items that means come from, and the ablation.
 
     Parameters
@@ -49,18 +50,17 @@ class Bench:
         Of bootstrap and random sets.
     """
 
-    subject: Any
+    subject: LanguageModel
     items: Task
     reference: Reference
     intervention: Mapping[str, Any]
     seed: int = 0
 
-    def prepare(self, points: Sequence[str]) -> None:
-        """Take the means and typical activity of all units of some points in one pass each.
+    def prepare(self, sites: Sequence[Site]) -> None:
+        """Take the means and typical activity of all units of some sites in one pass each.
 
         Otherwise every set with sites not met before would send the reference items through the model again.
         """
-        sites = [site for site in self.subject.known_sites() if site.point in points]
         self.reference.activity(sites)
         if self.intervention["kind"] == "mean":
             self.reference.means(sites, self.intervention["by"], self.intervention.get("source", "clean"))
@@ -155,7 +155,7 @@ class Bench:
         return Intervention.from_json({**self.intervention, "units": units.to_json()})
 
 
-def complement(subject: Any, units: Units, among: Sequence[str]) -> Units:
+def complement(subject: LanguageModel, units: Units, among: Sequence[str]) -> Units:
     """Return all units of some sites but these."""
     members: dict[Site, list[int]] = {}
     for site in subject.resolve(list(among)):

@@ -7,101 +7,56 @@ as neurons are, and the first k of them are held against the first k neurons of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
 from patchclamp.describe import Split, Tokens, decode_in, search_description
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
-from patchclamp.nouns.scores import Scores, flat
+from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.record import documents, record
-from patchclamp.study.claims import Claim
-from patchclamp.study.experiments import Bench
+from patchclamp.study.behaviour import Behaviour
+from patchclamp.study.describing import decoded_tokens
+from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
-from patchclamp.study.report.findings import Context, necessity
-from patchclamp.study.report.tables import score_interval, strongest_role
-from patchclamp.study.report.text import percent
+from patchclamp.study.proof import EFFECT_COLUMNS, P_COLUMN, effect_row
+from patchclamp.study.report.findings import necessity
+from patchclamp.study.report.text import number, percent
 from patchclamp.study.select import Selection, ranked, select_units
-from patchclamp.study.share import Measured, corrected
+from patchclamp.study.share import corrected
+from patchclamp.study.stages import Column, Figure, Section, Table
+from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.features import provenance
 
-__all__ = ["Features", "attach_saved", "find_features", "refuse_decomposition"]
+__all__ = ["attach_saved", "features", "refuse_decomposition"]
 
 
-@dataclass
-class Features:
-    """What the stage found.
+DICTIONARIES = "dictionaries"
+"""Folder, beside the claims, in which a study leaves the dictionaries of its features."""
 
-    Parameters
-    ----------
-    method
-        Name in `patchclamp.decompose.METHODS`.
-    dictionaries
-        Site of the features -> the dictionary, for the folder of the study.
-    selection
-        The features in order, and how many were chosen.
-    joint, alone
-        Share of the metric lost on test items with the chosen ones ablated, and with the first of them alone.
-    curve
-        Rows size, features, neurons, difference, low, high, low and high of both.
-    rows
-        Described features.
-    claims
-        What can be measured again.
-    """
-
-    method: str
-    dictionaries: dict[Site, Dictionary]
-    selection: Selection
-    joint: Measured
-    alone: dict[Unit, Measured]
-    curve: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
-    claims: list[Claim] = field(default_factory=list)
-
-    @property
-    def answer(self) -> str:
-        """Whether features were better units than neurons here, in a sentence."""
-        s, joint = self.selection, self.joint.share
-        layers = ", ".join(str(site.layer) for site in self.dictionaries)
-        control = "" if joint.null is None else f" (random features {percent(joint.null.mean)})"
-        text = f"{s.k} {self.method.upper()} features of layers {layers} take {percent(joint.value)}{control}"
-        row = next((r for r in self.curve if r["size"] == s.k), self.curve[-1])
-        text += f"; the first {row['size']} neurons of the same layers take {percent(row['neurons'])}"
-        return f"{text}. Unit for unit, {_verdict(self.curve)}."
-
-    def to_json(self) -> dict[str, Any]:
-        """What ``study.json`` holds of it."""
-        return {
-            "method": self.method,
-            "sites": [str(site) for site in self.dictionaries],
-            "dictionaries": {str(site): dict(d.meta) for site, d in self.dictionaries.items()},
-            "selection": self.selection.to_json(),
-            "joint": self.joint.to_json(),
-            "curve": self.curve,
-            "rows": self.rows,
-            "answer": self.answer,
-        }
-
-    def save(self, folder: Path) -> None:
-        """Write the dictionaries; `patchclamp verify` attaches what it finds beside the claims."""
-        for site, dictionary in self.dictionaries.items():
-            writable: Any = dictionary
-            writable.save(folder / f"{site.dictionary}@{site.point}.{site.layer}")
+_COLUMNS = (
+    Column("Feature", "unit", "unit"),
+    *EFFECT_COLUMNS,
+    P_COLUMN,
+    Column("When it is active, and what it writes", "description", "said", note=("aside", "")),
+)
 
 
-def attach_saved(subject: Any, folder: Path) -> None:
-    """Attach the dictionaries that `Features.save` wrote, where the folder exists; other models' are refused there."""
+def attach_saved(subject: LanguageModel, folder: Path) -> None:
+    """Attach the dictionaries that `a study` wrote, where the folder exists; other models' are refused there."""
     if not folder.is_dir():
         return
     attached = {str(site) for site in subject.known_sites() if site.dictionary is not None}
@@ -120,53 +75,115 @@ def refuse_decomposition(name: str) -> None:
         )
 
 
-def find_features(
-    subject: Any,
-    task: Task,
-    splits: Mapping[str, Task],
-    scores: Scores,
-    bench: Bench,
-    context: Context,
-    options: StudyOptions,
-    say: Callable[..., None],
-) -> Features:
+def features(context: Behaviour) -> Section:
     """Fit, attach, score, choose, ablate and describe; the dictionaries stay attached to the subject."""
+    subject, options, bench, say = context.subject, context.options, context.bench, context.say
     name = options.decompose
-    bases = strongest_layers(scores, options.feature_layers)
+    bases = strongest_layers(context.scores, options.feature_layers)
     say(f"recording {', '.join(map(str, bases))}")
-    recording, tokens = _activity(subject, splits["train"], bases, options)
+    recording, tokens = _activity(subject, context.splits["train"], bases, options)
     dictionaries: dict[Site, Dictionary] = {}
     for base in bases:
         say(f"{name} of {base}")
         dictionary = _fit(name, recording, base, options)
         dictionaries[subject.attach(name, dictionary).site] = dictionary
     say("scoring features")
-    attribute: Any = METHODS[options.method]
-    found: Scores = attribute(
+    attribute: Callable[..., Scores] = METHODS[options.method]
+    scores = attribute(
         subject,
-        splits["train"],
+        context.splits["train"],
         list(dictionaries),
         direction=options.direction,
         batch_size=options.batch_size,
     )
-    _prepare(bench, [*dictionaries, *bases])
-    trial = Bench(subject, splits["validation"], bench.reference, bench.intervention, bench.seed)
-    selection = select_units(
-        found, "features", "mlp_act", options.feature_sizes, options.neuron_target, trial.shares, 0
+    bench.prepare([*dictionaries, *bases])
+    trial = replace(bench, items=context.splits["validation"])
+    chosen = select_units(
+        scores, "features", "mlp_act", options.feature_sizes, options.neuron_target, trial.shares, 0
     )
-    say(f"{selection.k} features together, {options.n_control} random sets")
-    joint = corrected({"features": bench.lost(selection.units, options.n_control)})["features"]
-    curve = _against_neurons(bench, selection, _neurons(scores, bases), options)
-    first = list(selection.order[: min(selection.k, options.n_singles)])
+    say(f"{chosen.k} features together, {options.n_control} random sets")
+    joint = corrected({"features": bench.lost(chosen.units, options.n_control)})["features"]
+    curve = _against_neurons(bench, chosen, _neurons(context.scores, bases), options)
+    first = list(chosen.order[: min(chosen.k, options.n_singles)])
     say(f"{len(first)} features alone")
-    singles = bench.each([Units.parse(u) for u in first], options.n_control_single)
-    alone = corrected(dict(zip(first, singles, strict=True)))
+    each = bench.each([Units.parse(u) for u in first], options.n_control_single)
+    alone = corrected(dict(zip(first, each, strict=True)))
     say("describing features")
-    rows = _describe(subject, first, found, alone, dictionaries, recording, tokens, options)
-    what = f"{selection.k} of {len(selection.order):,} {name} features"
-    context = replace(context, model={**context.model, **provenance(subject, dictionaries)})
-    claim = necessity(context, "features-together", what, selection.units, joint)
-    return Features(name, dictionaries, selection, joint, alone, curve, rows, [claim] if claim else [])
+    said = _describe(subject, first, dictionaries, recording, tokens, options)
+    rows = [
+        {**effect_row(scores, unit, alone[unit].share, options.seed), **told}
+        for unit, told in zip(first, said, strict=True)
+    ]
+    what = f"{chosen.k} of {len(chosen.order):,} {name} features"
+    basis = replace(context.basis, model={**context.basis.model, **provenance(subject, dictionaries)})
+    claim = necessity(basis, "features-together", what, chosen.units, joint)
+    answer = _answer(name, list(dictionaries), chosen, joint.share, curve)
+    facts = {
+        "method": name,
+        "sites": [str(site) for site in dictionaries],
+        "dictionaries": {str(site): dict(d.meta) for site, d in dictionaries.items()},
+        "selection": chosen.to_json(),
+        "joint": joint.to_json(),
+        "curve": curve,
+        "rows": rows,
+        "answer": answer,
+    }
+    size = next(iter(dictionaries.values())).meta.get("k", "")
+    return Section(
+        claims=[claim] if claim else [],
+        figures=[_figure(curve)],
+        tables=[Table(pd.DataFrame(rows), columns=_COLUMNS)],
+        heading="Features beside neurons",
+        text=(
+            f"{answer} A dictionary of {size} features was fitted ({name}) on the activity of "
+            f"{', '.join(map(str, dictionaries))} over running text and train items; its features were scored, chosen and ablated "
+            "as neurons are."
+        ),
+        findings=[answer],
+        facts={"features": facts},
+        save=lambda folder: _save(dictionaries, folder / DICTIONARIES),
+    )
+
+
+def _figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
+    series = [
+        {
+            "name": name,
+            "x": [row["size"] for row in curve],
+            "y": [row[name] for row in curve],
+            "low": [row[f"{name}_low"] for row in curve],
+            "high": [row[f"{name}_high"] for row in curve],
+            "css": css,
+        }
+        for name, css in (("neurons", "s2"), ("features", "s1"))
+    ]
+    label = "Metric lost against number of features, and of neurons"
+    return Figure(
+        "curves",
+        [{"series": series, "x_label": "units ablated", "y_label": "metric lost", "label": label}],
+        "Lost, ablating the first k",
+        key=[("line", "pos", "features"), ("line", "second", "neurons of the same layers")],
+        half=True,
+    )
+
+
+def _answer(
+    name: str, sites: Sequence[Site], chosen: Selection, joint: Estimate, curve: Sequence[Mapping[str, Any]]
+) -> str:
+    """Whether features were better units than neurons here, in a sentence."""
+    layers = ", ".join(str(site.layer) for site in sites)
+    control = "" if joint.null is None else f" (random features {percent(joint.null.mean)})"
+    text = f"{chosen.k} {name.upper()} features of layers {layers} take {percent(joint.value)}{control}"
+    row = next((r for r in curve if r["size"] == chosen.k), curve[-1])
+    text += f"; the first {row['size']} neurons of the same layers take {percent(row['neurons'])}"
+    return f"{text}. Unit for unit, {_verdict(curve)}."
+
+
+def _save(dictionaries: Mapping[Site, Dictionary], folder: Path) -> None:
+    """Write the dictionaries; `patchclamp verify` attaches what it finds beside the claims."""
+    for site, dictionary in dictionaries.items():
+        writable: Any = dictionary
+        writable.save(folder / f"{site.dictionary}@{site.point}.{site.layer}")
 
 
 def strongest_layers(scores: Scores, n: int) -> list[Site]:
@@ -182,7 +199,7 @@ def strongest_layers(scores: Scores, n: int) -> list[Site]:
 
 
 def _activity(
-    subject: Any, train: Task, bases: Sequence[Site], options: StudyOptions
+    subject: LanguageModel, train: Task, bases: Sequence[Site], options: StudyOptions
 ) -> tuple[Recording, Tokens]:
     """Activity on running text and on both inputs of the train items."""
     texts = [d.text for d, _ in zip(documents("sample"), range(options.feature_texts), strict=False)]
@@ -211,13 +228,6 @@ def _verdict(curve: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(parts) or "there is no difference beyond the interval"
 
 
-def _prepare(bench: Bench, sites: Sequence[Site]) -> None:
-    """Take means and typical activity at all sites in one pass."""
-    bench.reference.activity(sites)
-    if bench.intervention["kind"] == "mean":
-        bench.reference.means(sites, bench.intervention["by"], bench.intervention.get("source", "clean"))
-
-
 def _neurons(scores: Scores, bases: Sequence[Site]) -> list[Unit]:
     order, _ = ranked(scores, "mlp_act")
     wanted = set(bases)
@@ -225,7 +235,7 @@ def _neurons(scores: Scores, bases: Sequence[Site]) -> list[Unit]:
 
 
 def _against_neurons(
-    bench: Bench, selection: Selection, neurons: Sequence[Unit], options: StudyOptions
+    bench: Experiments, selection: Selection, neurons: Sequence[Unit], options: StudyOptions
 ) -> list[dict[str, Any]]:
     """The first k features and the first k neurons of the same layers, ablated on the same test items."""
     sizes = sorted({k for k in options.feature_sizes if k <= len(selection.order) // 3} | {selection.k})
@@ -254,20 +264,16 @@ def _against_neurons(
 
 
 def _describe(
-    subject: Any,
+    subject: LanguageModel,
     first: Sequence[Unit],
-    scores: Scores,
-    alone: Mapping[Unit, Measured],
     dictionaries: Mapping[Site, Dictionary],
     recording: Recording,
     tokens: Tokens,
     options: StudyOptions,
 ) -> list[dict[str, Any]]:
-    """What each feature writes, the predicate that best says where it is active, and what ablating it does."""
-    import torch
-
-    directions: list[Any] = []
-    said: dict[Unit, tuple[Any, ...]] = {}
+    """The predicate that best says where each feature is active, and what it writes."""
+    directions: list[torch.Tensor] = []
+    said: dict[Unit, dict[str, Any]] = {}
     split = Split.of(tokens, seed=options.seed)
     for site, dictionary in dictionaries.items():
         own = [u for u in first if u.site == site]
@@ -278,36 +284,18 @@ def _describe(
         found = search_description(
             codes, tokens, split, units=[u.index for u in own], names=[str(u) for u in own]
         )
-        said |= {
-            u: (d.text, row.score, row.low, row.high, row.shuffled)
-            for u, d, row in zip(own, found.descriptions, found.table.itertuples(), strict=True)
-        }
+        for unit, one, row in zip(own, found.descriptions, found.table.itertuples(), strict=True):
+            said[unit] = {
+                "description": one.text,
+                "accuracy": float(row.score),
+                "accuracy_low": float(row.low),
+                "accuracy_high": float(row.high),
+                "accuracy_shuffled": float(row.shuffled),
+                "aside": f"(balanced accuracy {number(row.score)}, {number(row.low)} to {number(row.high)}, on held-out "
+                f"text; {number(row.shuffled)} for descriptions of other units)",
+            }
     for unit in first:
         written = subject.output_matrix(Site(unit.site.point, unit.site.layer)).float()
         directions.append(dictionaries[unit.site].directions[unit.index].float().to(written.device) @ written)
     table = decode_in(subject, torch.stack(directions), [str(u) for u in first], top=6, seed=options.seed)
-    rows = []
-    for unit in first:
-        share, (score, low, high) = flat(alone[unit].share), score_interval(scores, unit, options.seed)
-        promoted = table[(table.unit == str(unit)) & (table.way == "promotes")]
-        text, accuracy, a_low, a_high, shuffled = said[unit]
-        rows.append(
-            {
-                "unit": str(unit),
-                "role": strongest_role(scores, unit),
-                "score": score,
-                "score_low": low,
-                "score_high": high,
-                "effect": share["estimate"],
-                **{name: share[name] for name in ("low", "high", "p", "p_adjusted")},
-                "description": text,
-                "accuracy": float(accuracy),
-                "accuracy_low": float(a_low),
-                "accuracy_high": float(a_high),
-                "accuracy_shuffled": float(shuffled),
-                "promotes": [
-                    {"token": r.token, "z": float(r.z), "p": float(r.p)} for r in promoted.itertuples()
-                ],
-            }
-        )
-    return rows
+    return [{**said[unit], "promotes": decoded_tokens(table, unit, "promotes")} for unit in first]

@@ -17,11 +17,12 @@ from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
 from patchclamp.nouns.scores import Scores
-from patchclamp.study import ability, proof
+from patchclamp.study.behaviour import Behaviour
 from patchclamp.study.claims import Claim
-from patchclamp.study.experiments import Bench
 from patchclamp.study.options import StudyOptions
-from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.study.proof import ablate, select
+from patchclamp.study.stages import Section, Stage, run_stages
+from patchclamp.study.study import able
 from patchclamp.truth.bystanders import (
     bystander_task,
     bystanders,
@@ -64,26 +65,33 @@ def null_claims(
     subject = bystanders(seed, noise, alike=alike)
     most = max(options.n_test, options.n_validation, -(-options.n_train // 2))
     task = bystander_task(4 * most + 16, seed)
-    splits = ability.splits_of(task, options)
+    context = Behaviour(subject, None, task, task.name, options)
     if not held_out:
-        splits = dict.fromkeys(splits, splits["test"])
-    ability.measure_ability(subject, splits["test"], options)
-    change = {
-        "kind": options.kind,
-        "positions": "all",
-        "seed": seed,
-        "by": options.by,
-        "source": options.source,
-    }
-    bench = Bench(
-        subject, splits["test"], Reference(subject, task.split("train"), options.batch_size), change, seed
-    )
-    sites = [site for site in subject.known_sites() if site.point in ("head", "mlp_act")]
-    methods: Mapping[str, Callable[..., Scores]] = METHODS
-    scores = methods[options.method](subject, splits["train"], sites, direction=options.direction)
-    selections = proof.select_all(bench, splits["validation"], scores, options)
-    context = proof.context_of(subject, task, splits, bench, task.name, options)
-    return proof.prove(bench, selections, context, options, lambda *_: None).claims
+        context.splits = dict.fromkeys(context.splits, context.splits["test"])
+    return list(run_stages(STAGES, context).claims)
+
+
+def _attribute(context: Behaviour) -> Section:
+    """Scores of heads and neurons summed over positions, which is all that decides about claims."""
+    sites = [site for site in context.subject.known_sites() if site.point in ("head", "mlp_act")]
+    method: Callable[..., Scores] = METHODS[context.options.method]
+    train = context.splits["train"]
+    context.scores = method(context.subject, train, sites, direction=context.options.direction)
+    return Section(facts={"attribution": {"label": context.options.method}})
+
+
+def _choose(context: Behaviour) -> Section:
+    context.selections = select(context)
+    return Section()
+
+
+STAGES: tuple[Stage[Behaviour], ...] = (
+    Stage("checking that the model does the task", able),
+    Stage("attributing", _attribute),
+    Stage("choosing on validation items", _choose),
+    Stage("ablating on test items", ablate),
+)
+"""Those stages of a study on which its claims depend."""
 
 
 @dataclass(frozen=True)

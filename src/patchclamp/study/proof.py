@@ -2,139 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from patchclamp.nouns.tasks.task import Task
+import pandas as pd
+
+from patchclamp.base.estimate import Estimate
+from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Unit, Units
-from patchclamp.study.ability import items_fingerprint, metric_text
+from patchclamp.record import documents
+from patchclamp.study.behaviour import KINDS, Behaviour, Proved
 from patchclamp.study.claims import Claim
 from patchclamp.study.describing import describe_heads, describe_neurons
-from patchclamp.study.experiments import Bench
-from patchclamp.study.options import StudyOptions
-from patchclamp.study.report import findings
-from patchclamp.study.report.findings import Context
+from patchclamp.study.report import findings, summary
 from patchclamp.study.report.tables import score_interval, strongest_role
+from patchclamp.study.report.text import number
 from patchclamp.study.select import Selection, select_units
-from patchclamp.study.share import Measured, corrected, forest_row
+from patchclamp.study.share import corrected
+from patchclamp.study.stages import Column, Figure, Section, Table
 
-__all__ = ["KINDS", "Proved", "context_of", "prove", "select_all", "unit_rows"]
+__all__ = ["EFFECT_COLUMNS", "P_COLUMN", "ablate", "describe", "effect_row", "select"]
 
-KINDS: Mapping[str, tuple[str, str]] = {
-    "heads": ("head", "attention head"),
-    "neurons": ("mlp_act", "MLP neuron"),
-}
-"""Kind of unit -> (point, name of one in words)."""
+EFFECT_COLUMNS = (
+    Column("Score", "score", "signed", interval=("score_low", "score_high")),
+    Column("Lost when ablated alone", "effect", "percent", interval=("low", "high"), ends="percent"),
+)
+"""Columns of every table of units that were ablated alone; see `effect_row`."""
 
-Say = Callable[..., None]
-
-
-@dataclass
-class Proved:
-    """What the interventions on test items found.
-
-    Parameters
-    ----------
-    joint, alone
-        Kind -> share lost with the chosen set ablated; unit -> share lost with it alone.
-    kept
-        Kind -> share recovered with all units of the kind ablated but the chosen.
-    ratio
-        Kind -> sum of single effects over the joint effect of the same units.
-    otherwise
-        Kind -> ablation in words -> share lost by the chosen set under it.
-    claims
-        What can be measured again.
-    """
-
-    joint: dict[str, Measured] = field(default_factory=dict)
-    alone: dict[Unit, Measured] = field(default_factory=dict)
-    kept: dict[str, Measured] = field(default_factory=dict)
-    ratio: dict[str, Measured] = field(default_factory=dict)
-    otherwise: dict[str, dict[str, Measured]] = field(default_factory=dict)
-    claims: list[Claim] = field(default_factory=list)
-
-    @property
-    def matched_by(self) -> str:
-        """How the random sets were drawn, in words."""
-        return next((m.share.null.kind for m in self.joint.values() if m.share.null is not None), "none")
-
-    def forest(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
-        """All effects as rows of the forest figure: each chosen set, then its units alone."""
-        rows = []
-        for s in selections:
-            name = f"{s.k:,} {s.kind}" if s.k > 1 else str(s.order[0])
-            rows.append(forest_row(name, self.joint[s.kind].share))
-            rows += [forest_row(str(u), self.alone[u].share) for u in s.order if u in self.alone and s.k > 1]
-        return rows
-
-    def ablations(self, selections: Sequence[Selection]) -> list[dict[str, Any]]:
-        """The chosen sets under every kind of ablation, as rows of a forest figure."""
-        return [
-            forest_row(f"{s.k:,} {s.kind}, {name}", found.share)
-            for s in selections
-            for name, found in self.otherwise[s.kind].items()
-        ]
-
-    def to_json(self) -> list[dict[str, Any]]:
-        """Every share by name."""
-        named: dict[str, Measured] = {
-            **{f"joint {k}": v for k, v in self.joint.items()},
-            **{f"alone {u}": v for u, v in self.alone.items()},
-            **{f"kept {k}": v for k, v in self.kept.items()},
-            **{f"ratio {k}": v for k, v in self.ratio.items()},
-            **{f"joint {k}: {name}": v for k, some in self.otherwise.items() for name, v in some.items()},
-        }
-        return [{"name": name, **found.to_json()} for name, found in named.items()]
+P_COLUMN = Column("p", "p", "number", digits=3, note=("p_adjusted", "corrected"))
 
 
-def context_of(
-    subject: Any, task: Task, splits: Mapping[str, Task], bench: Bench, source: str, options: StudyOptions
-) -> Context:
-    """Collect what all claims of a study share."""
-    change, n = bench.intervention, len(task.split("train"))
-    words = {
-        "mean": f"replaced by their mean over {n} {change.get('source')} train items, by {change.get('by')}",
-        "zero": "set to zero",
-        "resample": f"replaced by their activity on a random one of {n} train items",
-    }
-    return Context(
-        task={
-            "name": source,
-            "n": len(task),
-            "seed": options.seed,
-            "corruption": task.corruption or None,
-            "split": "test",
-            "items": len(splits["test"]),
-            "reference_split": "train",
-            "reference_items": n,
-            "fingerprint": items_fingerprint(splits["test"]),
-            "min_accuracy": task.min_accuracy,
-        },
-        model={
-            "name": subject.name,
-            "fingerprint": subject.fingerprint,
-            "dtype": str(subject.dtype).removeprefix("torch."),
-        },
-        title=task.name.replace("_", " "),
-        metric=str(task.score),
-        metric_text=metric_text(task),
-        ablation=words[options.kind],
-        intervention=bench.intervention,
-        seed=options.seed,
-    )
-
-
-def select_all(bench: Bench, validation: Task, scores: Any, options: StudyOptions) -> list[Selection]:
+def select(context: Behaviour) -> list[Selection]:
     """Choose heads and neurons: those kinds that were scored, by ablation on the validation items."""
-    trial = replace(bench, items=validation)
+    options, bench, scores = context.options, context.bench, context.scores
+    trial = replace(bench, items=context.splits["validation"])
     plans = {
         "heads": (options.head_sizes, options.head_target, options.refine_heads),
         "neurons": (options.neuron_sizes, options.neuron_target, options.refine_neurons),
     }
     scored = {site.point for site in scores.sites}
-    bench.prepare([point for point, _ in KINDS.values() if point in scored])
+    points = [point for point, _ in KINDS.values() if point in scored]
+    bench.prepare([site for site in context.subject.known_sites() if site.point in points])
     found = []
     for kind, (point, _) in KINDS.items():
         if point in scored:
@@ -143,13 +51,12 @@ def select_all(bench: Bench, validation: Task, scores: Any, options: StudyOption
     return found
 
 
-def prove(
-    bench: Bench, selections: Sequence[Selection], context: Context, options: StudyOptions, say: Say
-) -> Proved:
+def ablate(context: Behaviour) -> Section:
     """Ablate the chosen sets and their first units alone on test items, and state what follows as claims."""
-    proved = Proved()
-    bench.prepare_otherwise(sorted({site for s in selections for site in s.units.sites}))
-    for s in selections:
+    options, bench, say = context.options, context.bench, context.say
+    context.proved = proved = Proved()
+    bench.prepare_otherwise(sorted({site for s in context.selections for site in s.units.sites}))
+    for s in context.selections:
         say(f"{s.k} {s.kind} together, {options.n_control} random sets")
         proved.joint[s.kind] = bench.lost(s.units, options.n_control)
         first = [Units.parse(u) for u in s.order[: min(s.k, options.n_singles)]]
@@ -162,13 +69,61 @@ def prove(
         say(f"{s.k} {s.kind} under other ablations")
         proved.otherwise[s.kind] = bench.otherwise(s.units)
         if s.kind == "heads":
-            proved.kept[s.kind] = bench.recovered(s.units, among(s.kind))
+            proved.kept[s.kind] = bench.recovered(s.units, _among(s.kind))
     _correct(proved)
-    proved.claims = _claims(proved, selections, context)
-    return proved
+    ablations = proved.ablations(context.selections)
+    figures = [
+        Figure(
+            "forest",
+            [
+                {
+                    "rows": proved.forest(context.selections),
+                    "x_label": "metric lost when ablated",
+                    "label": "Effects of ablating units, with intervals and controls",
+                }
+            ],
+            "Together and alone",
+            key=[
+                ("dot", "pos", "effect with its interval"),
+                ("band", "control", "95 % of matched random sets, their mean marked"),
+            ],
+        ),
+        Figure(
+            "forest",
+            [
+                {
+                    "rows": ablations,
+                    "x_label": "metric lost",
+                    "label": "The chosen sets under other kinds of ablation",
+                }
+            ],
+            "The same sets under other ablations",
+            "What stands in place of the units decides what is lost. A mean by template over clean items keeps what all "
+            "items of a template share; a mean by position mixes templates of unequal length; a unit’s own value on the "
+            "corrupted input changes only what the corruption changes.",
+        ),
+    ]
+    return Section(
+        claims=_claims(context),
+        figures=figures if ablations else figures[:1],
+        heading="The proof: what happens when they are changed",
+        text=(
+            f"Selected units were ablated ({context.basis.ablation}) on the test items, beside {options.n_control} random "
+            f"sets of units of the same kind, matched one to one by {proved.matched_by}. 0 % leaves the behaviour as it "
+            f"was, 100 % removes the whole {context.metric_words}; above that the model prefers the wrong answer."
+        ),
+        headline=summary.headline(context),
+        tiles=summary.tiles(context),
+        findings=summary.sentences(context),
+        facts={
+            "effects": proved.to_json(),
+            "ablation": context.basis.ablation,
+            "matched_by": proved.matched_by,
+        },
+    )
 
 
-def among(kind: str) -> tuple[str, ...]:
+def _among(kind: str) -> tuple[str, ...]:
     """Addresses of all units of a kind."""
     return (f"{KINDS[kind][0]}.*",)
 
@@ -180,81 +135,79 @@ def _correct(proved: Proved) -> None:
         proved.alone |= corrected({u: found for u, found in proved.alone.items() if u.site.point == point})
 
 
-def _claims(proved: Proved, selections: Sequence[Selection], context: Context) -> list[Claim]:
+def _claims(context: Behaviour) -> list[Claim]:
+    basis, proved = context.basis, context.proved
     found: list[Claim | None] = []
-    for s in selections:
+    for s in context.selections:
         name = KINDS[s.kind][1]
         what = f"{s.k:,} of {len(s.order):,} {name}s" if s.k > 1 else f"one of {len(s.order):,} {name}s"
-        found.append(findings.necessity(context, f"{s.kind}-together", what, s.units, proved.joint[s.kind]))
-        for unit in [u for u in s.order if u in proved.alone and s.k > 1]:
-            found.append(
-                findings.necessity(
-                    context, f"alone-{unit}", f"one {name}", Units.parse(unit), proved.alone[unit]
-                )
-            )
+        found.append(findings.necessity(basis, f"{s.kind}-together", what, s.units, proved.joint[s.kind]))
+        alone = [u for u in s.order if u in proved.alone]
+        for unit in alone if s.k > 1 else []:
+            one = Units.parse(unit)
+            found.append(findings.necessity(basis, f"alone-{unit}", f"one {name}", one, proved.alone[unit]))
         if s.kind in proved.ratio and findings.matters(proved.joint[s.kind].share):
-            n = sum(u in proved.alone for u in s.order)
-            found.append(
-                findings.redundancy(
-                    context,
-                    f"{s.kind}-redundancy",
-                    f"the first {n} {name}s",
-                    s.first(n),
-                    proved.ratio[s.kind],
-                )
-            )
+            units, ratio, id = s.first(len(alone)), proved.ratio[s.kind], f"{s.kind}-redundancy"
+            found.append(findings.redundancy(basis, id, f"the first {len(alone)} {name}s", units, ratio))
         if s.kind in proved.kept:
-            found.append(
-                findings.sufficiency(
-                    context, f"{s.kind}-kept", what, s.units, among(s.kind), proved.kept[s.kind]
-                )
-            )
+            kept, id = proved.kept[s.kind], f"{s.kind}-kept"
+            found.append(findings.sufficiency(basis, id, what, s.units, _among(s.kind), kept))
     return [claim for claim in found if claim is not None]
 
 
-def unit_rows(
-    subject: Any,
-    test: Task,
-    scores: Any,
-    selections: Sequence[Selection],
-    proved: Proved,
-    options: StudyOptions,
-) -> list[dict[str, Any]]:
-    """Return a row for each unit that was ablated alone: score, effect, control, and what it encodes."""
-    from patchclamp.record import documents
+_ENDS = (("", "mean"), ("_low", "low"), ("_high", "high"))
 
-    shown = [u for s in selections for u in s.order if u in proved.alone]
+
+def effect_row(scores: Scores, unit: Unit, share: Estimate, seed: int) -> dict[str, Any]:
+    """Score, effect alone and control of a unit, as a row of a table."""
+    score, low, high = score_interval(scores, unit, seed)
+    null = share.null
+    return {
+        "unit": str(unit),
+        "role": strongest_role(scores, unit),
+        "score": score,
+        "score_low": low,
+        "score_high": high,
+        "effect": share.value,
+        "low": share.low,
+        "high": share.high,
+        **{f"control{end}": getattr(null, name, None) for end, name in _ENDS},
+        **{name: getattr(null, name, None) for name in ("p", "p_adjusted")},
+    }
+
+
+def describe(context: Behaviour) -> Section:
+    """A row for each unit that was ablated alone: score, effect, control, and what it encodes."""
+    subject, scores, proved, options = context.subject, context.scores, context.proved, context.options
+    shown = [u for s in context.selections for u in s.order if u in proved.alone]
     roles = {u: strongest_role(scores, u) for u in shown}
+    heads, neurons = ([u for u in shown if u.site.point == point] for point, _ in KINDS.values())
     texts = [d.text for d, _ in zip(documents("sample"), range(options.n_texts), strict=False)]
     described = {
-        **describe_heads(
-            subject, test, [u for u in shown if u.site.point == "head"], roles, seed=options.seed
-        ),
-        **describe_neurons(
-            subject, [u for u in shown if u.site.point == "mlp_act"], roles, texts, seed=options.seed
-        ),
+        **describe_heads(subject, context.splits["test"], heads, roles, seed=options.seed),
+        **describe_neurons(subject, neurons, roles, texts, seed=options.seed),
     }
-    rows = []
-    for unit in shown:
-        share = proved.alone[unit].share
-        null = share.null
-        score, low, high = score_interval(scores, unit, options.seed)
-        rows.append(
-            {
-                "unit": str(unit),
-                "role": roles[unit],
-                "score": score,
-                "score_low": low,
-                "score_high": high,
-                "effect": share.value,
-                "low": share.low,
-                "high": share.high,
-                "control": None if null is None else null.mean,
-                "control_low": None if null is None else null.low,
-                "control_high": None if null is None else null.high,
-                "p": None if null is None else null.p,
-                "p_adjusted": None if null is None else null.p_adjusted,
-                **asdict(described[unit]),
-            }
-        )
-    return rows
+    rows = [
+        {**effect_row(scores, unit, proved.alone[unit].share, options.seed), **asdict(described[unit])}
+        for unit in shown
+    ]
+    n = options.n_control
+    random = Column(
+        "Random unit", "control", "percent", interval=("control_low", "control_high"), ends="percent"
+    )
+    said = Column("What it writes and where it is active", "summary", "said")
+    return Section(
+        heading="The units",
+        text=(
+            "What each selected unit does and encodes. Tokens are what its output promotes directly through the LM head; "
+            f"pale ones do not beat the best token of random directions. With {n} random sets p cannot fall below "
+            f"{number(1 / (n + 1), 3)}; the correction is Holm’s over the units of a kind."
+        ),
+        tables=[
+            Table(
+                pd.DataFrame(rows),
+                "units",
+                (Column("Unit", "unit", "unit"), *EFFECT_COLUMNS, random, P_COLUMN, said),
+            )
+        ],
+    )

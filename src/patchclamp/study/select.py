@@ -99,25 +99,19 @@ def ranked(scores: Scores, point: str) -> tuple[tuple[Unit, ...], tuple[float, .
     PatchclampError
         When nothing was scored at this point, or a score is not finite.
     """
-    summed = scores.summed()
-    units: list[Unit] = []
-    values: list[np.ndarray] = []
-    for site in [s for s in summed.sites if s.point == point]:
-        indices = summed.index(site)
-        if None in indices:
+    order: list[Unit] = []
+    for site, index in scores.ranked("signed", [point]):
+        if index is None:
             raise PatchclampError(f"{site}: it was scored as a whole, so its units cannot be ranked")
-        values.append(np.asarray(summed.mean(site), dtype=np.float64))
-        units.extend(Unit(site, i) for i in indices if i is not None)
-    if not units:
-        raise PatchclampError(f"{point}: the scores hold no unit of this point, so none can be chosen")
-    flat = np.concatenate(values)
-    if not np.isfinite(flat).all():
-        bad = units[int(np.flatnonzero(~np.isfinite(flat))[0])]
-        raise PatchclampError(
-            f"{bad}: its score is {flat[~np.isfinite(flat)][0]}; the ranking would be arbitrary"
-        )
-    order = np.argsort(-flat, kind="stable")
-    return tuple(units[i] for i in order), tuple(float(flat[i]) for i in order)
+        order.append(Unit(site, index))
+    summed = scores.summed()
+    values = {
+        Unit(site, index): float(value)
+        for site in {unit.site: None for unit in order}
+        for index, value in zip(scores.index(site), summed.mean(site), strict=True)
+        if index is not None
+    }
+    return tuple(order), tuple(values[unit] for unit in order)
 
 
 def choose_size(sizes: Sequence[int], lost: Sequence[float], target: float) -> tuple[int, str]:

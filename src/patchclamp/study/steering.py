@@ -9,12 +9,13 @@ from patchclamp.describe.scoring.intervention import Steered
 from patchclamp.describe.tokens import token_pieces
 from patchclamp.intervene import match_kl, steer
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.subjects import LanguageModel
 
 __all__ = ["steered_texts"]
 
 
 def steered_texts(
-    subject: Any, change: Intervention, *, kl: float | None = 0.5, **options: Any
+    subject: LanguageModel, change: Intervention, *, kl: float | None = 0.5, **options: Any
 ) -> Callable[[Sequence[str]], Steered]:
     """Make the callable that `patchclamp.describe.intervention` asks for: prompts -> texts with and without a change.
 

@@ -1,45 +1,36 @@
 """`run_study`: from a model and a task to units, proof, claims and a report.
 
-The chain: check the tensors; check that the model does the task; attribute on train items; choose how many units on
-validation items; ablate them on test items beside matched random sets; curves; methods against exact patching; a few
-words about each unit; write it all down.
+The stages: check the tensors; check that the model does the task; attribute on train items; choose how many units on
+validation items; ablate them on test items beside matched random sets; curves; a few words about each unit; features
+beside neurons, where they are asked for; methods against exact patching.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.base.files import plain, write_json, write_text
 from patchclamp.base.progress import Progress
-from patchclamp.base.version import __version__
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.tasks.task import Task
-from patchclamp.study import ability, proof
-from patchclamp.study.claims import Claim, write_claims
-from patchclamp.study.curves import draw_curves
-from patchclamp.study.experiments import Bench
-from patchclamp.study.features import Features, find_features, refuse_decomposition
+from patchclamp.study.ability import examples, measure_ability
+from patchclamp.study.behaviour import Behaviour
+from patchclamp.study.curves import curves
+from patchclamp.study.features import features, refuse_decomposition
 from patchclamp.study.options import StudyOptions
-from patchclamp.study.report import summary, tables
-from patchclamp.study.report.findings import LIMITS
-from patchclamp.study.report.report import render
-from patchclamp.study.sidebyside import LABELS, compare_methods
+from patchclamp.study.proof import ablate, describe, select
+from patchclamp.study.report.tables import head_map, role_map
+from patchclamp.study.report.text import number, percent
+from patchclamp.study.sidebyside import LABELS, methods
+from patchclamp.study.stages import Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
-from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects import LanguageModel
 
-__all__ = ["Study", "load_for_study", "run_study"]
-
+__all__ = ["FEATURES", "STAGES", "able", "attribute", "load_for_study", "run_study"]
 
 CORRUPTION: Mapping[str, str] = {"ioi": "random_s2"}
 """Corruptions that a study prefers to a task's default: they change the one word on which the answer depends.
@@ -49,46 +40,8 @@ names that are gone.
 """
 
 
-@dataclass(frozen=True)
-class Study:
-    """What a study found.
-
-    Parameters
-    ----------
-    data
-        The content of ``study.json``.
-    claims
-        The findings as claims.
-    tables
-        ``scores``, ``units``, ``curves``, ``agreement``: the tables that were written as Parquet.
-    folder
-        Where everything lies; None when nothing was written.
-    features
-        The features that `decompose` found, with their dictionaries; None where none was asked for.
-    """
-
-    data: Mapping[str, Any]
-    claims: tuple[Claim, ...]
-    tables: Mapping[str, pd.DataFrame] = field(repr=False)
-    folder: Path | None = None
-    features: Features | None = field(default=None, repr=False)
-
-    @property
-    def units(self) -> pd.DataFrame:
-        """The selected units with scores, effects and controls."""
-        return self.tables["units"]
-
-    @property
-    def report(self) -> Path | None:
-        """The report's path."""
-        return None if self.folder is None else self.folder / "report.html"
-
-    def __str__(self) -> str:
-        return "\n".join([self.data["headline"], *(f"- {finding}" for finding in self.data["findings"])])
-
-
 def load_for_study(
-    subject: Any, source: str, options: StudyOptions | None = None, corruption: str | None = None
+    subject: LanguageModel, source: str, options: StudyOptions | None = None, corruption: str | None = None
 ) -> Task:
     """Load a task with as many items as a study of these options needs in every split."""
     options = options or StudyOptions()
@@ -98,7 +51,7 @@ def load_for_study(
 
 
 def run_study(
-    subject: Any,
+    subject: LanguageModel,
     task: Task | str,
     out: str | Path | None = None,
     *,
@@ -106,7 +59,7 @@ def run_study(
     source: str | None = None,
     write: bool = True,
     progress: Progress | None = None,
-) -> Study:
+) -> Study[Behaviour]:
     """Find the units that carry a behaviour, and prove it.
 
     Parameters
@@ -152,149 +105,127 @@ def run_study(
         source = task
         task = load_for_study(subject, task, options)
     _refuse(task, options)
-    chain = _Chain(subject, task, source or task.name, options, _Clock(progress))
-    study = chain.run(Path(out) if out is not None else _default_folder(task, subject, options))
-    if not write:
-        return replace(study, folder=None)
-    _write(study)
-    return study
+    stages = FEATURES if options.decompose else STAGES
+    study = run_stages(stages, Behaviour(subject, progress, task, source or task.name, options))
+    return study.write(out) if write else study
 
 
-class _Chain:
-    """The stages of one study, in order; each keeps what the later ones and ``study.json`` need."""
-
-    def __init__(self, subject: Any, task: Task, source: str, options: StudyOptions, clock: _Clock) -> None:
-        self.subject, self.task, self.source, self.options, self.clock = subject, task, source, options, clock
-        self.splits = ability.splits_of(task, options)
-        self.label = LABELS.get(options.method, options.method.replace("_", " "))
-        reference = Reference(subject, task.split("train"), options.batch_size)
-        intervention = _intervention(options, self.splits, task.split("train"))
-        self.bench = Bench(subject, self.splits["test"], reference, intervention, options.seed)
-        self.context = proof.context_of(subject, task, self.splits, self.bench, source, options)
-
-    def run(self, folder: Path) -> Study:
-        """Go through all stages."""
-        subject, splits, options, clock = self.subject, self.splits, self.options, self.clock
-        with clock("checking the tensors"):
-            self.checks = check_tensors(subject)
-        with clock("checking that the model does the task"):
-            self.able = ability.measure_ability(subject, splits["test"], options)
-        with clock("attributing"):
-            self.scores = _attribute(subject, splits["train"], options)
-        with clock("choosing on validation items"):
-            self.selections = proof.select_all(self.bench, splits["validation"], self.scores, options)
-        with clock("ablating on test items"):
-            self.proved = proof.prove(self.bench, self.selections, self.context, options, clock.say)
-        self.features: Features | None = None
-        if options.decompose:
-            with clock("features beside neurons"):
-                self.features = find_features(
-                    subject, self.task, splits, self.scores, self.bench, self.context, options, clock.say
-                )
-                self.proved.claims += self.features.claims
-        with clock("faithfulness curves"):
-            points = {kind: point for kind, (point, _) in proof.KINDS.items()}
-            self.curves, curve_table = draw_curves(
-                self.bench, self.scores, self.selections, points, options, clock.say
+def able(context: Behaviour) -> Section:
+    """Whether the model does the task, with an example of it."""
+    task, able = context.task, measure_ability(context.subject, context.splits["test"], context.options)
+    caption = f"{task.name}: {task.description}. " if task.description else ""
+    caption += f"The metric is the {context.basis.metric_text}. On the test items the unchanged model scores "
+    caption += f"{number(able['metric'])} ({number(able['low'])} to {number(able['high'])})"
+    if able["corrupted"] is not None:
+        caption += (
+            f", {number(able['corrupted'])} on the corrupted inputs ({context.basis.task['corruption']})"
+        )
+    caption += f", and is right on {percent(able['accuracy'])} of the items; below {percent(able['required'])} the study "
+    return Section(
+        heading="The behaviour",
+        figures=[
+            Figure(
+                "examples",
+                [{"texts": examples(context.splits["test"])}],
+                caption=f"{caption}would have refused to go on.",
             )
-        with clock("methods side by side"):
-            self.methods, agreement = compare_methods(subject, splits["validation"], options, clock.say)
-        with clock("describing the units"):
-            self.units = proof.unit_rows(
-                subject, splits["test"], self.scores, self.selections, self.proved, options
-            )
-        found = {
-            "scores": self.scores.table(n_boot=0),
-            "units": tables.units_table(self.units),
-            "curves": curve_table,
-            "agreement": agreement,
-        }
-        return Study(plain(self.data()), tuple(self.proved.claims), found, folder, self.features)
-
-    def data(self) -> dict[str, Any]:
-        """The content of ``study.json``."""
-        said = (self.context, self.selections, self.proved)
-        return {
-            "schema": "patchclamp/study/1",
-            "version": __version__,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": _command(self.subject, self.source, self.task, self.options),
-            "seconds": {**self.clock.seconds, "total": sum(self.clock.seconds.values())},
-            "options": asdict(self.options),
-            "model": _model_facts(self.subject),
-            "task": self._task_facts(),
-            "checks": self.checks,
-            "ability": self.able,
-            "attribution": self._attribution(),
-            "selection": [s.to_json() for s in self.selections],
-            "maps": tables.maps(self.subject, self.scores, self.selections),
-            "effects": self.proved.to_json(),
-            "forest": self.proved.forest(self.selections),
-            "ablations": self.proved.ablations(self.selections),
-            "curves": self.curves,
-            "units": self.units,
-            "methods": self.methods,
-            "ablation": self.context.ablation,
-            "n_control": self.options.n_control,
-            "matched_by": self.proved.matched_by,
-            "headline": summary.headline(*said),
-            "tiles": summary.tiles(self.able, *said),
-            "findings": [
-                *summary.sentences(*said),
-                *([self.features.answer] if self.features is not None else []),
-            ],
-            "features": None if self.features is None else self.features.to_json(),
-            "limits": list(LIMITS),
-        }
-
-    def _attribution(self) -> dict[str, Any]:
-        return {
-            "method": self.options.method,
-            "label": _method_text(self.label, self.scores.meta),
-            "n_items": len(self.splits["train"]),
-            "seconds": self.clock.seconds["attributing"],
-            "direction": self.scores.direction,
-            "meta": dict(self.scores.meta),
-        }
-
-    def _task_facts(self) -> dict[str, Any]:
-        score = self.task.score
-        return {
-            **self.context.task,
-            "name": self.task.name,
-            "source": self.source,
-            "title": self.context.title,
-            "description": self.task.description,
-            "metric": str(score),
-            "metric_text": self.context.metric_text,
-            "metric_unit": summary.brief(self.context),
-            "metric_short": score.unit,
-            "splits": {name: len(part) for name, part in self.splits.items()},
-            "disjoint": "group of items (names, facts)",
-            "examples": ability.examples(self.splits["test"]),
-        }
+        ],
+        tiles=[(percent(able["accuracy"]), f"of {able['n_items']} test items right")],
+        facts={"ability": able},
+    )
 
 
-class _Clock:
-    """Times the stages and tells the caller where the study is."""
+def attribute(context: Behaviour) -> Section:
+    """Scores of heads, neurons, attention and MLP outputs and the stream on the train items, by role."""
+    subject, options, train = context.subject, context.options, context.splits["train"]
+    points = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
+    method: Callable[..., Scores] = METHODS[options.method]
+    context.scores = scores = method(
+        subject,
+        train,
+        [site for site in subject.known_sites() if site.point in points],
+        direction=options.direction,
+        positions="roles",
+        batch_size=options.batch_size,
+    )
+    label = _method_text(options.method, scores.meta)
+    facts = {
+        "method": options.method,
+        "label": label,
+        "n_items": len(train),
+        "direction": scores.direction,
+        "meta": dict(scores.meta),
+    }
+    return Section(
+        heading="Where it happens",
+        text=(
+            f"Estimated effect of each unit on the metric, by {label}: how much the metric changes when the unit's activity "
+            f"is exchanged for that of the other input of its pair ({scores.direction}); positive units raise the metric. "
+            "Outlined heads were selected."
+        ),
+        tables=[Table(scores.table(n_boot=0), "scores")],
+        facts={"attribution": facts},
+    )
 
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[str, float] = {}
-        self._progress = progress
-        self._stage = ""
 
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        self._stage = stage
-        self.say(stage)
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
+def _method_text(method: str, meta: Mapping[str, Any]) -> str:
+    """The method with the settings that it reports."""
+    parts = [LABELS.get(method, method.replace("_", " "))]
+    if "steps" in meta and "rule" in meta:
+        parts.append(f"{meta['steps']} steps ({meta['rule']})")
+    if meta.get("ln_rule"):
+        parts.append("LN rule")
+    return ", ".join(parts)
 
-    def say(self, text: str, done: float = 0, total: float | None = None) -> None:
-        """Report where the stage is."""
-        if self._progress is not None:
-            self._progress(text if text == self._stage else f"{self._stage}: {text}", done, total)
+
+def maps(context: Behaviour) -> list[Figure]:
+    """Scores by layer and head, and by layer and role, the selected heads outlined."""
+    scores, n_layers, unit = context.scores, context.subject.n_layers, context.task.score.unit
+    found = []
+    heads = head_map(scores, n_layers, unit)
+    if heads is not None:
+        n_heads = n_layers * context.subject.n_heads
+        chosen = [u for s in context.selections for u in s.order[: s.k] if u.site.point == "head"]
+        heads["marked"] = [(u.index, u.site.layer) for u in sorted(chosen)]
+        caption = f"Layer by head, {number(n_heads)} heads; {context.metric_words} per head, mean over "
+        caption += f"{len(context.splits['train'])} train items. Point at a cell for its value."
+        found.append(Figure("heat_map", [heads], "Attention heads", caption))
+    stream = role_map(scores, "resid_post", n_layers, unit, "after layer", "position")
+    if stream is not None:
+        caption = "What the residual stream after each layer carries at each role in the prompt; read left to right, the "
+        caption += "information moves from where it is given to the last token, where it is used."
+        found.append(Figure("heat_map", [stream], "The stream, by layer and position", caption))
+    outputs = [role_map(scores, p, n_layers, unit, f"{p}, layer") for p in ("attn_out", "mlp_out")]
+    if any(outputs):
+        drawn = [one for one in outputs if one is not None]
+        found.append(Figure("heat_map", drawn, "Attention and MLP outputs, by layer and position"))
+    return found
+
+
+def choose(context: Behaviour) -> Section:
+    """Choose units on the validation items, and draw the scores they were chosen by."""
+    context.selections = select(context)
+    return Section(figures=maps(context), facts={"selection": [s.to_json() for s in context.selections]})
+
+
+STAGES: tuple[Stage[Behaviour], ...] = (
+    Stage("checking the tensors", check_tensors),
+    Stage("checking that the model does the task", able),
+    Stage("attributing", attribute),
+    Stage("choosing on validation items", choose),
+    Stage("ablating on test items", ablate),
+    Stage("faithfulness curves", curves),
+    Stage("describing the units", describe),
+    Stage("methods side by side", methods),
+)
+"""The stages of a study."""
+
+FEATURES: tuple[Stage[Behaviour], ...] = (
+    *STAGES[:-1],
+    Stage("features beside neurons", features),
+    STAGES[-1],
+)
+"""The stages of a study that also finds features."""
 
 
 def _refuse(task: Task, options: StudyOptions) -> None:
@@ -307,91 +238,3 @@ def _refuse(task: Task, options: StudyOptions) -> None:
         raise PatchclampError(
             f"task {task.name}: its items have no corrupted texts, which attribution needs; give each one"
         )
-
-
-def _attribute(subject: Any, task: Task, options: StudyOptions) -> Scores:
-    methods: Mapping[str, Callable[..., Scores]] = METHODS
-    return methods[options.method](
-        subject,
-        task,
-        _sites(subject),
-        direction=options.direction,
-        positions="roles",
-        batch_size=options.batch_size,
-    )
-
-
-def _sites(subject: Any) -> list[Any]:
-    """Heads, neurons, attention and MLP outputs, the stream: those of them that the model has."""
-    points = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
-    return [site for site in subject.known_sites() if site.point in points]
-
-
-def _intervention(options: StudyOptions, splits: Mapping[str, Task], reference: Task) -> dict[str, Any]:
-    """The ablation without units; means by template fall back to position where a template has no reference item."""
-    found: dict[str, Any] = {"kind": options.kind, "positions": "all", "seed": options.seed}
-    if options.kind != "mean":
-        return found
-    known = {item.template for item in reference.items}
-    whole = all(item.template in known for part in splits.values() for item in part.items)
-    by = "position" if options.by == "template" and not whole else options.by
-    return {**found, "by": by, "source": options.source}
-
-
-def _method_text(label: str, meta: Mapping[str, Any]) -> str:
-    """The method with the settings that it reports."""
-    parts = [label]
-    if "steps" in meta and "rule" in meta:
-        parts.append(f"{meta['steps']} steps ({meta['rule']})")
-    if meta.get("ln_rule"):
-        parts.append("LN rule")
-    return ", ".join(parts)
-
-
-def _default_folder(task: Task, subject: Any, options: StudyOptions) -> Path:
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{task.name}-{Path(subject.name).name}")
-    return Path("studies") / f"{name}-seed{options.seed}"
-
-
-def _command(subject: Any, source: str, task: Task, options: StudyOptions) -> str:
-    parts = [
-        "patchclamp study",
-        source,
-        "--model",
-        subject.name,
-        "--seed",
-        options.seed,
-        "--items",
-        options.n_test,
-    ]
-    parts += ["--corruption", task.corruption] if task.corruption else []
-    return " ".join(str(part) for part in parts)
-
-
-def _model_facts(subject: Any) -> dict[str, Any]:
-    neurons = sum(subject.width(s) for s in subject.known_sites() if s.point == "mlp_act")
-    return {
-        "name": subject.name,
-        "fingerprint": subject.fingerprint,
-        "family": subject.family,
-        "layers": subject.n_layers,
-        "heads": subject.n_layers * subject.n_heads,
-        "neurons": neurons,
-        "d_model": subject.d_model,
-        "dtype": str(subject.dtype).removeprefix("torch."),
-        "device": str(subject.device),
-    }
-
-
-def _write(study: Study) -> None:
-    folder = study.folder
-    assert folder is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "study.json", study.data)
-    write_claims(folder / "claims.json", study.claims, __version__)
-    for name, table in study.tables.items():
-        table.to_parquet(folder / f"{name}.parquet")
-    if study.features is not None:
-        study.features.save(folder / "dictionaries")
-    claims = [plain(claim.to_json()) for claim in study.claims]
-    write_text(folder / "report.html", render(study.data, claims))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
@@ -15,15 +16,18 @@ from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
 from patchclamp.study.claims import Claim
-from patchclamp.study.experiments import Bench
+from patchclamp.study.concepts.verify import concept_again
+from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.text import percent
-from patchclamp.subjects import open_subject
+from patchclamp.subjects import LanguageModel, open_subject
 from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Verdict", "verify_claims"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Verdict:
             "statement": self.claim.statement,
             "outcome": self.outcome,
             "reason": self.reason,
-            "claimed": {"estimate": self.claim.estimate, "interval": self.claim.interval},
+            "claimed": {"estimate": self.claim.estimate.value, "interval": self.claim.estimate.interval},
             "measured": None
             if m is None
             else {"estimate": m.value, "interval": m.interval, "control": flat(m)["control"]},
@@ -78,7 +82,7 @@ class Verdict:
 
 def verify_claims(
     claims: Sequence[Claim],
-    subject: Any = None,
+    subject: LanguageModel | None = None,
     *,
     model: str | None = None,
     device: str = "auto",
@@ -110,120 +114,104 @@ def verify_claims(
     list of Verdict
         In the order of the claims.
     """
-    benches: dict[str, Bench | str] = {}
-    subjects: dict[str, Any] = {} if subject is None else {subject.name: subject}
+    benches: dict[str, Experiments | PatchclampError] = {}
+    models: dict[str, LanguageModel | PatchclampError] = {} if subject is None else {subject.name: subject}
     if subject is None and model is not None:
-        subjects[model] = open_subject(model, device=device, dtype=dtype)
+        models[model] = _open(model, device, dtype)
     verdicts = []
     for number, claim in enumerate(claims):
         if progress is not None:
             progress(f"verifying {claim.id}", number, len(claims))
         name = subject.name if subject is not None else (model or str(claim.model["name"]))
-        if name not in subjects:
-            subjects[name] = _open(name, device, dtype)
-        live = subjects[name]
-        if dictionaries is not None and not isinstance(live, str) and _has_features(claim):
-            live = _with_features(live, dictionaries)
-        if isinstance(live, str):
-            verdicts.append(Verdict(claim, "cannot run", None, name, "", live))
+        fingerprint = ""
+        try:
+            live = _once(models, name, partial(_open, name, device, dtype))
+            fingerprint = live.fingerprint
+            if dictionaries is not None and _has_features(claim):
+                attach_saved(live, dictionaries)
+            measure = _again(claim, live, benches)
+        except PatchclampError as error:
+            verdicts.append(Verdict(claim, "cannot run", None, name, fingerprint, str(error)))
             continue
-        if claim.kind == "selectivity":
-            verdicts.append(_judge_texts(live, claim))
-            continue
-        key = repr((name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
-        if key not in benches:
-            benches[key] = _bench(live, claim)
-        verdicts.append(_judge(live, claim, benches[key]))
+        verdicts.append(_verdict(claim, measure(), live))
     return verdicts
+
+
+def _once(cache: dict[str, T | PatchclampError], key: str, make: Callable[[], T]) -> T:
+    """What `make` gives, made once for each key; what it refused it refuses again."""
+    if key not in cache:
+        try:
+            cache[key] = make()
+        except PatchclampError as error:
+            cache[key] = error
+    found = cache[key]
+    if isinstance(found, PatchclampError):
+        raise found
+    return found
+
+
+def _open(name: str, device: str, dtype: str) -> LanguageModel:
+    subject = open_subject(name, device=device, dtype=dtype)
+    if not isinstance(subject, LanguageModel):
+        raise PatchclampError(
+            f"{name}: claims are about language models, and this is a {type(subject).__name__}"
+        )
+    return subject
 
 
 def _has_features(claim: Claim) -> bool:
     return any(site.dictionary is not None for site in Units.parse(list(claim.units)).sites)
 
 
-def _with_features(subject: Any, folder: Path) -> Any:
-    """The subject with the saved dictionaries attached, or why they do not fit it."""
-    try:
-        attach_saved(subject, folder)
-    except PatchclampError as error:
-        return str(error)
-    return subject
-
-
-def _open(name: str, device: str, dtype: str) -> Any:
-    """Open the model that a claim names, or say why that is not possible."""
-    try:
-        return open_subject(name, device=device, dtype=dtype)
-    except PatchclampError as error:
-        return str(error)
-
-
-def _bench(subject: Any, claim: Claim) -> Bench | str:
-    """Set up the claim's items on a subject, or say why that is not possible."""
+def _bench(subject: LanguageModel, claim: Claim) -> Experiments:
+    """Set up the claim's items on a subject."""
     spec = claim.task
-    try:
-        task = load_task(
-            spec["name"], subject.tokenizer, n=spec["n"], seed=spec["seed"], corruption=spec["corruption"]
-        )
-        items = task.split(spec["split"]).take(spec["items"])
-        reference = task.split(spec.get("reference_split", "train"))
-        reference = reference.take(spec.get("reference_items", len(reference)))
-        measure_ability(subject, items, StudyOptions())
-    except PatchclampError as error:
-        return str(error)
-    same_model = subject.fingerprint == claim.model["fingerprint"]
-    if same_model and items_fingerprint(items) != spec["fingerprint"]:
-        return (
+    task = load_task(
+        spec["name"], subject.tokenizer, n=spec["n"], seed=spec["seed"], corruption=spec["corruption"]
+    )
+    items = task.split(spec["split"]).take(spec["items"])
+    reference = task.split(spec.get("reference_split", "train"))
+    reference = reference.take(spec.get("reference_items", len(reference)))
+    measure_ability(subject, items, StudyOptions())
+    if subject.fingerprint == claim.model["fingerprint"] and items_fingerprint(items) != spec["fingerprint"]:
+        raise PatchclampError(
             "the task makes other items than those of the claim (another version of the task or of its file)"
         )
-    return Bench(subject, items, Reference(subject, reference), claim.intervention, claim.seed)
+    return Experiments(subject, items, Reference(subject, reference), claim.intervention, claim.seed)
 
 
-def _judge(subject: Any, claim: Claim, bench: Bench | str) -> Verdict:
-    facts = {"model": subject.name, "fingerprint": subject.fingerprint}
-    if isinstance(bench, str):
-        return Verdict(claim, "cannot run", None, reason=bench, **facts)
-    try:
-        units = subject.units(list(claim.units))
-    except PatchclampError as error:
-        return Verdict(claim, "cannot run", None, reason=str(error), **facts)
+def _again(
+    claim: Claim, subject: LanguageModel, benches: dict[str, Experiments | PatchclampError]
+) -> Callable[[], Estimate]:
+    """How the claim is measured on this subject; refuses what it cannot be measured on."""
+    if claim.kind == "selectivity":
+        return concept_again(claim, subject)
+    key = repr((subject.name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
+    bench = _once(benches, key, partial(_bench, subject, claim))
+    units = subject.units(list(claim.units))
     claimed = claim.model.get("dictionaries")
     if claimed and provenance(subject, units.sites).get("dictionaries") != claimed:
-        reason = "the dictionary attached under this name is not that of the claim"
-        return Verdict(claim, "cannot run", None, reason=reason, **facts)
-    return _verdict(claim, _measure(claim, bench, units), subject, facts)
+        raise PatchclampError("the dictionary attached under this name is not that of the claim")
+    if claim.kind == "sufficiency":
+        return lambda: bench.recovered(units, claim.among).share
+    if claim.kind == "redundancy":
+        return lambda: bench.ratio(units).share
+    n_sets = 0 if claim.estimate.null is None else claim.estimate.null.n
+    return lambda: bench.lost(units, n_sets).share
 
 
-def _judge_texts(subject: Any, claim: Claim) -> Verdict:
-    """A claim of a concept study, which is about texts rather than a task's items."""
-    from patchclamp.study.concepts.verify import measure_again
-
-    facts = {"model": subject.name, "fingerprint": subject.fingerprint}
-    measured = measure_again(claim, subject)
-    if isinstance(measured, str):
-        return Verdict(claim, "cannot run", None, reason=measured, **facts)
-    return _verdict(claim, measured, subject, facts)
-
-
-def _verdict(claim: Claim, measured: Estimate, subject: Any, facts: dict[str, str]) -> Verdict:
-    if not claim.meets(measured.value, flat(measured)["control"]):
-        return Verdict(claim, "fails", measured, reason=_unmet(claim, measured), **facts)
-    low, high = claim.interval
+def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel) -> Verdict:
+    verdict = partial(Verdict, claim, measured=measured, model=subject.name, fingerprint=subject.fingerprint)
+    if not claim.meets(measured):
+        return verdict("fails", reason=_unmet(claim, measured))
+    low, high = claim.estimate.interval
     same = subject.fingerprint == claim.model["fingerprint"]
     if same and not low - 1e-6 <= measured.value <= high + 1e-6:
         reason = (
             f"the claimed interval, {percent(low)} to {percent(high)}, does not hold what is measured here"
         )
-        return Verdict(claim, "fails", measured, reason=reason, **facts)
-    return Verdict(claim, "holds", measured, reason="" if same else "on another model", **facts)
-
-
-def _measure(claim: Claim, bench: Bench, units: Units) -> Estimate:
-    if claim.kind == "sufficiency":
-        return bench.recovered(units, claim.among).share
-    if claim.kind == "redundancy":
-        return bench.ratio(units).share
-    return bench.lost(units, 0 if claim.control is None else int(claim.control["n_sets"])).share
+        return verdict("fails", reason=reason)
+    return verdict("holds", reason="" if same else "on another model")
 
 
 def _unmet(claim: Claim, measured: Estimate) -> str:

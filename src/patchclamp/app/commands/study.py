@@ -11,6 +11,7 @@ from patchclamp.app.commands import common
 from patchclamp.base.progress import shown
 
 if TYPE_CHECKING:
+    from patchclamp.study.stages import Study
     from patchclamp.subjects.language import LanguageModel
 
 
@@ -48,8 +49,11 @@ def study(
     as_json: common.JsonOption = False,
 ) -> None:
     """Find the units that carry a behaviour, prove it on held-out items, and write claims and a report."""
+    from rich.text import Text
+
     from patchclamp.base.errors import PatchclampError
     from patchclamp.study import StudyOptions, load_for_study, run_study
+    from patchclamp.study.report.text import percent
 
     if bool(task) == bool(texts):
         raise PatchclampError(
@@ -68,12 +72,19 @@ def study(
     loaded = load_for_study(subject, task, options, corruption)
     with shown(not as_json) as tell:
         found = run_study(subject, loaded, out, options=options, source=task, progress=tell)
-    if as_json:
-        common.emit_json(
-            {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}
+    rows = [
+        (
+            row["name"],
+            Text(percent(row["estimate"]), style="bold cyan"),
+            f"{percent(row['low'])} to {percent(row['high'])}",
+            "" if row.get("control") is None else percent(row["control"]),
         )
-        return
-    print_study(found)
+        for row in found.context.proved.forest(found.context.selections)
+    ]
+    facts = found.data["task"]
+    title = f"\nShare of the {facts['metric_unit']} lost when ablated, {facts['splits']['test']} test items"
+    lost = common.table(("units", "lost", "95% interval", "random units"), rows, title, right=(1, 2, 3))
+    print_study(found, as_json, lost)
 
 
 def study_concepts(
@@ -87,52 +98,31 @@ def study_concepts(
     as_json: bool,
 ) -> None:
     """Run a concept study and print it."""
-    from rich.text import Text
-
     from patchclamp.study.concepts import ConceptOptions, run_concept_study
 
     options = ConceptOptions(seed=seed, sites=sites, n_control=n_control, per_label=per_label or 60)
     with shown(not as_json) as tell:
         found = run_concept_study(subject, texts, out, options=options, progress=tell)
+    print_study(found, as_json)
+
+
+def print_study(found: Study[Any], as_json: bool, table: Any = None) -> None:
+    """Print what a study found, short: the headline, a table, the findings, the claims' number, the files."""
+    from rich.text import Text
+
+    data, folder = found.data, found.folder or Path()
     if as_json:
-        common.emit_json(
-            {"folder": str(found.folder), **found.data, "claims": [c.to_json() for c in found.claims]}
-        )
+        common.emit_json({"folder": str(folder), **data, "claims": [c.to_json() for c in found.claims]})
         return
     screen = common.console()
     screen.print()
-    screen.print(Text(found.data["headline"], style="bold"))
-    for finding in found.data["findings"]:
-        screen.print(Text.assemble(("- ", "dim"), finding))
-    screen.print(Text(f"\n{len(found.claims)} claims, written to {found.folder}/", style="dim"))
-    screen.print(Text.assemble(("report  ", "dim"), str((found.folder or Path()) / "report.html")))
-
-
-def print_study(found: Any) -> None:
-    """Print what a study found, short: the headline, the proof as a table, the claims' number, the files."""
-    from rich.text import Text
-
-    from patchclamp.study.report.text import percent
-
-    screen, data = common.console(), found.data
-    screen.print()
     screen.print(Text(data["headline"], style="bold"))
-    rows = [
-        (
-            row["name"],
-            Text(percent(row["estimate"]), style="bold cyan"),
-            f"{percent(row['low'])} to {percent(row['high'])}",
-            "" if row.get("control") is None else percent(row["control"]),
-        )
-        for row in data["forest"]
-    ]
-    title = f"Share of the {data['task']['metric_unit']} lost when ablated, {data['task']['splits']['test']} test items"
-    screen.print(
-        common.table(("units", "lost", "95% interval", "random units"), rows, f"\n{title}", right=(1, 2, 3))
-    )
+    if table is not None:
+        screen.print(table)
     for finding in data["findings"]:
         screen.print(Text.assemble(("- ", "dim"), finding))
     took = data["seconds"]["total"]
-    screen.print(Text(f"\n{len(found.claims)} claims, {took:.0f} s, written to {found.folder}/", style="dim"))
-    screen.print(Text.assemble(("report  ", "dim"), str(found.folder / "report.html")))
-    screen.print(Text.assemble(("again   ", "dim"), f"patchclamp verify {found.folder / 'claims.json'}"))
+    screen.print(Text(f"\n{len(found.claims)} claims, {took:.0f} s, written to {folder}/", style="dim"))
+    screen.print(Text.assemble(("report  ", "dim"), str(folder / "report.html")))
+    if found.claims:
+        screen.print(Text.assemble(("again   ", "dim"), f"patchclamp verify {folder / 'claims.json'}"))

@@ -46,7 +46,7 @@ def verify(
             (
                 Text(v.outcome, style=COLOURS[v.outcome]),
                 v.claim.id,
-                f"{v.claim.estimate:.0%}",
+                f"{v.claim.estimate.value:.0%}",
                 v.measured_text,
                 v.reason,
             )

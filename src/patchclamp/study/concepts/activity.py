@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.units import Site, Unit
+from patchclamp.subjects import LanguageModel
 
 __all__ = ["pooled_activity"]
 
@@ -20,7 +22,7 @@ Pool = Literal["mean", "max"]
 
 
 def pooled_activity(
-    subject: Any,
+    subject: LanguageModel,
     texts: TextTask,
     sites: Sequence[Site],
     pool: Pool = "mean",
@@ -47,12 +49,12 @@ def pooled_activity(
             raise PatchclampError(f"{texts.name}: text {row} has no token besides the first; leave it out")
         rows = pair.rows.cpu()
 
-        def keep(site: Site, activity: Tensor, content: Tensor = content, rows: Tensor = rows) -> None:
+        def keep(activity: Tensor, site: Site, content: Tensor = content, rows: Tensor = rows) -> None:
             size = activity.norm(dim=-1) if activity.ndim == 4 else activity
             start = starts[site]
             values[rows, start : start + size.shape[2]] = _pooled(size.float(), content, pool).cpu()
 
-        subject.run(pair.clean, read={site: lambda t, s=site: keep(s, t) for site in sites})
+        subject.run(pair.clean, read={site: partial(keep, site=site) for site in sites})
         done += len(rows)
         if progress is not None:
             progress(f"recording {texts.name}", done, len(texts))

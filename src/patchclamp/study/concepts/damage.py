@@ -16,6 +16,7 @@ from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.units import Units
 from patchclamp.study.share import Measured
+from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["Damage", "ablation", "cumulative", "damage", "selective"]
@@ -49,7 +50,7 @@ class Damage:
 
 
 def damage(
-    subject: Any,
+    subject: LanguageModel,
     texts: TextTask,
     reference: Reference,
     chosen: Mapping[str, Units],
@@ -122,7 +123,7 @@ def _resampled_mean(
 
 
 def cumulative(
-    subject: Any, texts: TextTask, reference: Reference, units: Sequence[Units], *, seed: int = 0
+    subject: LanguageModel, texts: TextTask, reference: Reference, units: Sequence[Units], *, seed: int = 0
 ) -> list[Effect]:
     """The loss added to some texts by growing sets of units, without controls."""
     sets = [ablation(one) for one in units]

@@ -8,88 +8,40 @@ write claims and a report.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.version import __version__
-from patchclamp.nouns.units import Units
-from patchclamp.study.claims import Claim
+from patchclamp.nouns.units import Unit
 from patchclamp.study.concepts.activity import pooled_activity
-from patchclamp.study.concepts.damage import Damage, ablation, cumulative, damage, selective
-from patchclamp.study.concepts.selective import Experts, find_experts
+from patchclamp.study.concepts.context import ConceptOptions, Concepts
+from patchclamp.study.concepts.damage import cumulative, damage, selective
+from patchclamp.study.concepts.selective import find_experts
 from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
-from patchclamp.study.report.text import signed
-from patchclamp.study.share import Measured, corrected
+from patchclamp.study.concepts.words import claims_of, findings, headline, share_text
+from patchclamp.study.describing import describe_neurons
+from patchclamp.study.report.text import number
+from patchclamp.study.share import corrected, forest_row
+from patchclamp.study.stages import Column, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
-from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects import LanguageModel
 
-__all__ = ["ConceptOptions", "ConceptStudy", "run_concept_study"]
-
-
-@dataclass(frozen=True)
-class ConceptOptions:
-    """Sizes of a concept study.
-
-    Parameters
-    ----------
-    seed
-        Of the split, permutations, random sets and bootstrap.
-    sites
-        Addresses of the candidates.
-    per_label, max_tokens
-        Texts of each label, and where they are cut.
-    pool
-        ``"mean"`` or ``"max"`` over a text's tokens.
-    n_units
-        Units of each label that are ablated together.
-    n_permutations
-        Shuffles of labels for the null of the maximum.
-    n_control
-        Random sets, at least 20.
-    sizes
-        Sizes of the growing sets.
-    n_described
-        Units of each label that are described.
-    """
-
-    seed: int = 0
-    sites: str = "mlp_act.*"
-    per_label: int = 60
-    max_tokens: int = 64
-    pool: Literal["mean", "max"] = "mean"
-    n_units: int = 50
-    n_permutations: int = 100
-    n_control: int = 20
-    sizes: tuple[int, ...] = (5, 20, 50, 200)
-    n_described: int = 5
-
-
-@dataclass(frozen=True)
-class ConceptStudy:
-    """What a concept study found: the content of ``study.json`` and its claims."""
-
-    data: dict[str, Any]
-    claims: tuple[Claim, ...]
-    folder: Path | None = None
-
-    def __str__(self) -> str:
-        return "\n".join([self.data["headline"], *(f"- {finding}" for finding in self.data["findings"])])
+__all__ = ["STAGES", "run_concept_study"]
 
 
 def run_concept_study(
-    subject: Any,
+    subject: LanguageModel,
     texts: Any,
     out: str | Path | None = None,
     *,
     options: ConceptOptions | None = None,
     write: bool = True,
     progress: Callable[..., None] | None = None,
-) -> ConceptStudy:
+) -> Study[Concepts]:
     """Find the units that are selective for the labels of texts, and measure whether the model needs them there.
 
     Parameters
@@ -109,7 +61,7 @@ def run_concept_study(
 
     Returns
     -------
-    ConceptStudy
+    Study
 
     Raises
     ------
@@ -129,196 +81,254 @@ def run_concept_study(
     >>> print(run_concept_study(open_subject("smollm2"), "labelled.jsonl"))     # doctest: +SKIP
     """
     options = options or ConceptOptions()
-    say = progress or (lambda *args: None)
-    data = texts if isinstance(texts, LabelledTexts) else _load(texts, options)
-    say("checking the tensors")
-    checks = check_tensors(subject)
-    sites = subject.resolve(options.sites)
-    say("recording the train texts")
-    values, units = pooled_activity(
-        subject,
-        data.train,
-        sites,
-        options.pool,
-        say,
+    if not isinstance(texts, LabelledTexts):
+        texts = load_labelled(
+            texts, per_label=options.per_label, max_tokens=options.max_tokens, seed=options.seed
+        )
+    study = run_stages(STAGES, Concepts(subject, progress, texts, options))
+    return study.write(out) if write else study
+
+
+def pool(context: Concepts) -> Section:
+    """One value for every train text and unit."""
+    context.values, context.units = pooled_activity(
+        context.subject,
+        context.texts.train,
+        context.sites,
+        context.options.pool,
+        context.say,
     )
-    say(f"ranking {len(units):,} units for {len(data.labels)} labels")
-    experts = find_experts(
-        values,
-        units,
+    what = f"units of {context.options.sites} ranked for each label"
+    return Section(tiles=[(number(len(context.units)), what)], facts={"n_candidates": len(context.units)})
+
+
+def rank(context: Concepts) -> Section:
+    """The units that are selective for each label."""
+    data, options = context.texts, context.options
+    context.say(f"{len(context.units):,} units for {len(data.labels)} labels")
+    context.experts = find_experts(
+        context.values,
+        context.units,
         data.train.labels,
         data.train.groups,
         n_permutations=options.n_permutations,
         seed=options.seed,
     )
-    chosen = {e.label: e.units(options.n_units) for e in experts if e.n_significant}
-    if not chosen:
+    context.chosen = {e.label: e.units(options.n_units) for e in context.experts if e.n_significant}
+    if not context.chosen:
         raise PatchclampError(
             f"{data.name}: no unit of {options.sites} is selective for any label beyond what shuffled labels give; "
             "give more texts, or other sites"
         )
-    reference = Reference(subject, data.train, 32)
-    say("measuring activity, by which random sets are matched")
-    reference.activity(sites)  # of all sites in one pass; else each set would ask for its own
-    found = damage(
-        subject,
+    sets = [set(units.each()) for units in context.chosen.values()]
+    return Section(
+        tiles=[
+            (
+                number(e.n_significant),
+                f"selective for {e.label} beyond the largest that shuffled labels give",
+            )
+            for e in context.experts
+        ],
+        facts={"shared": np.array([[len(a & b) for b in sets] for a in sets]).tolist()},
+    )
+
+
+def ablate(context: Concepts) -> Section:
+    """What ablating each label's units does to every label's held-out texts."""
+    data, options = context.texts, context.options
+    context.say("measuring activity, by which random sets are matched")
+    context.reference.activity(context.sites)  # of all sites in one pass; else each set would ask for its own
+    context.damage = found = damage(
+        context.subject,
         data.test,
-        reference,
-        chosen,
+        context.reference,
+        context.chosen,
         data.labels,
         n_control=options.n_control,
         seed=options.seed,
-        say=say,
+        say=context.say,
     )
     groups = {label: data.test.where(label).groups for label in data.labels}
-    shares = corrected({label: selective(found, label, groups, seed=options.seed) for label in chosen})
-    say("growing sets of units")
-    growth = _growth(subject, data, reference, experts, chosen, options)
-    say("describing the units")
-    described = _describe(subject, data, experts, chosen, options)
-    study = _study(subject, data, options, checks, experts, chosen, found, shares, growth, described)
-    if not write:
-        return study
-    from patchclamp.study.concepts.report import write_concepts
+    context.shares = corrected(
+        {label: selective(found, label, groups, seed=options.seed) for label in context.chosen}
+    )
+    baseline = {t: next(iter(found.effects[t].values())).baseline for t in found.labels}
+    nats = [[found.effects[t][u].estimate.value for t in found.labels] for u in context.chosen]
+    forest = {
+        "rows": [
+            forest_row(label, measured.share.scaled(1 / abs(baseline[label])))
+            for label, measured in context.shares.items()
+        ],
+        "x_label": "of the loss a token",
+        "label": "How much more a label's own texts suffer than the others'",
+    }
+    heat_map = {
+        "values": nats,
+        "columns": found.labels,
+        "rows": list(context.chosen),
+        "x_label": "held-out texts of",
+        "y_label": "units of",
+        "label": "Loss added to each label's texts by ablating each label's units",
+        "names": [[f"units of {u}, texts of {t}" for t in found.labels] for u in context.chosen],
+        "unit": " nats a token",
+    }
+    return Section(
+        claims=claims_of(context),
+        figures=[
+            Figure(
+                "forest",
+                [forest],
+                "Own texts against the others'",
+                key=[
+                    ("dot", "pos", "difference with its interval"),
+                    ("band", "control", "95 % of matched random sets"),
+                ],
+            ),
+            Figure(
+                "heat_map",
+                [heat_map],
+                "Whose units, whose texts",
+                "Nats added to the loss a token. Off the diagonal: positive cells are texts that need another label's units "
+                "too, negative ones are texts that are predicted better without them (interference).",
+            ),
+        ],
+        heading="Do they matter for their own label?",
+        text=(
+            f"The first {options.n_units} units of each label were set to zero; what counts is how much more the loss rises "
+            f"on the label's own held-out texts than on the others', beside {options.n_control} random sets matched to them."
+        ),
+        headline=headline(context),
+        facts={
+            "damage": {"labels": list(found.labels), "units_of": list(context.chosen), "nats": nats},
+            "baseline": baseline,
+        },
+    )
 
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{data.name}-{Path(subject.name).name}")
-    folder = Path(out) if out is not None else Path("studies") / f"concepts-{name}-seed{options.seed}"
-    return write_concepts(study, folder)
 
-
-def _load(texts: Any, options: ConceptOptions) -> LabelledTexts:
-    return load_labelled(texts, per_label=options.per_label, max_tokens=options.max_tokens, seed=options.seed)
-
-
-def _growth(
-    subject: Any,
-    data: LabelledTexts,
-    reference: Reference,
-    experts: list[Experts],
-    chosen: dict[str, Units],
-    options: ConceptOptions,
-) -> dict[str, list[dict[str, Any]]]:
+def grow(context: Concepts) -> Section:
     """Loss added to a label's own texts by the first k of its units."""
-    found = {}
-    for expert in experts:
-        if expert.label in chosen:
-            sizes = [k for k in options.sizes if k <= len(expert.table)]
-            effects = cumulative(
-                subject,
-                data.test.where(expert.label),
-                reference,
-                [expert.units(k) for k in sizes],
-                seed=options.seed,
+    context.growth = {}
+    for expert in [e for e in context.experts if e.label in context.chosen]:
+        sizes = [k for k in context.options.sizes if k <= len(expert.table)]
+        effects = cumulative(
+            context.subject,
+            context.texts.test.where(expert.label),
+            context.reference,
+            [expert.units(k) for k in sizes],
+            seed=context.options.seed,
+        )
+        context.growth[expert.label] = [
+            {"size": k, "estimate": e.estimate.value, "low": e.estimate.low, "high": e.estimate.high}
+            for k, e in zip(sizes, effects, strict=True)
+        ]
+    sizes = [row["size"] for row in next(iter(context.growth.values()))]
+    columns = [
+        Column(f"{k} units", f"{k}", "signed", interval=(f"{k} low", f"{k} high"), ends="signed")
+        for k in sizes
+    ]
+    rows = [
+        {"label": label}
+        | {
+            f"{r['size']}{end}": r[name]
+            for r in some
+            for end, name in (("", "estimate"), (" low", "low"), (" high", "high"))
+        }
+        for label, some in context.growth.items()
+    ]
+    caption = "Nats a token added to the label's own held-out texts."
+    return Section(
+        tables=[
+            Table(
+                pd.DataFrame(rows),
+                columns=[Column("Label", "label"), *columns],
+                title="More units",
+                captions=[caption],
+                sortable=False,
             )
-            found[expert.label] = [
-                {"size": k, "estimate": e.estimate.value, "low": e.estimate.low, "high": e.estimate.high}
-                for k, e in zip(sizes, effects, strict=True)
-            ]
-    return found
+        ],
+        findings=findings(context),
+        facts={"growth": context.growth},
+    )
 
 
-def _describe(
-    subject: Any,
-    data: LabelledTexts,
-    experts: list[Experts],
-    chosen: dict[str, Units],
-    options: ConceptOptions,
-) -> dict[str, dict[str, Any]]:
-    """Tokens that the first units write, and the train texts' tokens at which they are most active."""
-    from patchclamp.nouns.units import Unit
-    from patchclamp.study.describing import describe_neurons
-
-    neurons: list[Unit] = []
-    for expert in experts:
-        if expert.label in chosen:
-            first = Units.parse(expert.table["unit"].tolist()[: options.n_described])
-            neurons += [
-                Unit(site, i)
-                for site, indices in first.items()
-                for i in indices or ()
-                if site.point == "mlp_act" and site.dictionary is None
-            ]
-    neurons = list(dict.fromkeys(neurons))
-    if not neurons:
-        return {}
-    roles = dict.fromkeys(neurons, "")
-    return {
-        str(unit): asdict(text)
-        for unit, text in describe_neurons(
-            subject, neurons, roles, list(data.train.texts), seed=options.seed
-        ).items()
+def describe(context: Concepts) -> Section:
+    """Tokens that the first units of each label write, and the train texts' tokens at which they are most active."""
+    options = context.options
+    first = {e.label: e.units(options.n_described) for e in context.experts if e.label in context.chosen}
+    neurons = dict.fromkeys(
+        Unit(site, i)
+        for units in first.values()
+        for site, indices in units.items()
+        for i in indices or ()
+        if site.point == "mlp_act" and site.dictionary is None
+    )
+    said = describe_neurons(
+        context.subject,
+        list(neurons),
+        dict.fromkeys(neurons, ""),
+        list(context.texts.train.texts),
+        seed=options.seed,
+    )
+    described = {str(unit): asdict(text) for unit, text in said.items()}
+    best = {
+        e.label: [
+            {**row, **described.get(str(row["unit"]), {})}
+            for row in e.table.head(options.n_described).to_dict("records")
+        ]
+        for e in context.experts
     }
+    labels, tables = [], []
+    for e in context.experts:
+        measured = context.shares.get(e.label)
+        chip = "no unit beyond the null" if measured is None else share_text(measured.share)
+        tables.append(
+            Table(
+                pd.DataFrame(best[e.label]),
+                columns=_COLUMNS,
+                title=e.label,
+                chip=chip,
+                good=measured is not None and measured.share.interval[0] > 0,
+                sortable=False,
+            )
+        )
+        labels.append(
+            {
+                "label": e.label,
+                "n_significant": e.n_significant,
+                "threshold": e.threshold,
+                "prevalence": float(e.table["prevalence"].iloc[0]),
+                "best": best[e.label],
+                "units": context.chosen[e.label].to_json() if e.label in context.chosen else [],
+                "selective": None if measured is None else measured.to_json(),
+                "text": chip,
+            }
+        )
+    names = ("unit", "average_precision", "p", "prevalence")
+    flat = [{"label": label} | {n: row[n] for n in names} for label, some in best.items() for row in some]
+    return Section(
+        heading="The units",
+        text=(
+            "Average precision ranks the train texts by a unit's activity; a random unit has that of the label's share of "
+            "the texts. p is over all units: how often the best unit of all reaches as much when labels are shuffled."
+        ),
+        tables=[*tables, Table(pd.DataFrame(flat), "units")],
+        facts={"labels": labels},
+    )
 
 
-def _study(
-    subject: Any,
-    data: LabelledTexts,
-    options: ConceptOptions,
-    checks: Any,
-    experts: list[Experts],
-    chosen: dict[str, Units],
-    found: Damage,
-    shares: dict[str, Measured],
-    growth: dict[str, list[dict[str, Any]]],
-    described: dict[str, dict[str, Any]],
-) -> ConceptStudy:
-    from patchclamp.study.concepts.words import claims_of, findings, headline
+_COLUMNS = (
+    Column("Unit", "unit", "unit"),
+    Column("Average precision", "average_precision", "number", note=("prevalence", "by chance")),
+    Column("p", "p", "number", digits=3),
+    Column("What it writes and where it is active", "promotes", "written"),
+)
 
-    claims = claims_of(subject, data, options, chosen, shares, ablation(next(iter(chosen.values()))))
-    rows = [_row(e, chosen, shares, described, options) for e in experts]
-    content = {
-        "schema": "patchclamp/concepts/1",
-        "version": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {"name": subject.name, "fingerprint": subject.fingerprint},
-        "options": asdict(options),
-        "data": {
-            "name": data.name,
-            "source": data.source,
-            "counts": data.counts(),
-            "fingerprint": data.fingerprint,
-        },
-        "checks": checks,
-        "n_candidates": sum(subject.width(site) for site in subject.resolve(options.sites)),
-        "labels": rows,
-        "damage": {
-            "labels": list(found.labels),
-            "units_of": list(chosen),
-            "nats": [[found.effects[t][u].estimate.value for t in found.labels] for u in chosen],
-        },
-        "baseline": {t: next(iter(found.effects[t].values())).baseline for t in found.labels},
-        "growth": growth,
-        "shared": _shared(chosen),
-        "headline": headline(data, experts, shares),
-        "findings": findings(experts, chosen, shares, found, growth),
-    }
-    return ConceptStudy(content, tuple(claims))
-
-
-def _row(
-    expert: Experts,
-    chosen: dict[str, Units],
-    shares: dict[str, Measured],
-    described: dict[str, dict[str, Any]],
-    options: ConceptOptions,
-) -> dict[str, Any]:
-    measured = shares.get(expert.label)
-    best = expert.table.head(options.n_described).to_dict("records")
-    return {
-        "label": expert.label,
-        "n_significant": expert.n_significant,
-        "threshold": expert.threshold,
-        "prevalence": float(expert.table["prevalence"].iloc[0]),
-        "best": [{**row, **described.get(str(row["unit"]), {})} for row in best],
-        "units": chosen[expert.label].to_json() if expert.label in chosen else [],
-        "selective": None if measured is None else measured.to_json(),
-        "text": "no unit beyond the null"
-        if measured is None
-        else "{} nats ({} to {})".format(*map(signed, (measured.share.value, *measured.share.interval))),
-    }
-
-
-def _shared(chosen: dict[str, Units]) -> list[list[int]]:
-    """How many units two labels' sets have in common (versatility)."""
-    sets = [set(units.each()) for units in chosen.values()]
-    return np.array([[len(a & b) for b in sets] for a in sets]).tolist()
+STAGES: tuple[Stage[Concepts], ...] = (
+    Stage("checking the tensors", check_tensors),
+    Stage("recording the train texts", pool),
+    Stage("ranking the units", rank),
+    Stage("ablating each label's units", ablate),
+    Stage("growing sets of units", grow),
+    Stage("describing the units", describe),
+)
+"""The stages of a concept study."""

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from patchclamp.base.estimate import Estimate
-from patchclamp.base.version import __version__
-from patchclamp.nouns.intervention import Intervention
-from patchclamp.nouns.scores import flat
-from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
-from patchclamp.study.concepts.damage import Damage
-from patchclamp.study.concepts.selective import Experts
-from patchclamp.study.concepts.texts import LabelledTexts
+from patchclamp.study.concepts.context import Concepts
+from patchclamp.study.concepts.damage import ablation
+from patchclamp.study.report.findings import Basis, claim
 from patchclamp.study.report.text import signed
-from patchclamp.study.share import Measured
 
-__all__ = ["LIMITS", "claims_of", "findings", "headline"]
-
-LIMITS: tuple[str, ...] = (
-    (
-        "That a selective unit is about the label and nothing else: whatever goes along with the label in these texts, such "
-        "as length, format or a few words, selects units too. Give texts that differ in the label alone."
-    ),
-    "That units which are not selective do not matter for a label's texts. Most of what predicts a text is shared.",
-    "That these units would do the same in texts of another source.",
-    "That units which are less active on a label's texts play no part: they were not looked for.",
-)
+__all__ = ["claims_of", "findings", "headline", "share_text"]
 
 
 def matters(share: Estimate) -> bool:
@@ -35,11 +17,12 @@ def matters(share: Estimate) -> bool:
     return share.interval[0] > 0 and share.beats_null
 
 
-def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[str, Measured]) -> str:
+def headline(context: Concepts) -> str:
     """The first sentence of the report."""
+    experts = context.experts
     some = [e.label for e in experts if e.n_significant]
-    real = [label for label, measured in shares.items() if matters(measured.share)]
-    text = f"{len(some)} of {len(experts)} labels of {data.name} have units that are selective beyond chance"
+    real = [label for label, found in context.shares.items() if matters(found.share)]
+    text = f"{len(some)} of {len(experts)} labels of {context.texts.name} have units that are selective beyond chance"
     if not real:
         return text + "; ablating them does not hurt a label's own held-out texts more than the others."
     which = ", ".join(real)
@@ -49,20 +32,15 @@ def headline(data: LabelledTexts, experts: Sequence[Experts], shares: Mapping[st
     )
 
 
-def findings(
-    experts: Sequence[Experts],
-    chosen: Mapping[str, Units],
-    shares: Mapping[str, Measured],
-    found: Damage,
-    growth: Mapping[str, list[dict[str, Any]]],
-) -> list[str]:
+def findings(context: Concepts) -> list[str]:
     """One sentence for every label, and one on units shared among labels."""
+    chosen, shares, effects = context.chosen, context.shares, context.damage.effects
     said = []
-    for e in experts:
+    for e in context.experts:
         if e.label not in chosen:
             said.append(f"{e.label}: no unit is selective beyond what shuffled labels give.")
             continue
-        best, share, own = e.table.iloc[0], shares[e.label].share, found.effects[e.label][e.label]
+        best, share, own = e.table.iloc[0], shares[e.label].share, effects[e.label][e.label]
         low, high = share.interval
         top = float("nan") if share.null is None else share.null.high
         text = (
@@ -71,7 +49,7 @@ def findings(
             f"{signed(own.estimate.value)} nats a token to its held-out texts, {signed(share.value)} more than to the "
             f"others' ({signed(low)} to {signed(high)}; matched units reach {signed(top)})"
         )
-        rows = growth.get(e.label, [])
+        rows = context.growth.get(e.label, [])
         if len(rows) > 1 and rows[-1]["estimate"] > rows[0]["estimate"]:
             text += f"; {rows[-1]['size']} units add {signed(rows[-1]['estimate'])}"
         said.append(text + ".")
@@ -87,64 +65,47 @@ def findings(
     return said
 
 
-def claims_of(
-    subject: Any,
-    data: LabelledTexts,
-    options: Any,
-    chosen: Mapping[str, Units],
-    shares: Mapping[str, Measured],
-    change: Intervention,
-) -> list[Claim]:
-    """A claim for every label whose units matter, and a negative one where they clearly do not."""
+def share_text(share: Estimate) -> str:
+    """The difference with its interval."""
+    low, high = share.interval
+    return f"{signed(share.value)} nats ({signed(low)} to {signed(high)})"
+
+
+def claims_of(context: Concepts) -> list[Claim]:
+    """A claim for every label whose units matter."""
+    data, options = context.texts, context.options
     found = []
-    for label, measured in shares.items():
-        share, facts = measured.share, flat(measured.share)
-        low, high = share.interval
-        if not matters(share):
+    for label, measured in context.shares.items():
+        share, units = measured.share, context.chosen[label]
+        if not matters(share) or share.null is None:
             continue
-        found.append(
-            Claim(
-                id=f"concept-{label}",
-                kind="selectivity",
-                statement=(
-                    f"Ablating {chosen[label].count} units selective for {label} adds {signed(share.value)} nats a "
-                    f"token ({signed(low)} to {signed(high)}) more to held-out texts of {label} than to "
-                    f"those of the other labels of {data.name}; matched units at most "
-                    f"{signed(facts['control']['high'])}."
-                ),
-                units=tuple(chosen[label].to_json()),
-                task={
-                    "name": f"texts:{data.source or data.name}",
-                    "n": options.per_label,
-                    "seed": options.seed,
-                    "corruption": None,
-                    "split": "test",
-                    "items": len(data.test),
-                    "reference_split": "train",
-                    "reference_items": len(data.train),
-                    "fingerprint": data.fingerprint,
-                },
-                intervention={**change.to_json(), "label": label, "max_tokens": options.max_tokens}
-                | {"units": chosen[label].to_json()},
-                metric="log_probability",
-                baseline=measured.effect.baseline,
-                changed=measured.effect.changed,
-                estimate=share.value,
-                interval=share.interval,
-                control=facts["control"],
-                criterion={"at_least": 0.0, "beats_control": True},
-                p=facts["p"],
-                p_adjusted=facts["p_adjusted"],
-                n=share.n,
-                seed=options.seed,
-                ablation="set to zero",
-                model={
-                    "name": subject.name,
-                    "fingerprint": subject.fingerprint,
-                    "dtype": str(subject.dtype).removeprefix("torch."),
-                },
-                version=__version__,
-                quantity="nats a token",
-            )
+        low, high = share.interval
+        statement = (
+            f"Ablating {units.count} units selective for {label} adds {signed(share.value)} nats a token "
+            f"({signed(low)} to {signed(high)}) more to held-out texts of {label} than to those of the other "
+            f"labels of {data.name}; matched units at most {signed(share.null.high)}."
         )
+        basis = Basis(
+            task={
+                "name": f"texts:{data.source or data.name}",
+                "n": options.per_label,
+                "seed": options.seed,
+                "corruption": None,
+                "split": "test",
+                "items": len(data.test),
+                "reference_split": "train",
+                "reference_items": len(data.train),
+                "fingerprint": data.fingerprint,
+            },
+            model=Basis.model_of(context.subject),
+            title=data.name,
+            metric="log_probability",
+            metric_text="log-probability a token",
+            ablation="set to zero",
+            intervention={**ablation(units).to_json(), "label": label, "max_tokens": options.max_tokens},
+            seed=options.seed,
+            quantity="nats a token",
+        )
+        criterion = {"at_least": 0.0, "beats_control": True}
+        found.append(claim(basis, f"concept-{label}", "selectivity", statement, units, measured, criterion))
     return found

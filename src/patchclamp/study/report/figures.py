@@ -7,14 +7,16 @@ are left out of lines and drawn as empty cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from patchclamp.draw.svg import Svg, linear, log_scale
 from patchclamp.study.report.text import number
 
-__all__ = ["Series", "curves", "forest", "heat_map", "scatter"]
+__all__ = ["FIGURES", "Series", "curves", "draw", "examples", "forest", "heat_map", "scatter"]
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,7 @@ def curves(series: Sequence[Series], x_label: str, y_label: str, label: str) -> 
                 data_tip=f"{s.name}, {int(a):,} units: {_percent(b)}{interval}",
             )
     svg.text(x_label, (box[0] + box[2]) / 2, height - 8, "axis-title")
-    svg.add(
-        "text",
-        y_label,
-        x=12,
-        y=(box[1] + box[3]) / 2,
-        class_="axis-title",
-        text_anchor="middle",
-        transform=f"rotate(-90 12 {(box[1] + box[3]) / 2:.0f})",
-    )
+    _upright_title(svg, y_label, (box[1] + box[3]) / 2)
     return svg
 
 
@@ -154,17 +148,14 @@ def heat_map(
         elif longest * 5.8 <= cell or c % max(1, round(16 / cell)) == 0:
             svg.text(text, x, bottom + 14)
     svg.text(x_label, left + cell * len(columns) / 2, bottom + room + 18, "axis-title")
-    svg.add(
-        "text",
-        y_label,
-        x=12,
-        y=10 + tall * len(rows) / 2,
-        class_="axis-title",
-        text_anchor="middle",
-        transform=f"rotate(-90 12 {10 + tall * len(rows) / 2:.0f})",
-    )
+    _upright_title(svg, y_label, 10 + tall * len(rows) / 2)
     _legend(svg, left, bottom + room + 28, top, unit)
     return svg
+
+
+def _upright_title(svg: Svg, text: str, y: float) -> None:
+    turned = f"rotate(-90 12 {y:.0f})"
+    svg.add("text", text, x=12, y=y, class_="axis-title", text_anchor="middle", transform=turned)
 
 
 def _legend(svg: Svg, left: float, y: float, top: float, unit: str) -> None:
@@ -270,6 +261,52 @@ def scatter(groups: Mapping[str, Sequence[tuple[float, float, str]]], title: str
     svg.text(title, (box[0] + box[2]) / 2, 14, "figure-title")
     svg.text("exact", (box[0] + box[2]) / 2, size - 2, "axis-title")
     return svg
+
+
+def examples(texts: Sequence[Mapping[str, Any]]) -> Markup:
+    """Items of a task as lines of text: pieces with a role are marked, answer and foil stand behind.
+
+    Parameters
+    ----------
+    texts
+        Each with ``label``, ``pieces`` (text and role), ``answer`` and ``foil``.
+    """
+    mark = Markup('<mark data-tip="{}">{}</mark>')
+    found = Markup("")
+    for one in texts:
+        line = Markup('<div class="example"><span class="label">{}</span>').format(one["label"])
+        for piece in one["pieces"]:
+            line += mark.format(piece["role"], piece["text"]) if piece["role"] else escape(piece["text"])
+        if one["answer"]:
+            line += Markup(' {} <span class="muted">rather than</span> ').format(
+                mark.format("answer", one["answer"])
+            )
+            line += Markup('<mark class="foil" data-tip="foil">{}</mark>').format(one["foil"])
+        found += line + Markup("</div>")
+    return found
+
+
+FIGURES: Mapping[str, Callable[..., Svg | Markup]] = {
+    "curves": lambda series, **more: curves([Series(**one) for one in series], **more),
+    "examples": examples,
+    "forest": forest,
+    "heat_map": lambda marked=(), **more: heat_map(marked=frozenset(map(tuple, marked)), **more),
+    "scatter": scatter,
+}
+"""Name -> what draws such a figure from the data that `study.json` holds of it."""
+
+
+def draw(kind: str, data: Mapping[str, Any]) -> Svg | Markup:
+    """Draw a figure of `study.json`, in which null stands for a number that is not finite."""
+    return FIGURES[kind](**_numbers(data))
+
+
+def _numbers(value: Any) -> Any:
+    if value is None:
+        return math.nan
+    if isinstance(value, Mapping):
+        return {key: _numbers(entry) for key, entry in value.items()}
+    return [_numbers(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
 def _points(pairs: Sequence[tuple[float, float]]) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.version import __version__
-from patchclamp.nouns.scores import flat
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
 from patchclamp.study.report.text import percent
 from patchclamp.study.share import Measured
+from patchclamp.subjects import LanguageModel
 
-__all__ = ["LIMITS", "Context", "necessity", "redundancy", "sufficiency"]
+__all__ = ["LIMITS", "Basis", "claim", "necessity", "redundancy", "sufficiency"]
 
 NEAR_ZERO = 0.05
 """A share below this is called next to nothing."""
@@ -40,7 +40,7 @@ LIMITS: tuple[str, ...] = (
 
 
 @dataclass(frozen=True)
-class Context:
+class Basis:
     """What all claims of a study share.
 
     Parameters
@@ -57,6 +57,8 @@ class Context:
         Kind and details of the ablation, without units.
     seed
         Of control and bootstrap.
+    quantity
+        What an estimate counts.
     """
 
     task: Mapping[str, Any]
@@ -67,9 +69,16 @@ class Context:
     ablation: str
     intervention: Mapping[str, Any]
     seed: int
+    quantity: str = "fraction of the metric"
+
+    @staticmethod
+    def model_of(subject: LanguageModel) -> dict[str, str]:
+        """The model as a claim names it."""
+        dtype = str(subject.dtype).removeprefix("torch.")
+        return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype}
 
 
-def necessity(context: Context, id: str, what: str, units: Units, found: Measured) -> Claim | None:
+def necessity(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim | None:
     """Return the claim that ablating units takes the behaviour away, or nearly nothing of it; None if undecided.
 
     Parameters
@@ -79,18 +88,16 @@ def necessity(context: Context, id: str, what: str, units: Units, found: Measure
     """
     share = found.share
     (low, high), estimate = share.interval, share.value
-    text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {context.metric_text}"
-    text += f" ({percent(low)} to {percent(high)}) on held-out items of {context.title}"
+    text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {basis.metric_text}"
+    text += f" ({percent(low)} to {percent(high)}) on held-out items of {basis.title}"
     if matters(share):
         criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
-        return _claim(context, id, "necessity", f"{text}; {_control(share)}.", units, found, criterion)
+        return claim(basis, id, "necessity", f"{text}; {_control(share)}.", units, found, criterion)
     if max(abs(low), abs(high)) < NEAR_ZERO:
-        text = f"Ablating {what} ({_short(units)}) alone takes next to nothing of the {context.metric_text}: "
-        text += (
-            f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {context.title}."
-        )
+        text = f"Ablating {what} ({_short(units)}) alone takes next to nothing of the {basis.metric_text}: "
+        text += f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {basis.title}."
         criterion = {"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}
-        return _claim(context, id, "necessity", text, units, found, criterion, negative=True)
+        return claim(basis, id, "necessity", text, units, found, criterion, negative=True)
     return None
 
 
@@ -107,7 +114,7 @@ def suffices(share: Estimate) -> bool:
 
 
 def sufficiency(
-    context: Context, id: str, what: str, units: Units, among: Sequence[str], found: Measured
+    basis: Basis, id: str, what: str, units: Units, among: Sequence[str], found: Measured
 ) -> Claim | None:
     """Return the claim about what is left when all units of the same kind but these are ablated.
 
@@ -119,7 +126,7 @@ def sufficiency(
         return None
     text = f"Keeping only {what} ({_short(units)}) and ablating all others of their kind "
     text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.value if enough else high)}"
-    text += f" of the {context.metric_text} on held-out items of {context.title}"
+    text += f" of the {basis.metric_text} on held-out items of {basis.title}"
     text += f" ({percent(low)} to {percent(high)})" if enough else f" (estimate {percent(share.value)})"
     if enough and share.null is not None:
         text += f"; with these ablated too, {percent(share.null.mean)} is left."
@@ -128,16 +135,16 @@ def sufficiency(
     criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
     if not enough:
         criterion = {"at_most": _up(high)}
-    return _claim(
-        context, id, "sufficiency", text, units, found, criterion, negative=not enough, among=tuple(among)
+    return claim(
+        basis, id, "sufficiency", text, units, found, criterion, negative=not enough, among=tuple(among)
     )
 
 
-def redundancy(context: Context, id: str, what: str, units: Units, found: Measured) -> Claim:
+def redundancy(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim:
     """Return the claim about the sum of single effects against the joint effect; the share is their ratio."""
     ratio, (low, high) = found.share.value, found.share.interval
     text = f"Ablated one at a time, {what} ({_short(units)}) take in sum {percent(ratio)} of what they take together "
-    text += f"({percent(low)} to {percent(high)}), on held-out items of {context.title}: "
+    text += f"({percent(low)} to {percent(high)}), on held-out items of {basis.title}: "
     if high < 0.8:
         text += "they stand in for each other, so that single effects understate them."
         criterion = {"at_most": _up(high)}
@@ -147,11 +154,11 @@ def redundancy(context: Context, id: str, what: str, units: Units, found: Measur
     else:
         text += "their effects roughly add up."
         criterion = {"at_least": _down(low), "at_most": _up(high)}
-    return _claim(context, id, "redundancy", text, units, found, criterion, negative=high < 0.8)
+    return claim(basis, id, "redundancy", text, units, found, criterion, negative=high < 0.8)
 
 
-def _claim(
-    context: Context,
+def claim(
+    basis: Basis,
     id: str,
     kind: str,
     statement: str,
@@ -161,30 +168,27 @@ def _claim(
     negative: bool = False,
     among: tuple[str, ...] = (),
 ) -> Claim:
-    facts = flat(found.share)
+    """A claim of a study: what all of them share, and one measurement with its statement and criterion."""
+    null = found.share.null
     return Claim(
         id=id,
         kind=kind,
         statement=statement,
         units=tuple(units.to_json()),
-        task=context.task,
-        intervention=context.intervention,
-        metric=context.metric,
+        task=basis.task,
+        intervention=basis.intervention,
+        metric=basis.metric,
         baseline=found.effect.baseline,
         changed=found.effect.changed,
-        estimate=found.share.value,
-        interval=found.share.interval,
-        control=facts["control"],
+        estimate=replace(found.share, null=None if null is None else replace(null, draws=())),
         criterion=dict(criterion),
-        p=facts["p"],
-        p_adjusted=facts["p_adjusted"],
-        n=found.share.n,
-        seed=context.seed,
-        ablation=context.ablation,
-        model=context.model,
+        seed=basis.seed,
+        ablation=basis.ablation,
+        model=basis.model,
         version=__version__,
         negative=negative,
         among=among,
+        quantity=basis.quantity,
     )
 
 

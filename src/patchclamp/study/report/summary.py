@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from patchclamp.base.estimate import Estimate
-from patchclamp.study.proof import KINDS, Proved
-from patchclamp.study.report.findings import Context, matters, suffices
+from patchclamp.study.behaviour import KINDS, Behaviour, Proved
+from patchclamp.study.report.findings import matters, suffices
 from patchclamp.study.report.text import percent, signed
 from patchclamp.study.select import Selection
 
-__all__ = ["brief", "headline", "sentences", "tiles"]
+__all__ = ["headline", "sentences", "tiles"]
 
 
-def headline(context: Context, selections: Sequence[Selection], proved: Proved) -> str:
+def headline(context: Behaviour) -> str:
     """Return the study's answer in one or two sentences."""
-    s = selections[0]
-    share, one = proved.joint[s.kind].share, s.k == 1
+    s = context.selections[0]
+    share, one = context.proved.joint[s.kind].share, s.k == 1
     who = f"{s.k:,} of {len(s.order):,} {KINDS[s.kind][1]}s"
-    effect = f"{percent(share.value)} of the {brief(context)} ({percent(share.low)} to {percent(share.high)})"
+    effect = f"{percent(share.value)} of the {context.metric_words} ({percent(share.low)} to {percent(share.high)})"
     random = ""
     if share.null is not None:
         random = f"; random {s.kind}, matched in layer and activity, take {percent(share.null.mean)}"
@@ -32,33 +29,21 @@ def headline(context: Context, selections: Sequence[Selection], proved: Proved) 
     return f"No {s.kind} were found that matter more than random ones: of {who}, {ablated} {effect}{random}."
 
 
-def brief(context: Context) -> str:
-    """Return the metric in two or three words, for a sentence."""
-    return context.metric_text.split(" between")[0].split(" of the")[0].split(" (")[0]
-
-
-def tiles(
-    able: Mapping[str, Any], context: Context, selections: Sequence[Selection], proved: Proved
-) -> list[dict[str, str]]:
+def tiles(context: Behaviour) -> list[tuple[str, str]]:
     """Return the large figures at the top of the report."""
-    found = [{"value": percent(able["accuracy"]), "what": f"of {able['n_items']} test items right"}]
-    for s in selections:
-        share = proved.joint[s.kind].share
-        found.append(
-            {
-                "value": percent(share.value),
-                "what": f"of the {brief(context)} lost with {s.k:,} of {len(s.order):,} {s.kind} ablated",
-            }
-        )
+    found = []
+    for s in context.selections:
+        share = context.proved.joint[s.kind].share
+        what = f"of the {context.metric_words} lost with {s.k:,} of {len(s.order):,} {s.kind} ablated"
+        found.append((percent(share.value), what))
         if share.null is not None:
-            found.append(
-                {"value": percent(share.null.mean), "what": f"with {s.k:,} random {s.kind}, matched"}
-            )
+            found.append((percent(share.null.mean), f"with {s.k:,} random {s.kind}, matched"))
     return found
 
 
-def sentences(context: Context, selections: Sequence[Selection], proved: Proved) -> list[str]:
+def sentences(context: Behaviour) -> list[str]:
     """Return the findings beside the headline, each with its figure."""
+    selections, proved = context.selections, context.proved
     first, *others = selections
     found = [_joint(s, proved.joint[s.kind].share) for s in others]
     for s in selections:

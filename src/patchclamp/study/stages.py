@@ -1,0 +1,387 @@
+"""Stages: a study is a list of them. Each is a function from what is known so far to a section of the study.
+
+`run_stages` goes through the list, times each and gathers the sections; `Study` writes them as ``study.json``,
+``claims.json``, Parquet tables and a report. A new study is a `Context` that says what its stages tell each other, a
+function for each stage, and the list.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import pandas as pd
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import plain, write_json, write_text
+from patchclamp.base.progress import Progress
+from patchclamp.base.version import __version__
+from patchclamp.study.claims import Claim, write_claims
+from patchclamp.study.report.report import SCHEMA, render
+from patchclamp.subjects import LanguageModel
+
+__all__ = ["Column", "Context", "Cover", "Figure", "Section", "Stage", "Study", "Table", "run_stages"]
+
+Show = Literal["text", "unit", "mono", "muted", "number", "signed", "percent", "passed", "said", "written"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Drawings in one frame of the report, as data.
+
+    Parameters
+    ----------
+    kind
+        Name in `patchclamp.study.report.figures.FIGURES`.
+    drawings
+        Arguments of that function, one mapping a drawing.
+    title, caption
+        Above and below them.
+    key
+        What colours mean: (``"line"``, ``"dot"`` or ``"band"``, colour of ``report.css``, words).
+    half
+        Whether two such frames stand side by side.
+    below
+        Whether it stands below the section's tables.
+    """
+
+    kind: str
+    drawings: Sequence[Mapping[str, Any]]
+    title: str = ""
+    caption: str = ""
+    key: Sequence[tuple[str, str, str]] = ()
+    half: bool = False
+    below: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table in the report.
+
+    Parameters
+    ----------
+    head, key
+        Its head, and the column of the frame that it shows.
+    show
+        As which kind of cell; ``"said"`` and ``"written"`` show what is said about a unit, with its tokens and exemplars.
+    digits
+        Of a number.
+    interval, ends
+        Columns with its lower and upper end, and as which kind of number they are shown.
+    note
+        A column to show small beneath, and the words behind it.
+    """
+
+    head: str
+    key: str
+    show: Show = "text"
+    digits: int = 2
+    interval: tuple[str, str] | None = None
+    ends: Show = "number"
+    note: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: written as Parquet where it has a name, shown in the report where it has columns.
+
+    Parameters
+    ----------
+    frame
+        The rows.
+    name
+        ``NAME.parquet``.
+    columns
+        What the report shows of it.
+    title, chip, good
+        Above it: a title, a few words in a chip, and whether they are good news.
+    captions
+        Below it.
+    marks
+        Text of a cell -> words in a chip behind it.
+    sortable
+        Whether a reader may sort it.
+    """
+
+    frame: pd.DataFrame
+    name: str = ""
+    columns: Sequence[Column] = ()
+    title: str = ""
+    chip: str = ""
+    good: bool = False
+    captions: Sequence[str] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
+    sortable: bool = True
+
+    @property
+    def flat(self) -> pd.DataFrame:
+        """The frame as Parquet holds it: tokens of a cell joined, exemplars left out."""
+        kept = self.frame.drop(columns=["exemplars", "decoded"], errors="ignore")
+        for name in {"promotes", "suppresses"} & set(kept):
+            kept[name] = [" | ".join(entry["token"] for entry in cell) for cell in kept[name]]
+        return kept
+
+    def to_json(self) -> dict[str, Any]:
+        """What the report shows of it."""
+        told = {f: getattr(self, f) for f in self.__dataclass_fields__ if f not in ("frame", "columns")}
+        return {**told, "columns": [asdict(c) for c in self.columns], "rows": self.frame.to_dict("records")}
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a stage found, and how the report tells it.
+
+    Parameters
+    ----------
+    claims
+        Findings that can be measured again.
+    tables, figures
+        In the order of the report.
+    facts
+        Everything else that ``study.json`` holds of it, by name.
+    heading, text, note
+        Heading of the report (none: the section goes on with the one before), the paragraph under it and small print
+        at its end.
+    headline, tiles, findings
+        What it adds to the top of the report: the answer, large figures (value, what it is) and sentences.
+    appendix
+        Whether the report shows it behind the others.
+    save
+        Writes further files into the folder of the study.
+    """
+
+    claims: Sequence[Claim] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    heading: str = ""
+    text: str = ""
+    note: str = ""
+    headline: str = ""
+    tiles: Sequence[tuple[str, str]] = ()
+    findings: Sequence[str] = ()
+    appendix: bool = False
+    save: Callable[[Path], None] | None = None
+
+    def to_json(self, stage: str) -> dict[str, Any]:
+        """The section as plain data; claims by their names."""
+        return {
+            "stage": stage,
+            **{name: getattr(self, name) for name in ("heading", "text", "note", "facts", "appendix")},
+            "claims": [claim.id for claim in self.claims],
+            "figures": [asdict(figure) for figure in self.figures],
+            "tables": [table.to_json() for table in self.tables if table.columns],
+        }
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What frames the sections of a study.
+
+    Parameters
+    ----------
+    kind, name
+        Such as ``"concept study"`` of ``"WordNet"``.
+    question
+        Three parts; the middle one is emphasised.
+    note
+        Small print below the findings: which items chose and which verified.
+    limits
+        What the numbers are not evidence for.
+    command
+        What to type to run it again.
+    colophon
+        Model, data and seed in a sentence or two.
+    facts
+        Options, model and data for ``study.json``.
+    folder
+        Where it is written unless the caller says otherwise.
+    """
+
+    kind: str
+    name: str
+    question: tuple[str, str, str]
+    note: str
+    limits: Sequence[str]
+    command: str
+    colophon: str
+    facts: Mapping[str, Any]
+    folder: str
+
+
+@dataclass(repr=False)
+class Context:
+    """What the stages of a study share: the model, where the study is, and the sections so far.
+
+    A study's own context adds its options, its data, and a field for each thing that one stage finds and a later one
+    needs; a field that no stage has filled yet says so when it is read.
+
+    Parameters
+    ----------
+    subject
+        The model.
+    progress
+        Called with (text, done, total) as the study goes on.
+    """
+
+    subject: LanguageModel
+    progress: Progress | None
+    sections: dict[str, Section] = field(init=False, default_factory=dict)
+    seconds: dict[str, float] = field(init=False, default_factory=dict)
+    stage: str = field(init=False, default="")
+
+    def cover(self) -> Cover:
+        """What frames the sections."""
+        raise NotImplementedError
+
+    def say(self, text: str, done: float = 0, total: float | None = None) -> None:
+        """Report where the stage is."""
+        if self.progress is not None:
+            self.progress(text if text == self.stage else f"{self.stage}: {text}", done, total)
+
+    @contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        """Announce a stage and time it."""
+        self.stage = stage
+        self.say(stage)
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The claims of all sections."""
+        return tuple(claim for section in self.sections.values() for claim in section.claims)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).__dataclass_fields__:
+                raise PatchclampError(
+                    f"{name}: no stage has found it yet; put the one that does before this one"
+                )
+            raise AttributeError(name)
+
+
+C = TypeVar("C", bound=Context)
+
+
+@dataclass(frozen=True)
+class Stage(Generic[C]):
+    """A step of a study.
+
+    Parameters
+    ----------
+    name
+        What it does, as progress shows it.
+    run
+        Takes the context, leaves in it what later stages need, and returns the section.
+    """
+
+    name: str
+    run: Callable[[C], Section]
+
+
+@dataclass(frozen=True)
+class Study(Generic[C]):
+    """What a study found.
+
+    Parameters
+    ----------
+    context
+        All that its stages found.
+    data
+        The content of ``study.json``.
+    folder
+        Where everything lies; None when nothing was written.
+    """
+
+    context: C = field(repr=False)
+    data: Mapping[str, Any] = field(repr=False)
+    folder: Path | None = None
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The findings as claims."""
+        return self.context.claims
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the sections of ``study.json`` hold, by name."""
+        return {name: fact for section in self.data["sections"] for name, fact in section["facts"].items()}
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The tables that are written as Parquet."""
+        tables = [table for section in self.context.sections.values() for table in section.tables]
+        return {table.name: table.flat for table in tables if table.name}
+
+    @property
+    def units(self) -> pd.DataFrame:
+        """The selected units."""
+        return self.tables["units"]
+
+    @property
+    def report(self) -> Path | None:
+        """The report's path."""
+        return None if self.folder is None else self.folder / "report.html"
+
+    def __str__(self) -> str:
+        return "\n".join([self.data["headline"], *(f"- {finding}" for finding in self.data["findings"])])
+
+    def write(self, folder: str | Path | None = None) -> Study[C]:
+        """Write ``study.json``, ``claims.json``, the tables and the report; files of an earlier study are replaced."""
+        path = Path(folder if folder is not None else self.context.cover().folder)
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "study.json", self.data)
+        if self.claims:
+            write_claims(path / "claims.json", self.claims, __version__)
+        for name, table in self.tables.items():
+            table.to_parquet(path / f"{name}.parquet")
+        for section in self.context.sections.values():
+            if section.save is not None:
+                section.save(path)
+        write_text(path / "report.html", render(self.data, [claim.to_json() for claim in self.claims]))
+        return replace(self, folder=path)
+
+
+def run_stages(stages: Sequence[Stage[C]], context: C) -> Study[C]:
+    """Run the stages in turn and gather their sections.
+
+    Examples
+    --------
+    >>> study = run_stages([Stage("counting layers", count)], context)          # doctest: +SKIP
+    >>> study.write("studies/mine").report                                      # doctest: +SKIP
+    """
+    for stage in stages:
+        with context.clock(stage.name):
+            context.sections[stage.name] = stage.run(context)
+    return Study(context, plain(_data(context)))
+
+
+def _data(context: Context) -> dict[str, Any]:
+    """The content of ``study.json``."""
+    cover, sections = context.cover(), context.sections.values()
+    tables = [table.name for section in sections for table in section.tables if table.name]
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": {**context.seconds, "total": sum(context.seconds.values())},
+        **{
+            name: getattr(cover, name)
+            for name in cover.__dataclass_fields__
+            if name not in ("facts", "folder")
+        },
+        **cover.facts,
+        "headline": next((section.headline for section in sections if section.headline), ""),
+        "tiles": [{"value": value, "what": what} for s in sections for value, what in s.tiles],
+        "findings": [finding for section in sections for finding in section.findings],
+        "tables": tables,
+        "sections": [section.to_json(name) for name, section in context.sections.items()],
+    }
