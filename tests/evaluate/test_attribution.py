@@ -13,8 +13,8 @@ import planted
 from evaluate_toys import UNITS, linear, scores, toy, untouched
 from patchclamp.attribute import activation_patching, attribution_patching
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate import calibration, compare, comprehensiveness, insertion_deletion
-from patchclamp.evaluate.scores import rank_agreement
+from patchclamp.evaluate import calibration, comprehensiveness, insertion_deletion
+from patchclamp.evaluate.scores import compare, rank_agreement
 from patchclamp.evaluate.scores.weighted import MEASURES, weighted_compare
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site, Units

@@ -12,8 +12,9 @@ from torch import nn
 
 import planted
 from patchclamp.base.errors import PatchclampError
-from patchclamp.evaluate import Bench, agreement, compare, faithfulness, row_space
+from patchclamp.evaluate import Bench, agreement, faithfulness, row_space
 from patchclamp.evaluate.circuits.faithfulness import default_sizes
+from patchclamp.evaluate.scores import compare
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule

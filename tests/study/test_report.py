@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import read_json
 from patchclamp.draw.svg import element, linear, log_scale, ticks
-from patchclamp.study.report.figures import Series, curves, forest, heat_map, scatter
+from patchclamp.study.report.figures import Curve, curves, forest, heat_map, scatter
 from patchclamp.study.report.report import render
 from patchclamp.study.report.text import number, percent
 from report_data import invented, invented_claim
@@ -94,7 +94,7 @@ def test_the_invented_study_keeps_to_the_schema():
 
 
 def test_curve_points_lie_where_their_values_are():
-    svg = str(curves([Series("s", [1, 10, 100], [0.0, 0.5, 1.0])], "x", "y", "label"))
+    svg = str(curves([Curve("s", [1, 10, 100], [0.0, 0.5, 1.0])], "x", "y", "label"))
     dots = [(float(a), float(b)) for a, b in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg)]
     assert dots[1][0] == pytest.approx((dots[0][0] + dots[2][0]) / 2, abs=0.02)
     assert dots[1][1] == pytest.approx((dots[0][1] + dots[2][1]) / 2, abs=0.02)

@@ -19,7 +19,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Result(Estimate):
+class Result(Estimate, Comparison):
     """An estimate of how alike, or how far apart, two populations are; n is the number of samples (or conditions).
 
     Attributes

@@ -9,7 +9,7 @@ from patchclamp.evaluate.circuits.faithfulness import faithfulness
 from patchclamp.evaluate.circuits.minimality import minimality
 from patchclamp.evaluate.circuits.redundancy import redundancy
 from patchclamp.evaluate.circuits.sufficiency import path_sufficiency, sufficiency
-from patchclamp.evaluate.scores.agreement import agreement, compare
+from patchclamp.evaluate.scores.agreement import agreement
 from patchclamp.evaluate.scores.auroc import auroc
 from patchclamp.evaluate.scores.calibration import calibration
 from patchclamp.evaluate.scores.comprehensiveness import comprehensiveness
@@ -57,7 +57,6 @@ __all__ = [
     "areas",
     "auroc",
     "calibration",
-    "compare",
     "completeness",
     "comprehensiveness",
     "equivalence",

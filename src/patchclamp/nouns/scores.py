@@ -319,9 +319,12 @@ class Effect:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the estimate as `flat` writes it."""
-        data = asdict(self) | {"units": self.units.to_json(), **flat(self.estimate, draws=True)}
-        data["intervention"] = [dict(change) for change in self.intervention]
-        return data | {"share": self.share if self.baseline else None}  # JSON has no NaN
+        return asdict(self) | {
+            "units": self.units.to_json(),
+            **flat(self.estimate, draws=True),
+            "intervention": [dict(change) for change in self.intervention],
+            "share": self.share if self.baseline else None,  # JSON has no NaN
+        }
 
     def __str__(self) -> str:
         e = self.estimate

@@ -24,11 +24,11 @@ from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.record import record
 from patchclamp.subjects import Batch, LanguageModel
 
-__all__ = ["Description", "decoded_tokens", "describe_heads", "describe_neurons"]
+__all__ = ["UnitNotes", "decoded_tokens", "describe_heads", "describe_neurons"]
 
 
 @dataclass
-class Description:
+class UnitNotes:
     """What a study says about a unit besides its figures."""
 
     summary: str = ""
@@ -45,7 +45,7 @@ def describe_heads(
     roles: Mapping[Unit, str],
     top: int = 6,
     seed: int = 0,
-) -> dict[Unit, Description]:
+) -> dict[Unit, UnitNotes]:
     """Describe heads by what they do on a task's items.
 
     Parameters
@@ -74,7 +74,7 @@ def describe_heads(
         if ranks is not None:
             text += f" Of its own output, what varies from item to item ranks the answer {ranks[0]:,.0f}"
             text += f" and the foil {ranks[1]:,.0f} of {ranks[2]:,} tokens (medians)."
-        found[head] = Description(
+        found[head] = UnitNotes(
             summary=text,
             promotes=decoded_tokens(table, head, "promotes"),
             suppresses=decoded_tokens(table, head, "suppresses"),
@@ -154,7 +154,7 @@ def describe_neurons(
     top: int = 6,
     n_exemplars: int = 3,
     seed: int = 0,
-) -> dict[Unit, Description]:
+) -> dict[Unit, UnitNotes]:
     """Describe neurons by their output weights and by the tokens of running text that excite them most.
 
     Parameters
@@ -183,7 +183,7 @@ def describe_neurons(
             text += f" In running text it is most active at {_listed(shown)}."
         if negative:
             text += " Its strongest activity is negative: there it works against what is listed first."
-        found[neuron] = Description(
+        found[neuron] = UnitNotes(
             summary=text,
             promotes=decoded_tokens(table, neuron, "promotes"),
             suppresses=decoded_tokens(table, neuron, "suppresses"),

@@ -35,7 +35,9 @@ def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
     fit = getattr(method, "fit", None)
     if fit is None or not {"n_features", "n_components"} & set(known):
         return False
-    required = [p for p in inspect.signature(fit).parameters.values() if p.default is p.empty]
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = inspect.signature(fit).parameters.values()
+    required = [p for p in taken if p.kind in places and p.default is p.empty]
     return len(required) == 2  # self and the activity
 
 

@@ -16,11 +16,11 @@ from markupsafe import Markup, escape
 from patchclamp.draw.svg import Svg, linear, log_scale
 from patchclamp.study.report.text import number
 
-__all__ = ["FIGURES", "Series", "curves", "draw", "examples", "forest", "heat_map", "scatter"]
+__all__ = ["FIGURES", "Curve", "curves", "draw", "examples", "forest", "heat_map", "scatter"]
 
 
 @dataclass(frozen=True)
-class Series:
+class Curve:
     """One line of a chart: x, y and, where there is one, the interval around y."""
 
     name: str
@@ -31,7 +31,7 @@ class Series:
     css: str = "s1"
 
 
-def curves(series: Sequence[Series], x_label: str, y_label: str, label: str) -> Svg:
+def curves(series: Sequence[Curve], x_label: str, y_label: str, label: str) -> Svg:
     """Draw lines with bands over a logarithmic count axis; y is a fraction shown in percent.
 
     Parameters
@@ -287,7 +287,7 @@ def examples(texts: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 FIGURES: Mapping[str, Callable[..., Svg | Markup]] = {
-    "curves": lambda series, **more: curves([Series(**one) for one in series], **more),
+    "curves": lambda series, **more: curves([Curve(**one) for one in series], **more),
     "examples": examples,
     "forest": forest,
     "heat_map": lambda marked=(), **more: heat_map(marked=frozenset(map(tuple, marked)), **more),

@@ -1,4 +1,4 @@
-"""The drawing of the house, from the plan that import-linter holds: ``python docs/_hooks/house.py`` writes it anew."""
+"""The drawing of the house, from the plan that import-linter holds: ``python docs/figures/house.py`` writes it anew."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIGURE = ROOT / "docs" / "figures" / "house.svg"
 WIDTH, ROW, GAP, PAD = 880, 44, 12, 8
 SAYS = {
-    "app": "command line, explorer",
+    "app": "the command line",
     "study": "stages, claims, reports, leaderboard",
     "truth": "systems whose answer is known",
     "subjects": "families · files · proof · clamp: hooks, edits, trials, controls",
@@ -25,7 +25,7 @@ def floors() -> list[list[str]]:
     """The boxes of each floor, from the top down: the layers of the first contract in pyproject.toml."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     layers = config["tool"]["importlinter"]["contracts"][0]["layers"]
-    return [[box.strip().removeprefix("patchclamp.") for box in layer.split("|")] for layer in layers]
+    return [[box.strip() for box in layer.split("|")] for layer in layers]
 
 
 def drawing() -> str:
@@ -45,7 +45,7 @@ def drawing() -> str:
             )
             parts.append(
                 element(
-                    "text", box, x=middle, y=top + (18 if said else 27), fill="#123", font_size=14 if said else 13,
+                    "text", box, x=middle, y=top + (18 if said else 27), fill="#123", font_size=14 if said else 12,
                     font_weight="bold", text_anchor="middle",
                 )
             )  # fmt: skip
