@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -103,8 +102,8 @@ def bad(value: float) -> Tensor:
         (lambda: torch.zeros(50, 4), r"mlp_act.0: all 50 samples looked at are equal"),
         (lambda: torch.randn(1, 4), r"mlp_act.0: 1 sample"),
         (lambda: torch.randn(0, 4), r"mlp_act.0: 0 sample"),
-        (lambda: torch.ones(9, 4, dtype=torch.int64), r"wanted floating samples x units"),
-        (lambda: np.ones((9, 4)), r"wanted a Recording or a tensor"),
+        (lambda: torch.ones(9, 4, dtype=torch.int64), r"wanted floating \(samples, units\)"),
+        (lambda: "activity", r"wanted a recording, a tensor or an array"),
     ],
 )
 def test_activity_that_cannot_be_decomposed_is_refused(make: Callable[[], Any], says: str) -> None:

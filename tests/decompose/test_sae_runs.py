@@ -16,7 +16,7 @@ from patchclamp.decompose.dictionaries import SparseDictionary
 from patchclamp.decompose.sae import quality
 from patchclamp.decompose.sae.core import Pass
 from patchclamp.decompose.sae.feed import PIECE, Feed
-from patchclamp.decompose.sae.training import Run, Sides
+from patchclamp.decompose.sae.training import Sides, TrainingRun
 from patchclamp.nouns.units import Site
 from sae_toys import SITE, VARIANTS, planted, recording
 
@@ -124,7 +124,7 @@ def test_what_was_trained_is_what_comes_out() -> None:
     auto = TopK(32, k=3, steps=40, batch_size=128)
     sides = Sides([x], [Site("mlp_act", 0)])
     feed = sides.feed(auto)
-    run = Run(auto, sides, feed, sides.geometry(feed.widths), 32)
+    run = TrainingRun(auto, sides, feed, sides.geometry(feed.widths), 32)
     state = run.start()
     adam = state.optimiser(auto.betas)
     with torch.no_grad():

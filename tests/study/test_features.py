@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import planted
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
-from patchclamp.study.features import Features, attach_saved
+from patchclamp.study.features import attach_saved, who_takes_more
 
 OPTIONS = StudyOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1,), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=2,
@@ -73,23 +72,15 @@ def test_an_unknown_decomposition_is_refused_before_work_begins(subject) -> None
         run_study(subject, planted.task(), options=replace(OPTIONS, decompose="snfm"), write=False)
 
 
-def unit_for_unit(curve: list[dict[str, float]]) -> str:
-    """The last sentence of the answer on this curve."""
-    selection, joint = SimpleNamespace(k=1), SimpleNamespace(control=None, estimate=0.5)
-    rows = [row | {"neurons": 0.3} for row in curve]
-    answer = Features("snmf", {}, selection, joint, {}, rows, []).answer
-    return answer.rpartition("Unit for unit, ")[2].removesuffix(".")
-
-
 def test_the_answer_says_at_which_sizes():
     rows = [
         {"size": 1, "low": 0.1, "high": 0.2},
         {"size": 2, "low": 0.1, "high": 0.3},
         {"size": 5, "low": -0.1, "high": 0.1},
     ]
-    assert unit_for_unit(rows) == "features carry more among the first 1 to 2"
-    assert unit_for_unit([*rows, {"size": 9, "low": -0.3, "high": -0.1}]) == (
+    assert who_takes_more(rows) == "features carry more among the first 1 to 2"
+    assert who_takes_more([*rows, {"size": 9, "low": -0.3, "high": -0.1}]) == (
         "features carry more among the first 1 to 2, neurons carry more among the first 9"
     )
-    assert unit_for_unit(rows[:2]) == "features carry more of this behaviour at every size tried"
-    assert "no difference" in unit_for_unit(rows[2:])
+    assert who_takes_more(rows[:2]) == "features carry more of this behaviour at every size tried"
+    assert "no difference" in who_takes_more(rows[2:])

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.truth import populations
 from patchclamp.truth.base import TRUTHS, Population, load_truth
 from patchclamp.truth.populations_coded import motifs
 from patchclamp.truth.populations_wired import (
@@ -19,7 +18,7 @@ from patchclamp.truth.populations_wired import (
     roll_trials,
 )
 
-NAMES = [entry.name for entry in populations.ENTRIES]
+NAMES = [truth.name for truth in TRUTHS.values() if truth.kind == "population"]
 
 
 def values(system: Population, site: str = "neurons") -> np.ndarray:

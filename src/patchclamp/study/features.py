@@ -176,7 +176,7 @@ def _answer(
     text = f"{chosen.k} {name.upper()} features of layers {layers} take {percent(joint.value)}{control}"
     row = next((r for r in curve if r["size"] == chosen.k), curve[-1])
     text += f"; the first {row['size']} neurons of the same layers take {percent(row['neurons'])}"
-    return f"{text}. Unit for unit, {_verdict(curve)}."
+    return f"{text}. Unit for unit, {who_takes_more(curve)}."
 
 
 def _save(dictionaries: Mapping[Site, Dictionary], folder: Path) -> None:
@@ -212,7 +212,7 @@ def _fit(name: str, recording: Recording, base: Site, options: StudyOptions) -> 
     return DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
 
 
-def _verdict(curve: Sequence[Mapping[str, Any]]) -> str:
+def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:
     """Who takes more at which sizes, where the interval of the difference excludes zero."""
     ahead = {
         "features": [row["size"] for row in curve if row["low"] > 0],

@@ -8,7 +8,7 @@ vector, is one unit by its norm (`measure`, `connect`), or its parts stand side 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
@@ -293,6 +293,10 @@ def matrix(
         keep = samples.content.numpy() if content else np.ones(len(samples), bool)
         values: SiteArray | Tensor = kept[where]
         return ActivityMatrix(where, values, np.flatnonzero(keep), kept, heads, content, missing)
+    if not isinstance(source, (Tensor, np.ndarray, Sequence)) or isinstance(source, str):
+        raise PatchclampError(
+            f"activity is a {type(source).__name__}; wanted a recording, a tensor or an array"
+        )
     values = torch.as_tensor(source)
     if values.ndim not in (2, 3):
         raise PatchclampError(f"activity is {tuple(values.shape)}; wanted samples x units")

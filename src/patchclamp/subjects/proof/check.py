@@ -17,10 +17,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
-import transformers
 
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.proof.passes import Finding, Passes, Skip
@@ -141,7 +141,7 @@ def check_subject(subject: Subject, fast: bool = False) -> CheckCard:
         proofs=tuple(proofs),
         sites=tuple({**info.__dict__, "site": str(info.site)} for info in subject.sites()),
         seconds=time.perf_counter() - start,
-        versions={"torch": torch.__version__, "transformers": transformers.__version__},
+        versions={"torch": torch.__version__, "transformers": version("transformers")},
     )
 
 
