@@ -120,7 +120,7 @@ class Collector:
     def of(
         cls,
         subject: Subject,
-        task: Any,
+        task: TaskLike,
         method: str,
         sites: Sites,
         direction: Direction,

@@ -58,7 +58,8 @@ def auc(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tenso
     `roc_auc` of every unit and label.
     """
     positives = member.sum(1, keepdim=True)
-    return _mann_whitney(member @ ranked.rank - positives / 2, positives, member.shape[1] - positives)
+    area: Tensor = _mann_whitney(member @ ranked.rank - positives / 2, positives, member.shape[1] - positives)
+    return area
 
 
 def d_prime(ranked: Ranked, member: Float[Tensor, "labels examples"]) -> Float[Tensor, "labels units"]:
@@ -216,7 +217,7 @@ def rounded(scores: Array) -> Array:
     """Sizes of scores relative to the largest of their row, to `DIGITS` digits."""
     size = np.abs(scores)
     top = size.max(-1, keepdims=True)
-    return np.round(np.divide(size, top, out=np.zeros_like(size), where=top > 0), DIGITS)
+    return np.asarray(np.round(np.divide(size, top, out=np.zeros_like(size), where=top > 0), DIGITS))
 
 
 def area_over_items(

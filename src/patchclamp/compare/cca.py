@@ -12,7 +12,7 @@ import torch
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class CCA:
     mean_a: Matrix
     mean_b: Matrix
 
-    def score(self, a: Any, b: Any, **reading: Unpack[Reading]) -> Matrix:
+    def score(self, a: MatrixLike, b: MatrixLike, **reading: Unpack[Reading]) -> Matrix:
         """Correlation of each pair of components on other samples."""
         x, y, _ = pair(a, b, **reading)
         left, right = (x - self.mean_a) @ self.a, (y - self.mean_b) @ self.b
@@ -35,7 +35,9 @@ class CCA:
         )
 
 
-def fit_cca(a: Any, b: Any, k: int = 2, *, ridge: float = 0.0, **reading: Unpack[Reading]) -> CCA:
+def fit_cca(
+    a: MatrixLike, b: MatrixLike, k: int = 2, *, ridge: float = 0.0, **reading: Unpack[Reading]
+) -> CCA:
     """Exact canonical correlation, with (1 - ridge) C + ridge I in place of each side's covariance C.
 
     Raises
@@ -91,8 +93,8 @@ def fit_stochastic_cca(
 
 
 def cca(
-    a: Any,
-    b: Any,
+    a: MatrixLike,
+    b: MatrixLike,
     k: int = 2,
     *,
     ridge: float = 0.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,16 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair, read
 from patchclamp.compare.result import Result
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
 
 def cka(
-    a: Any, b: Any, estimator: Literal["debiased", "biased"] = "debiased", **reading: Unpack[Reading]
+    a: MatrixLike,
+    b: MatrixLike,
+    estimator: Literal["debiased", "biased"] = "debiased",
+    **reading: Unpack[Reading],
 ) -> Result:
     """Linear centred kernel alignment of two populations on the same samples.
 
@@ -144,12 +147,12 @@ def gram_matrix(x: Matrix) -> Matrix:
     if scale == 0:
         raise PatchclampError("a population that does not vary over samples has no geometry to compare")
     centred = centred / scale
-    return centred @ centred.T
+    return np.asarray(centred @ centred.T)
 
 
 def _gram32(x: Tensor) -> Tensor:
     """Gram matrix in float32 of centred activity scaled to norm 1: the ratio does not depend on scale or shift."""
-    flat = x.flatten(1).float()
+    flat: Tensor = x.flatten(1).float()
     flat = flat - flat.mean(0)
     flat = flat / flat.norm().clamp(min=1e-30)
     return flat @ flat.T

@@ -6,19 +6,18 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
+from patchclamp.nouns.recording.matrix import ActivityMatrix, MatrixLike, Reading
 from patchclamp.nouns.recording.matrix import matrix as read_matrix
 from patchclamp.nouns.recording.recording import Recording
 
 Matrix = NDArray[np.float64]
-Population = Recording | ActivityMatrix | torch.Tensor | ArrayLike
 READING: Reading = {"heads": "join", "content": True, "missing": "refuse"}  # this verb's defaults
 
 
-def read(population: Any, what: str = "population", **reading: Unpack[Reading]) -> ActivityMatrix:
+def read(population: MatrixLike, what: str = "population", **reading: Unpack[Reading]) -> ActivityMatrix:
     """A population as (sample, unit), lazily; a vector is one unit.
 
     Raises
@@ -29,15 +28,16 @@ def read(population: Any, what: str = "population", **reading: Unpack[Reading]) 
     how: Reading = {**READING, **reading}
     if isinstance(population, (Recording, ActivityMatrix)):
         return read_matrix(population, **how)
-    tensor = isinstance(population, torch.Tensor)
-    values = population.detach().cpu().double().numpy() if tensor else np.asarray(population, np.float64)
+    if isinstance(population, torch.Tensor):
+        population = population.detach().cpu().double().numpy()
+    values = np.asarray(population, np.float64)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[1] == 0:
         raise PatchclampError(f"{what}: wanted samples x units, got shape {values.shape}")
     return read_matrix(np.ascontiguousarray(values), what, **how)
 
 
-def matrix(population: Any, what: str = "population", **reading: Unpack[Reading]) -> Matrix:
+def matrix(population: MatrixLike, what: str = "population", **reading: Unpack[Reading]) -> Matrix:
     """A population as (sample, unit) in float64.
 
     Raises
@@ -49,7 +49,7 @@ def matrix(population: Any, what: str = "population", **reading: Unpack[Reading]
 
 
 def pair(
-    a: Any, b: Any, least: int = 2, **reading: Unpack[Reading]
+    a: MatrixLike, b: MatrixLike, least: int = 2, **reading: Unpack[Reading]
 ) -> tuple[Matrix, Matrix, list[dict[str, Any]]]:
     """Two populations of the same samples, and how each was read (`ActivityMatrix.about`).
 

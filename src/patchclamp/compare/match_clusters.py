@@ -14,7 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ClusterMatching(Comparison):
 
 
 def match_clusters(
-    a: Any, b: Any, n_clusters: int | None = None, *, seed: int = 0, **reading: Unpack[Reading]
+    a: MatrixLike, b: MatrixLike, n_clusters: int | None = None, *, seed: int = 0, **reading: Unpack[Reading]
 ) -> ClusterMatching:
     """Cluster the units of both populations by their squared correlations (spectral clustering).
 

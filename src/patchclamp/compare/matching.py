@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.assignment import match
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Comparison
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,13 @@ class UnitMatching(Comparison):
 
 
 def match_units(
-    a: Any, b: Any, *, signed: bool = True, n_null: int = 5, seed: int = 0, **reading: Unpack[Reading]
+    a: MatrixLike,
+    b: MatrixLike,
+    *,
+    signed: bool = True,
+    n_null: int = 5,
+    seed: int = 0,
+    **reading: Unpack[Reading],
 ) -> UnitMatching:
     """Match units one to one by correlation over the same samples (Hungarian algorithm).
 

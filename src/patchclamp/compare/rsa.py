@@ -14,15 +14,15 @@ from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.inputs import read as read_population
 from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.result import Result
-from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
+from patchclamp.nouns.recording.matrix import ActivityMatrix, MatrixLike, Reading
 from patchclamp.nouns.recording.recording import Recording
 
 Comparator = Literal["cosine", "pearson", "spearman", "rho_a", "whitened_cosine"]
 
 
 def rsa(
-    a: Any,
-    b: Any,
+    a: MatrixLike,
+    b: MatrixLike,
     comparator: Comparator = "spearman",
     *,
     kind: str = "correlation",
@@ -161,7 +161,9 @@ def _bootstrap(mine: Matrix, theirs: Matrix, n: int, comparator: str, n_boot: in
     return np.asarray((found * people).sum(1) / people.sum(1))
 
 
-def read_both(a: Any, b: Any, kind: str, reading: Reading) -> tuple[Matrix, Matrix, list[dict[str, Any]]]:
+def read_both(
+    a: MatrixLike, b: MatrixLike, kind: str, reading: Reading
+) -> tuple[Matrix, Matrix, list[dict[str, Any]]]:
     """Dissimilarities (pair,) of a model and (subject, pair) of what it is compared with, and how each was read."""
     mine, one = _vectors(a, kind, None, "the first population", reading)
     if len(mine) != 1:
@@ -183,7 +185,7 @@ def read_both(a: Any, b: Any, kind: str, reading: Reading) -> tuple[Matrix, Matr
 
 
 def _vectors(
-    population: Any, kind: str, n: int | None, what: str, reading: Reading
+    population: MatrixLike, kind: str, n: int | None, what: str, reading: Reading
 ) -> tuple[Matrix, dict[str, Any]]:
     """(subject, pair), and how it was read; n: the conditions, where rows may be subjects as well."""
     if not isinstance(population, (Recording, ActivityMatrix)):

@@ -9,12 +9,12 @@ import numpy as np
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
 def procrustes(
-    a: Any,
-    b: Any,
+    a: MatrixLike,
+    b: MatrixLike,
     *,
     alpha: float = 1.0,
     metric: Literal["angular", "euclidean"] = "angular",
@@ -86,7 +86,7 @@ def _distance(x: Matrix, y: Matrix, metric: str, alpha: float, about: list[dict[
     return Result(float(value), n=len(x), method=method, scale=scale, meta=meta)
 
 
-def bures(a: Any, b: Any) -> float:
+def bures(a: MatrixLike, b: MatrixLike) -> float:
     """Squared Bures distance of two covariance matrices: tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2.
 
     Examples

@@ -14,7 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class SparseMatching(Comparison):
 
 
 def sparse_match(
-    a: Any,
-    b: Any,
+    a: MatrixLike,
+    b: MatrixLike,
     *,
     tolerance: float = 0.02,
     n_penalties: int = 12,

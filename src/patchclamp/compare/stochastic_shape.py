@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.compare.shape import _power
+from patchclamp.nouns.recording.matrix import MatrixLike
 
 
 def stochastic_procrustes(
-    a: Any, b: Any, *, alpha: float = 1.0, iterations: int = 2000, restarts: int = 5, seed: int = 0
+    a: MatrixLike,
+    b: MatrixLike,
+    *,
+    alpha: float = 1.0,
+    iterations: int = 2000,
+    restarts: int = 5,
+    seed: int = 0,
 ) -> Result:
     """Least distance over rotations of two populations whose responses to a condition are a mean and a covariance.
 
@@ -102,7 +107,7 @@ def _rotation(cross: Matrix) -> Matrix:
     return np.asarray(left @ right)
 
 
-def _moments(population: Any, what: str) -> tuple[Matrix, Matrix]:
+def _moments(population: MatrixLike, what: str) -> tuple[Matrix, Matrix]:
     if isinstance(population, tuple):
         mean, covariance = (np.asarray(part, np.float64) for part in population)
         if mean.ndim != 2 or covariance.shape != (*mean.shape, mean.shape[1]):

@@ -15,7 +15,7 @@ from patchclamp.compare.dissimilarity import conditions_of
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.compare.rsa import Comparator, read_both, rsa
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
 def geotopological(vector: Any, low: float = 0.0, high: float = 1.0) -> Matrix:
@@ -68,8 +68,8 @@ def geodesic(vector: Any, quantile: float = 0.05) -> Matrix:
 
 
 def topological_rsa(
-    a: Any,
-    b: Any,
+    a: MatrixLike,
+    b: MatrixLike,
     transform: Literal["geotopological", "geodesic"] = "geodesic",
     *,
     low: float = 0.0,

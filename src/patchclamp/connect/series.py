@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Ints
-from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading, matrix
+from patchclamp.nouns.recording.matrix import ActivityMatrix, MatrixLike, Reading, matrix
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 
@@ -54,7 +54,7 @@ class Series:
     @property
     def n_units(self) -> int:
         """Number of units."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def centred(self) -> Series:
         """Each unit minus its mean in each segment, so that differences between runs are not coupling."""
@@ -75,7 +75,7 @@ class Series:
 
 
 def series(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     what: str = "connect",
@@ -131,7 +131,7 @@ def series(
     return Series(values, segments, names, known, ordered, np.asarray(group, np.int64), about)
 
 
-def _parts(data: Any, what: str, reading: Reading) -> list[ActivityMatrix]:
+def _parts(data: MatrixLike, what: str, reading: Reading) -> list[ActivityMatrix]:
     """A matrix a site."""
     if isinstance(data, Recording):
         return [matrix(data, site, **reading) for site in data.sites]

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.search.extremes import Best, VocabularyRows, extremes
-from patchclamp.nouns.units import Units
+from patchclamp.nouns.units import Units, UnitsLike
 from patchclamp.subjects.clamp.features import output_rows
 from patchclamp.subjects.language import LanguageModel
 
@@ -53,7 +53,7 @@ STREAM_POINTS = frozenset(
 
 def lm_head(
     subject: LanguageModel,
-    units: Any,
+    units: UnitsLike,
     *,
     names: Sequence[str] | None = None,
     top: int = 8,

@@ -249,7 +249,7 @@ class Tokens:
                 f"embed: gave shape {vectors.shape} for {len(self.sentences)} sentences; "
                 "wanted (sentences, d), all finite"
             )
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
     def lexicon(self) -> WordNet:
         """WordNet, or an error that says how to give it."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 
@@ -187,7 +187,7 @@ class Units(Mapping[Site, "tuple[int, ...] | None"]):
         self._members = cleaned
 
     @classmethod
-    def parse(cls, what: Any) -> Units:
+    def parse(cls, what: UnitsLike) -> Units:
         """Read units from a string, a `Site`, a `Unit`, `Units`, a mapping from site to indices, or lists of those.
 
         Raises
@@ -255,7 +255,19 @@ class Units(Mapping[Site, "tuple[int, ...] | None"]):
         return f"Units({str(self)!r})"
 
 
-def _walk(what: Any) -> Iterator[tuple[Site, tuple[int, ...] | None]]:
+# What a person names sites or units with. A mapping from site to indices is read as such, not as its keys.
+SitesLike: TypeAlias = Site | str | Iterable[Site | str]
+UnitsLike: TypeAlias = (
+    Units
+    | Unit
+    | SitesLike
+    | Iterable[Units | Unit | Site | str]
+    | Mapping[Site, Iterable[int] | None]
+    | Mapping[str, Iterable[int] | None]
+)
+
+
+def _walk(what: object) -> Iterator[tuple[Site, tuple[int, ...] | None]]:
     if isinstance(what, Units):
         yield from what.items()
     elif isinstance(what, Unit):

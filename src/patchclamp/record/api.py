@@ -13,7 +13,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress, shown
 from patchclamp.nouns.recording.matrix import Heads
 from patchclamp.nouns.recording.recording import Recording, StoreWriter
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.record.corpus import Long, read_corpus
 from patchclamp.record.measuring import (
     Measures,
@@ -37,7 +37,7 @@ MEMORY_LIMIT = 8 << 30
 def plan(
     subject: LanguageModel,
     texts: Any,
-    sites: Any,
+    sites: SitesLike,
     *,
     store: bool = True,
     dtype: str = "float32",
@@ -93,7 +93,7 @@ def plan(
 def record(
     subject: LanguageModel,
     texts: Any,
-    sites: Any,
+    sites: SitesLike,
     *,
     store: str | Path | None = None,
     measures: None = None,
@@ -103,7 +103,7 @@ def record(
 def record(
     subject: LanguageModel,
     texts: Any,
-    sites: Any,
+    sites: SitesLike,
     *,
     store: str | Path | None = None,
     measures: Measures,
@@ -112,7 +112,7 @@ def record(
 def record(
     subject: LanguageModel,
     texts: Any,
-    sites: Any,
+    sites: SitesLike,
     *,
     store: str | Path | None = None,
     measures: Measures | None = None,

@@ -74,7 +74,10 @@ class Corpus:
     def tokens(self, piece: int) -> list[int]:
         """Token ids of one piece."""
         self._tokens.seek(int(self._start[piece]) * 4)
-        return np.frombuffer(self._tokens.read(int(self.length[piece]) * 4), dtype=np.int32).tolist()
+        ids: list[int] = np.frombuffer(
+            self._tokens.read(int(self.length[piece]) * 4), dtype=np.int32
+        ).tolist()
+        return ids
 
     def close(self) -> None:
         """Let go of the temporary file."""

@@ -89,7 +89,9 @@ def _new(spec: Any, site: Site, subject: Subject | None) -> StreamingMeasure:
             f"({kind.__name__}, {{{lacking[0]!r}: ...}}) among the measures"
         )
     if isinstance(kind, type) and subject is not None and hasattr(kind, "for_site"):
-        return kind.for_site(subject, site, **options)
+        offered: StreamingMeasure = kind.for_site(subject, site, **options)
+        return offered
+    made: StreamingMeasure
     if hasattr(kind, "update") and not isinstance(kind, type):
         made = kind.fresh() if hasattr(kind, "fresh") else copy.deepcopy(kind)
     else:

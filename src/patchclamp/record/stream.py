@@ -223,7 +223,8 @@ class Stream:
 
 
 def _starts(counts: np.ndarray) -> list[int]:
-    return (np.cumsum(counts) - counts).tolist()
+    starts: list[int] = (np.cumsum(counts) - counts).tolist()
+    return starts
 
 
 def _nothing(activity: Tensor) -> None:

@@ -188,8 +188,9 @@ def _document(
 def _key(value: Any, where: str) -> str | int | None:
     if value is None or isinstance(value, (str, int)):
         return value
-    if hasattr(value, "item") and isinstance(value.item(), (int, str)):
-        return value.item()
+    plain = value.item() if hasattr(value, "item") else None
+    if isinstance(plain, (int, str)):
+        return plain
     raise PatchclampError(f"{where}: {value!r:.40} is a {type(value).__name__}; wanted text or an integer")
 
 

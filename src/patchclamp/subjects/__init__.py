@@ -76,7 +76,8 @@ def _by_scheme(source: str, device: str, dtype: str) -> Subject | None:
     scheme, _, name = source.partition(":")
     offered = {entry.name: entry for entry in entry_points(group="patchclamp.subjects")}
     if scheme in offered:
-        return offered[scheme].load()(name, device=device, dtype=dtype)
+        opened: Subject = offered[scheme].load()(name, device=device, dtype=dtype)
+        return opened
     hint = did_you_mean(scheme, offered)
     if hint:
         raise PatchclampError(f"{source}: no installed package offers the scheme {scheme!r}{hint}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Site, Unit, Units, parse_pattern, split_addresses
+from patchclamp.nouns.units import Site, SitesLike, Unit, Units, UnitsLike, parse_pattern, split_addresses
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
 from patchclamp.subjects.clamp.hooks import Place, Session, frozen, keep
@@ -87,7 +87,7 @@ class Subject(ABC):
     def dummy(self) -> Batch:
         """The smallest input that the model takes, for learning widths."""
 
-    def resolve(self, address: str | Site | Iterable[str | Site]) -> list[Site]:
+    def resolve(self, address: SitesLike) -> list[Site]:
         """Sites that an address names, in the order of the forward pass; ``*`` and ranges stand for layers.
 
         Raises
@@ -186,7 +186,7 @@ class Subject(ABC):
         """The site itself, or the one that is encoded; refused where no such dictionary is attached."""
         return site if site.dictionary is None else self._attached.get(site).site
 
-    def units(self, selection: Any) -> Units:
+    def units(self, selection: UnitsLike) -> Units:
         """Parse a selection and check every site and index against the model."""
         units = Units.parse(selection)
         self.check_units(units)

@@ -147,9 +147,11 @@ class LanguageModel(Transformer):
             raise PatchclampError(f"logits={logits!r}: give 'last', 'all', a tensor of positions or None")
         rows = torch.arange(len(batch), device=at.device)
         if "logits_to_keep" not in accepted or whole:
-            return self.model(**inputs).logits[rows, at]
-        kept, column = at.unique(return_inverse=True)
-        return self.model(**inputs, logits_to_keep=kept).logits[rows, column]
+            found: Tensor = self.model(**inputs).logits[rows, at]
+        else:
+            kept, column = at.unique(return_inverse=True)
+            found = self.model(**inputs, logits_to_keep=kept).logits[rows, column]
+        return found
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a task's items, sorted by length, clean beside corrupted, with the metric per item.

@@ -221,9 +221,10 @@ class TorchModule(Subject):
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
         """Ones: nothing is known of what a unit writes; for features the norm of their direction."""
-        if site.dictionary is not None:
-            return output_rows(self, site).norm(dim=1)
-        return torch.ones(self.width(site))
+        if site.dictionary is None:
+            return torch.ones(self.width(site))
+        norms: Tensor = output_rows(self, site).norm(dim=1)
+        return norms
 
 
 def _to_units(tensor: Tensor) -> Tensor:

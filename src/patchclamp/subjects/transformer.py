@@ -28,7 +28,7 @@ class Transformer(Subject):
         super().__init__(model, name, fingerprint)
         self.row: AnatomyRow = row_for(model)
         self._places: dict[Site, Place] = {}
-        self._modules = dict(model.named_modules())
+        self._modules: dict[str, nn.Module] = dict(model.named_modules())
         self._block_form: int | None = None
 
     # ---- facts
@@ -139,7 +139,8 @@ class Transformer(Subject):
 
     def split_heads(self, z: Tensor) -> Tensor:
         """The input of the output projection, cut into heads: (..., heads x d_head) to (..., head, d_head)."""
-        return z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
+        heads: Tensor = z.unflatten(-1, (self.n_heads, z.shape[-1] // self.n_heads))
+        return heads
 
     # ---- passes
 
@@ -263,7 +264,8 @@ class Transformer(Subject):
     def head_output_matrix(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
         """The output projection cut by head: contribution of head h = z[h] @ W[h]."""
         weight = input_by_output(self.layer_module(layer, self.row_at(layer).head_proj))
-        return weight.unflatten(0, (self.n_heads, -1))
+        heads: Tensor = weight.unflatten(0, (self.n_heads, -1))
+        return heads
 
     def output_matrix(self, site: Site) -> Float[Tensor, "units d_model"]:
         """What each unit of a neuron site writes into the stream, one row a unit; for features, what their directions do."""
@@ -281,14 +283,17 @@ class Transformer(Subject):
         it writes through the down projection, where its target is neurons); for heads the Frobenius norm of their
         output matrix over sqrt(d_head).
         """
+        norms: Tensor
         if site.dictionary is not None:
-            return output_rows(self, site).norm(dim=1)
-        if site.point == "mlp_act":
-            return self.output_matrix(site).float().norm(dim=1)
-        if site.point == "head":
+            norms = output_rows(self, site).norm(dim=1)
+        elif site.point == "mlp_act":
+            norms = self.output_matrix(site).float().norm(dim=1)
+        elif site.point == "head":
             weight = self.head_output_matrix(site.layer or 0).float()
-            return weight.flatten(1).norm(dim=1) / weight.shape[1] ** 0.5
-        return torch.ones(self.width(site))
+            norms = weight.flatten(1).norm(dim=1) / weight.shape[1] ** 0.5
+        else:
+            norms = torch.ones(self.width(site))
+        return norms
 
     def unembed(self) -> tuple[Float[Tensor, "vocabulary d_model"], Float[Tensor, " d_model"] | None]:
         """The output embedding, and the gain of the final norm (Gemma's one-plus-weight included).

@@ -63,7 +63,7 @@ class VisionModel(Transformer):
             (size, size) if isinstance(size, int) else tuple(size)
             for size in (self.config.image_size, self.config.patch_size)
         )
-        return 1 + (image[0] // patch[0]) * (image[1] // patch[1])
+        return int(1 + (image[0] // patch[0]) * (image[1] // patch[1]))
 
     def _pixels(self, pixels: Tensor, rows: Tensor | None = None) -> Batch:
         n = len(pixels)
@@ -83,7 +83,8 @@ class VisionModel(Transformer):
             return None
         if not hasattr(out, "logits"):
             raise PatchclampError(f"{self.name}: this vision model has no classifier, so it gives no logits")
-        return out.logits
+        scores: Tensor = out.logits
+        return scores
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""

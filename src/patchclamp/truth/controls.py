@@ -93,7 +93,8 @@ class ReadOut(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(item, unit) -> (item, 1)."""
-        return self.out(self.units(inputs))
+        out: Tensor = self.out(self.units(inputs))
+        return out
 
 
 def noise(seed: int = 0) -> Circuit:
@@ -150,7 +151,8 @@ class IllusionNet(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(item, 1) -> (item, 1)."""
-        return self.out(self.write(self.hidden(inputs)))
+        out: Tensor = self.out(self.write(self.hidden(inputs)))
+        return out
 
 
 def illusion(seed: int = 0) -> Circuit:

@@ -37,7 +37,8 @@ class Cell(nn.Module):
 
     def forward(self, image: Float[Tensor, "item 1 row column"]) -> Float[Tensor, "item class"]:
         """Logits."""
-        return self.classify(self.features(image).mean((2, 3)))
+        out: Tensor = self.classify(self.features(image).mean((2, 3)))
+        return out
 
 
 class Mosaic(nn.Module):

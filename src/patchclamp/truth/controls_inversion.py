@@ -34,7 +34,8 @@ class OneHidden(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "item d"]) -> Float[Tensor, "item 1"]:
         """Logits."""
-        return self.out(self.relu(self.hidden(self.x(inputs))))
+        out: Tensor = self.out(self.relu(self.hidden(self.x(inputs))))
+        return out
 
 
 def train(

@@ -58,7 +58,8 @@ class Gate(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(item, 2) -> (item, 1)."""
         units = self.units(inputs)
-        return self.skip(units) + self.out(self.relu(self.hidden(units)))
+        out: Tensor = self.skip(units) + self.out(self.relu(self.hidden(units)))
+        return out
 
 
 @dataclass(frozen=True)

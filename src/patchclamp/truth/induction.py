@@ -95,7 +95,8 @@ class Induction(nn.Module):
             read = {f"{h}_{part}": self.edges.into(f"{h}_{part}", written) for h in layer for part in "qkv"}
             for head in layer:
                 written[head] = self.get_submodule(head)(*(read[f"{head}_{part}"] for part in "qkv"))
-        return self.out(self.edges.into("out", written))[:, -1]
+        out: Tensor = self.out(self.edges.into("out", written))[:, -1]
+        return out
 
 
 def _random_head(s: Subspaces, draw: torch.Generator) -> Head:

@@ -62,7 +62,8 @@ class ModularNet(nn.Module):
         mixed = self.z(torch.einsum("ihp,iphd->ihd", probs, value).flatten(1))
         last = stream[:, -1] + self.attn_out(mixed)
         last = last + self.mlp_out(self.mlp_act(self.mlp_in(last)))
-        return self.unembed(last)
+        out: Tensor = self.unembed(last)
+        return out
 
 
 # ---- training
@@ -124,7 +125,8 @@ def forward(weights: Mapping[str, Tensor], pairs: Tensor) -> Tensor:
     probs = ((key * query).sum(-1) / query.shape[-1] ** 0.5).softmax(1)
     last = stream[:, -1] + (probs[..., None] * value).sum(1).flatten(1) @ weights["attn_out"]
     hidden = torch.relu(last @ weights["mlp_in"] + weights["mlp_in_bias"])
-    return (last + hidden @ weights["mlp_out"] + weights["mlp_out_bias"]) @ weights["unembed"]
+    out: Tensor = (last + hidden @ weights["mlp_out"] + weights["mlp_out_bias"]) @ weights["unembed"]
+    return out
 
 
 def train(recipe: ModularRecipe, seed: int, steps: int | None = None) -> dict[str, Tensor]:
@@ -169,7 +171,7 @@ def frequency_power(values: Float[Array, "p column"]) -> Float[Array, " frequenc
     """Share of each frequency k = 1 .. (p - 1) / 2 in the power of columns over a residue, the mean left out."""
     waves = fourier_basis(len(values)) @ values
     power = (waves[1:] ** 2).sum(1).reshape(-1, 2).sum(1)
-    return power / power.sum()
+    return np.asarray(power / power.sum())
 
 
 def neuron_frequencies(activity: Float[Array, "p p neuron"]) -> tuple[Array, Array]:

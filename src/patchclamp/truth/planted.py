@@ -217,7 +217,7 @@ def _readout(rng: np.random.Generator, directions: Array, idle: NDArray[np.int64
     for _ in range(2):  # twice is enough for orthogonality to rounding
         vector -= basis @ (basis.T @ vector)
     active = np.setdiff1d(np.arange(len(directions)), idle)
-    return vector / np.sqrt(np.mean((directions[active] @ vector) ** 2))
+    return np.asarray(vector / np.sqrt(np.mean((directions[active] @ vector) ** 2)))
 
 
 def _record(activity: Array, settings: PlantSettings) -> Recording:
@@ -289,7 +289,8 @@ class PlantedNet(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """(item, feature) -> (item, 1)."""
-        return self.readout(self.activity(self.features(codes)))
+        out: Tensor = self.readout(self.activity(self.features(codes)))
+        return out
 
 
 def planted_circuit(settings: PlantSettings | None = None, seed: int = 0, items: int = 256) -> Circuit:

@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 def _smooth(rng: np.random.Generator, shape: tuple[int, ...], width: float) -> Array:
     """Gaussian noise smoothed along the first axis, then of unit variance along it."""
     values = gaussian_filter1d(rng.normal(size=shape), width, axis=0, mode="reflect")
-    return (values - values.mean(0)) / values.std(0)
+    return np.asarray((values - values.mean(0)) / values.std(0))
 
 
 # ---- motifs over animals
@@ -267,7 +267,7 @@ def place_cells(
 def _track(rng: np.random.Generator, laps: int, time: int) -> Array:
     """(lap, bin) positions in 0..1: three rounds a lap of 100 bins, faster and slower, from a random start."""
     speed = 0.03 * (1 + 0.3 * np.stack([_smooth(rng, (time,), 5.0) for _ in range(laps)]))
-    return (rng.random((laps, 1)) + speed.cumsum(1)) % 1
+    return np.asarray((rng.random((laps, 1)) + speed.cumsum(1)) % 1)
 
 
 # ---- voxels

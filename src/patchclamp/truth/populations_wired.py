@@ -109,7 +109,7 @@ def coupled(
         _check_unit(unit, 12)
         drive = np.random.default_rng([seed, 5103]).random((time, trials)) < 0.2
         driven = _point_process(chance, weights, bias, (unit, drive))
-        return driven.mean((0, 1)) - spikes.mean((0, 1))
+        return np.asarray(driven.mean((0, 1)) - spikes.mean((0, 1)))
 
     return Population(_recording(spikes, "coupled", seed), weights, True, facts, stimulate)
 
@@ -231,7 +231,7 @@ def _switching_counts(
 
 def _log_factorial(counts: Array) -> Array:
     table = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, max(2, int(counts.max()) + 1))))])
-    return table[counts.astype(int)]
+    return np.asarray(table[counts.astype(int)])
 
 
 # ---- leaky integrate-and-fire
@@ -329,7 +329,7 @@ def integrate_and_fire(
 
     def stimulate(unit: int) -> Array:
         _check_unit(unit, len(weights))
-        return _fire(seed, s, weights, unit).mean((0, 1)) * 1000 - rates
+        return np.asarray(_fire(seed, s, weights, unit).mean((0, 1)) * 1000 - rates)
 
     return Population(recording, weights, True, facts, stimulate)
 
@@ -387,4 +387,4 @@ class _Fluctuations:
 def _binned(spikes: Array, width: int) -> Array:
     trials, time, units = spikes.shape
     bins = time // width
-    return spikes[:, : bins * width].reshape(trials, bins, width, units).sum(2)
+    return np.asarray(spikes[:, : bins * width].reshape(trials, bins, width, units).sum(2))

@@ -144,7 +144,8 @@ class Compiled(nn.Module):
                 parts = [self.edges.into(f"{head}_{part}", written) for part in "qkv"]
                 written[head] = self.get_submodule(head)(*parts)
             written[f"m{layer}"] = self.get_submodule(f"m{layer}")(self.edges.into(f"m{layer}", written))
-        return self.out(self.edges.into("out", written))[:, 1:]
+        out: Tensor = self.out(self.edges.into("out", written))[:, 1:]
+        return out
 
     def encode(self, sequences: Sequence[Sequence[str]]) -> Float[Tensor, "item pos one_hot"]:
         """BOS and tokens, one-hot, beside positions, one-hot."""

@@ -44,7 +44,8 @@ class MLPUnit(nn.Module):
 
     def forward(self, stream: Tensor) -> Tensor:
         """(item, 48) -> (item, 48)."""
-        return self.write(self.act(self.read(stream)))
+        out: Tensor = self.write(self.act(self.read(stream)))
+        return out
 
 
 class UnitNet(nn.Module):
@@ -74,7 +75,8 @@ class UnitNet(nn.Module):
         for layer in self.layers:
             assert isinstance(layer, nn.ModuleList)
             stream = stream + torch.stack([unit(stream) for unit in layer]).sum(0)
-        return self.unembed(stream)
+        out: Tensor = self.unembed(stream)
+        return out
 
 
 def all_inputs() -> tuple[Float[Tensor, "125 15"], Int[Tensor, "125 3"]]:

@@ -46,7 +46,8 @@ class SuperpositionRecipe:
 def sample(recipe: SuperpositionRecipe, items: int, draw: torch.Generator) -> Tensor:
     """(item, n) features."""
     value, gate = torch.rand(2, items, recipe.n, generator=draw)
-    return value * (gate >= recipe.sparsity)
+    features: Tensor = value * (gate >= recipe.sparsity)
+    return features
 
 
 def train(recipe: SuperpositionRecipe, seed: int, steps: int | None = None) -> dict[str, Tensor]:
@@ -73,7 +74,7 @@ def train(recipe: SuperpositionRecipe, seed: int, steps: int | None = None) -> d
 
 def dimensionality(weight: Tensor) -> Tensor:
     """D_i = |W_i|^2 / sum_j (W_i / |W_i| . W_j)^2: the share of a dimension that feature i has for itself."""
-    norms = weight.norm(dim=0)
+    norms: Tensor = weight.norm(dim=0)
     unit = weight / norms.clamp(min=1e-12)
     return norms**2 / ((unit.T @ weight) ** 2).sum(1).clamp(min=1e-12)
 
@@ -109,7 +110,8 @@ class ToyNet(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """x' = relu(W^T W x + b)."""
-        return self.relu(self.readout(self.hidden(self.features(features))))
+        out: Tensor = self.relu(self.readout(self.hidden(self.features(features))))
+        return out
 
 
 def planted_superposition(name: str, seed: int = 0, items: int = 4096, shuffled: bool = False) -> Planted:

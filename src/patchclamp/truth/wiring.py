@@ -80,11 +80,12 @@ class Head(nn.Module):
 
     def forward(self, q: Stream, k: Stream, v: Stream) -> Stream:
         """Attention of queries from `q` to keys from `k`, moving values from `v`."""
-        scores = self.query(q) @ self.key(k).transpose(1, 2)
+        scores: Tensor = self.query(q) @ self.key(k).transpose(1, 2)
         if self.causal:
             later = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(later, float("-inf"))
-        return scores.softmax(-1) @ self.value(v)
+        value: Tensor = self.value(v)
+        return scores.softmax(-1) @ value
 
 
 def linear(matrix: Float[Tensor, "d_in d_out"]) -> nn.Linear:

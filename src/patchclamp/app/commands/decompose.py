@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from patchclamp.app.commands import common
 from patchclamp.app.commands.record import FieldOption, TextOption
+
+if TYPE_CHECKING:
+    from patchclamp.nouns.dictionary import Dictionary
+    from patchclamp.nouns.recording.recording import Recording
+    from patchclamp.nouns.units import Site
 
 
 def decompose(
@@ -64,7 +69,7 @@ def first_texts(source: str, field: str, most: int) -> list[str]:
     return [d.text for d in islice(documents(source, text=field), most) if d.text.strip()]
 
 
-def _facts(found: Any, recording: Any, base: Any) -> dict[str, Any]:
+def _facts(found: Dictionary, recording: Recording, base: Site) -> dict[str, Any]:
     """What a person asks first of a dictionary, on the samples that it was fitted on unless said otherwise."""
     activity = recording.to_torch()[base].float()
     codes = found.encode(activity).detach()

@@ -90,7 +90,7 @@ def split_half(responses: Any, *, n_splits: int = 20, seed: int = 0) -> Matrix:
     """
     y = _repeats(responses)
     found = [pearson(a, b) for a, b in half_means(y, n_splits, seed)]
-    return np.asarray(spearman_brown(np.mean(found, axis=0), y.shape[1] / (y.shape[1] // 2)))  # type: ignore[arg-type]
+    return np.asarray(spearman_brown(np.mean(found, axis=0), y.shape[1] / (y.shape[1] // 2)))
 
 
 def half_means(trials: Matrix, n_splits: int, seed: int | Sequence[int]) -> list[tuple[Matrix, Matrix]]:

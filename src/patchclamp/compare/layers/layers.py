@@ -13,10 +13,11 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import READING, Matrix, matrix, read
 from patchclamp.compare.layers.activity import Pool, activities, default_sites, in_order, untrained_twin
 from patchclamp.compare.layers.profile import LayerProfile
-from patchclamp.compare.layers.regions import Region, regions_of
+from patchclamp.compare.layers.regions import Region, RegionsLike, regions_of
 from patchclamp.compare.layers.scores import CKAScorer, Draws, EncodingScorer, RSAScorer, Scorer
 from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.subjects.base import Subject
 
 Method = Literal["rsa", "encoding", "cka"]
@@ -26,10 +27,10 @@ _SKETCH = 4096
 
 def layers(
     subject: Subject | Recording,
-    recording: Any,
+    recording: RegionsLike,
     stimuli: Any = None,
     *,
-    sites: Any = None,
+    sites: SitesLike | None = None,
     method: Method | None = None,
     controls: Sequence[str] | None = None,
     untrained: Subject | Recording | None = None,
@@ -178,7 +179,7 @@ def _scorer(
 def _all(
     subject: Subject | Recording,
     stimuli: Any,
-    sites: Any,
+    sites: SitesLike | None,
     controls: Any,
     untrained: Any,
     pool: Pool | None,
@@ -216,7 +217,7 @@ def _controls(subject: Subject | Recording, stimuli: Any, controls: Any, untrain
 def _features(
     subject: Subject | Recording,
     stimuli: Any,
-    sites: Any,
+    sites: SitesLike | None,
     pool: Pool | None,
     how: dict[str, Any],
     reading: Reading,
@@ -232,8 +233,8 @@ def _features(
         yield str(site), features
 
 
-def _listed(sites: Any) -> list[Any]:
-    return [] if sites is None else [sites] if isinstance(sites, str) else list(sites)
+def _listed(sites: SitesLike | None) -> list[Site | str]:
+    return [] if sites is None else [sites] if isinstance(sites, (str, Site)) else list(sites)
 
 
 def _table(

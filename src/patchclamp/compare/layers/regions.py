@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.dissimilarity import as_vectors
 from patchclamp.compare.inputs import Matrix, matrix, read
 from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
+
+RegionsLike: TypeAlias = Recording | Mapping[str, Any] | ArrayLike
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class Region:
     trials: Matrix | None = None
 
 
-def regions_of(recording: Any, n: int, stimulus: Any = None, **reading: Unpack[Reading]) -> list[Region]:
+def regions_of(
+    recording: RegionsLike, n: int, stimulus: Any = None, **reading: Unpack[Reading]
+) -> list[Region]:
     """Read regions from a recording (its sites, or the column `region` of its units), a mapping or one array."""
     if isinstance(recording, Recording):
         found = _recorded(recording, n, stimulus, reading)

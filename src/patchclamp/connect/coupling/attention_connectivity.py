@@ -27,7 +27,7 @@ from patchclamp.connect.coupling.spike_transformer import (
 from patchclamp.connect.nulls import bands, circular_shift
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Missing
+from patchclamp.nouns.recording.matrix import MatrixLike, Missing
 
 Array = NDArray[np.float64]
 AttentionNull = Literal["circular_shift", "label_permutation"]
@@ -38,7 +38,7 @@ LIMITS = (
 
 
 def attention_connectivity(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     window: int = 5,

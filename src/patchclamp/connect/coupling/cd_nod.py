@@ -16,7 +16,7 @@ from patchclamp.base.optional import optional
 from patchclamp.connect.nulls import bands, circular_shift
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 Array = NDArray[np.float64]
 Test = Literal["kci", "fisherz"]
@@ -29,7 +29,7 @@ LIMITS = (
 
 
 def cd_nod(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     context: Literal["time", "group"] | ArrayLike = "time",
@@ -188,7 +188,7 @@ def edge_weights(marks: NDArray[np.int64]) -> Array:
     """1 for an arrow from row to column, 0.5 both ways where the direction is open; NaN into the context."""
     arrow = (marks == 1) & (marks.T == -1)
     either = (marks != 0) & (marks == marks.T)
-    out = arrow + 0.5 * either
+    out: Array = arrow + 0.5 * either
     out[-1, :-1] = np.nan  # no arrow into the context is ever tested
     return out
 

@@ -12,13 +12,13 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 LIMITS = "direction, direct connection (a common input or a chain correlates too), causation"
 
 
 def correlation(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     kind: Literal["pearson", "spearman"] = "pearson",

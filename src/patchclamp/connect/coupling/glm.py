@@ -26,7 +26,7 @@ from patchclamp.connect.coupling.lagged import lagged_correlation
 from patchclamp.connect.nulls import Correction, Null, make_null, shared_scale_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 Array = NDArray[np.float64]
 Penalty = Literal["ridge", "group_lasso"]
@@ -38,7 +38,7 @@ LIMITS = (
 
 
 def glm_coupling(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     family: str = "auto",
@@ -265,10 +265,10 @@ class _Problem:
     def filters(self, coefficients: Array, n: int) -> Array:
         k = self.basis.shape[1]
         beta = coefficients[1 : 1 + n * k].T.reshape(n, n, k)
-        return np.einsum("ijk,lk->ijl", beta, self.basis)
+        return np.asarray(np.einsum("ijk,lk->ijl", beta, self.basis))
 
     def weights(self, coefficients: Array, n: int) -> Array:
-        out = self.filters(coefficients, n).sum(2)
+        out: Array = self.filters(coefficients, n).sum(2)
         np.fill_diagonal(out, 0)
         return out
 

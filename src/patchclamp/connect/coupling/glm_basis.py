@@ -50,7 +50,7 @@ def history_basis(kind: Basis = "cosine", n: int = 3, window: int = 10) -> Array
         out = _cosines(lags, n)
     else:
         raise PatchclampError(f"basis {kind!r}: give cosine, bins or exponential")
-    return out / out.sum(0)
+    return np.asarray(out / out.sum(0))
 
 
 def _cosines(lags: Array, n: int) -> Array:
@@ -59,7 +59,7 @@ def _cosines(lags: Array, n: int) -> Array:
     axis = np.log(lags)
     centres = np.linspace(axis[0], axis[-1], n)
     phase = (axis[:, None] - centres) * np.pi / (2 * (centres[1] - centres[0]))
-    return (1 + np.cos(np.clip(phase, -np.pi, np.pi))) / 2 + 1e-12
+    return np.asarray((1 + np.cos(np.clip(phase, -np.pi, np.pi))) / 2 + 1e-12)
 
 
 def design(units: Series, basis: Array) -> tuple[Array, NDArray[np.int64]]:

@@ -48,7 +48,8 @@ def log_likelihood(eta: Array, y: Array, family: Family) -> Array:
     if family == "bernoulli":
         return y * eta - np.logaddexp(0, eta)
     eta = np.minimum(eta, CEILING)
-    return y * eta - np.exp(eta) - gammaln(y + 1)
+    factorial: Array = gammaln(y + 1)
+    return y * eta - np.exp(eta) - factorial
 
 
 def _curvature(mu: Array, family: Family) -> Array:
@@ -137,11 +138,13 @@ def _at_the_rate(n: int, y: Array, family: Family) -> Array:
 
 def _factor(hessian: Array, ridge: Array) -> tuple[Array, bool]:
     damped = hessian + np.diag(ridge) + 1e-9 * np.trace(hessian) / len(hessian) * np.eye(len(hessian))
-    return cho_factor(damped, check_finite=False)
+    factor: tuple[Array, bool] = cho_factor(damped, check_finite=False)
+    return factor
 
 
 def _objective(eta: Array, beta: Array, y: Array, family: Family, ridge: Array) -> Array:
-    return log_likelihood(eta, y, family).sum(0) - (ridge * beta**2).sum(0) / 2
+    objective: Array = log_likelihood(eta, y, family).sum(0) - (ridge * beta**2).sum(0) / 2
+    return objective
 
 
 def _searched(
@@ -240,7 +243,7 @@ def _quadratic(
     hessian: Array, linear: Array, start: Array, groups: NDArray[np.int64], strength: float
 ) -> Array:
     """Maximum of linear'b - b'Hb / 2 - strength * group norm, by accelerated proximal gradient with restarts."""
-    scale = 1 / np.sqrt(np.diag(hessian).clip(1e-12))
+    scale: Array = 1 / np.sqrt(np.diag(hessian).clip(1e-12))
     # One scale a group: within a group the norm must stay a norm of the same vector.
     ids = np.unique(groups[groups >= 0])
     for g in ids:
@@ -249,7 +252,8 @@ def _quadratic(
     rate = 1 / np.linalg.eigvalsh(h)[-1]
     member = [groups == g for g in ids]
     threshold = [strength * np.sqrt(m.sum()) * scale[m][0] * rate for m in member]
-    b = z = start / scale
+    b: Array = start / scale
+    z = b
     t = 1.0
     for _ in range(5000):
         new = z + rate * (c - h @ z)

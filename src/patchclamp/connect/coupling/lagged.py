@@ -13,7 +13,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 LIMITS = (
     "direct connection (a chain, or a common input that arrives at different delays, lags too), causation; smooth "
@@ -22,7 +22,7 @@ LIMITS = (
 
 
 def lagged_correlation(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     lags: Sequence[int] = (1,),
@@ -109,4 +109,4 @@ def _one(x: Array, earlier: NDArray[np.int64], later: NDArray[np.int64]) -> Arra
     a, b = x[earlier], x[later]
     a, b = a - a.mean(0), b - b.mean(0)
     scale = np.sqrt((b**2).sum(0))[:, None] * np.sqrt((a**2).sum(0))
-    return b.T @ a / np.where(scale > 0, scale, np.inf)
+    return np.asarray(b.T @ a / np.where(scale > 0, scale, np.inf))

@@ -12,7 +12,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 LIMITS = "direction, causation; units that were not recorded still count as a link between those that were"
 LIMITS_PARTS = (
@@ -22,7 +22,7 @@ LIMITS_PARTS = (
 
 
 def partial_correlation(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     shrinkage: float | None = None,
@@ -92,7 +92,7 @@ def partial_correlation(
 
 
 def compositional_partial_correlation(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     shrinkage: float | None = None,
@@ -173,7 +173,7 @@ def shrink(units: Series) -> float:
 def _scaled_covariance(units: Series) -> Array:
     x = units.centred().values
     x = x / np.maximum(x.std(0), 1e-300)
-    return x.T @ x / len(x)
+    return np.asarray(x.T @ x / len(x))
 
 
 def _partial(r: Array, shrinkage: float) -> Array:

@@ -261,7 +261,9 @@ def _searched(
     """Halve each target's step until its expected log-likelihood less the penalty does not fall."""
 
     def value(at: Array) -> Array:
-        return _expected(at, states, model, data, how) - np.einsum("ia,ab,ib->i", at, precision, at) / 2
+        return np.asarray(
+            _expected(at, states, model, data, how) - np.einsum("ia,ab,ib->i", at, precision, at) / 2
+        )
 
     old, size = value(theta), np.ones(len(theta))
     for _ in range(12):

@@ -22,7 +22,7 @@ from patchclamp.connect.coupling.one_hot import KINDS, OneHot
 from patchclamp.connect.nulls import Null, shared_scale_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 Array = NDArray[np.float64]
 LIMITS = (
@@ -32,7 +32,7 @@ LIMITS = (
 
 
 def switching_glm(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     n_states: int = 3,

@@ -13,7 +13,7 @@ from patchclamp.connect.coupling.lagged import lagged_correlation
 from patchclamp.connect.nulls import Array, Correction, Null, make_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 LIMITS = (
     "direct connection (pairs are taken one by one, so a chain or a common input counts), causation; it is biased "
@@ -22,7 +22,7 @@ LIMITS = (
 
 
 def transfer_entropy(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     lag: int = 1,
@@ -164,4 +164,4 @@ def _information(counts: Array, total: int) -> Array:
     past_source = entropy(counts.sum(1)).sum((0, 2))
     past_future = entropy(counts.sum(3)).sum((0, 1))
     past = entropy(counts.sum((1, 3))).sum(0)
-    return np.maximum(past_source + past_future - joint - past, 0)
+    return np.asarray(np.maximum(past_source + past_future - joint - past, 0))

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading, matrix
+from patchclamp.nouns.recording.matrix import ActivityMatrix, MatrixLike, Reading, matrix
 from patchclamp.nouns.recording.recording import Recording
 
 Array = NDArray[np.float64]
@@ -109,7 +109,7 @@ class Affinities:
 
 
 def affinities(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     kind: Kind = "geometric",
@@ -171,7 +171,7 @@ def slopes_of(traces: Array, width: float) -> Array:
 
 
 def read_animals(
-    data: Any, groups: Sequence[Any] | None = None, **reading: Unpack[Reading]
+    data: MatrixLike, groups: Sequence[Any] | None = None, **reading: Unpack[Reading]
 ) -> tuple[Array, list[str], list[str], dict[str, Any]]:
     """(animal, time, neuron) traces with NaN for missing neurons, names of neurons and animals, how they were read."""
     if isinstance(data, Recording) and len(data.sites) > 1:
@@ -251,7 +251,7 @@ def _checked(traces: Array) -> Array:
 
 def _kernel(steps: int, width: float) -> Array:
     """(time, time) symmetric smoothing: a Gaussian reflected at the ends."""
-    return gaussian_filter1d(np.eye(steps), width, axis=0, mode="reflect")
+    return np.asarray(gaussian_filter1d(np.eye(steps), width, axis=0, mode="reflect"))
 
 
 NULLS = ("neuron_shift", "animal_shift", "phase")

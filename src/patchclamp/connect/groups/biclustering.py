@@ -20,7 +20,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import circular_shift
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 Array = NDArray[np.float64]
 LIMITS = (
@@ -80,7 +80,7 @@ class BiClusters:
 
 
 def biclustering(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     n_clusters: int | None = None,
@@ -187,7 +187,7 @@ def _distance(x: Array) -> Array:
     scale = np.sqrt(np.maximum(np.diag(r), 1e-12))
     out = 1 - np.abs(r / scale[:, None] / scale)
     np.fill_diagonal(out, 0)
-    return np.maximum((out + out.T) / 2, 0)
+    return np.asarray(np.maximum((out + out.T) / 2, 0))
 
 
 def _clusters(x: Array, count: int) -> NDArray[np.int64]:
@@ -196,7 +196,7 @@ def _clusters(x: Array, count: int) -> NDArray[np.int64]:
     tree = linkage(squareform(_distance(x), checks=False), "average")
     labels = fcluster(tree, count, "maxclust") - 1
     order = np.argsort(-np.bincount(labels), kind="stable")
-    return np.argsort(order)[labels].astype(np.int64)
+    return np.asarray(np.argsort(order)[labels].astype(np.int64))
 
 
 def _silhouette_choice(x: Array, most: int) -> int:
@@ -349,7 +349,7 @@ def fit_states(
 def _log_gaussian(x: Array, mean: Array, variance: Array) -> Array:
     inverse = 1 / variance
     square = x**2 @ inverse.T - 2 * x @ (mean * inverse).T + (mean**2 * inverse).sum(1)
-    return -0.5 * (square + np.log(2 * np.pi * variance).sum(1))
+    return np.asarray(-0.5 * (square + np.log(2 * np.pi * variance).sum(1)))
 
 
 def _state_similarity(

@@ -211,7 +211,7 @@ def activity_of(factors: Factors) -> Array:
 
 def modulation_of(time: Array) -> Array:
     """Share of unit-norm columns that is not flat."""
-    return np.maximum(1 - time.sum(0) ** 2 / len(time), 0)
+    return np.asarray(np.maximum(1 - time.sum(0) ** 2 / len(time), 0))
 
 
 def motif_of(factors: Factors, blocks: Sequence[Blocks]) -> float:

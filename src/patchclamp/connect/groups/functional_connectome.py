@@ -21,7 +21,7 @@ from patchclamp.connect.groups.connectome import DynamicConnectome, activity_of,
 from patchclamp.connect.groups.tensor_factorisation import Factors, tensor_factorisation
 from patchclamp.connect.series import series
 from patchclamp.nouns.graph import Graph
-from patchclamp.nouns.recording.matrix import Reading
+from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 Array = NDArray[np.float64]
 LIMITS = (
@@ -32,7 +32,7 @@ RANK_DRAWS = 3
 
 
 def dynamic_connectome(
-    data: Any,
+    data: MatrixLike,
     groups: Sequence[Any] | None = None,
     *,
     rank: int | None = None,

@@ -122,7 +122,7 @@ class Factors:
     @property
     def rank(self) -> int:
         """Number of components."""
-        return self.time.shape[1]
+        return int(self.time.shape[1])
 
 
 def tensor_factorisation(
@@ -307,7 +307,7 @@ def _pass(
     together = source.smooth(sums.reshape(steps, animals * rank)).reshape(steps, animals, rank)
     fit = _alternate(together, mass, run)
     _normalise(run)
-    return float(max(energy + fit, 0.0) / energy) ** 0.5
+    return float(float(max(energy + fit, 0.0) / energy) ** 0.5)
 
 
 def _alternate(together: Tensor, mass: Tensor, run: _Restart) -> float:

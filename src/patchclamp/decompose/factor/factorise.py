@@ -196,7 +196,7 @@ class FactorisationRun:
         if not self.searching:
             return self.winners
         part = min(1.0, self.place / max(1.0, 0.7 * self.searching - 1))
-        return max(self.winners, round(self.activity.width ** (1 - part) * self.winners**part))
+        return max(self.winners, round(float(self.activity.width ** (1 - part) * self.winners**part)))
 
     def update_after_pass(self) -> None:
         """Record the error of D on this pass; stop, or take the better of new winners and refitted ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -80,6 +81,9 @@ class _Codes(torch.autograd.Function):
         return _solve_active(grads[0] * active, gram, active), None
 
 
+_codes: Callable[[Tensor, Tensor], Tensor] = _Codes.apply
+
+
 def _solve_active(right: Tensor, gram: Tensor, active: Tensor, iterations: int = 200) -> Tensor:
     """Conjugate gradients for Q_SS y_S = r_S, all rows at once."""
     solution = torch.zeros_like(right)
@@ -108,5 +112,5 @@ def encode_non_negative(
     """
     flat = activity.reshape(-1, activity.shape[-1])
     gram = directions @ directions.T
-    codes: Tensor = _Codes.apply(flat @ directions.T, gram)
+    codes = _codes(flat @ directions.T, gram)
     return codes.reshape(*activity.shape[:-1], len(directions))

@@ -38,7 +38,8 @@ def least_squares(c: Float[Tensor, "feature feature"], b: Float[Tensor, "feature
     ridge = RIDGE * float(c.diagonal()[alive].mean())
     eye = torch.eye(len(c), dtype=c.dtype, device=c.device)
     # A dead feature has a row and a column of zeros; the ridge alone would do, were it not for rounding.
-    return torch.linalg.solve(c + ridge * eye, b) * alive[:, None]
+    out: Tensor = torch.linalg.solve(c + ridge * eye, b) * alive[:, None]
+    return out
 
 
 def refit(

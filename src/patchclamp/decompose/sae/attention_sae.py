@@ -112,7 +112,7 @@ def head_shares(dictionary: SparseDictionary, heads: int | None = None) -> Float
     >>> head_shares(one, heads=2).tolist()
     [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     """
-    norms = dictionary.W_dec.unflatten(1, (_heads(dictionary, heads), -1)).norm(dim=2)
+    norms: Tensor = dictionary.W_dec.unflatten(1, (_heads(dictionary, heads), -1)).norm(dim=2)
     return norms / norms.sum(1, keepdim=True).clamp_min(torch.finfo(norms.dtype).tiny)
 
 

@@ -141,7 +141,8 @@ def init_weights(
 
 def unit_rows(weight: Float[Tensor, "feature unit"]) -> Float[Tensor, "feature unit"]:
     """Rows scaled to length 1; rows of zeros stay."""
-    return weight / weight.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    norms: Tensor = weight.norm(dim=1, keepdim=True)
+    return weight / norms.clamp_min(1e-12)
 
 
 @dataclass(frozen=True)

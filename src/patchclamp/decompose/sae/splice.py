@@ -172,9 +172,10 @@ def reconstruction(dictionary: Dictionary, activity: Float[Tensor, "*batch unit"
 
 def target_mean(subject: Subject, site: Site, data: Any, batch_size: int = 16) -> Float[Tensor, " unit"]:
     """Mean activity of a site over positions that enter statistics, in float64."""
-    total, n = None, 0
+    total: Tensor | None = None
+    n = 0
     for batch in batches_of(subject, data, batch_size):
-        activity = subject.run(batch, [site]).activity[site].flatten(2)
+        activity: Tensor = subject.run(batch, [site]).activity[site].flatten(2)
         kept = activity[counted(subject, batch, activity)].double()
         total = kept.sum(0) if total is None else total + kept.sum(0)
         n += len(kept)

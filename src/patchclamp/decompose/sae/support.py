@@ -155,7 +155,8 @@ class Sparse(Support):
             shape = (len(self.starts) - 1, self.n_features)
             zeros = rows.new_zeros(len(self.feature))
             pattern = torch.sparse_csr_tensor(self.starts, self.feature, zeros, shape, check_invariants=False)
-            return torch.sparse.sampled_addmm(pattern, rows, weight.T, beta=0.0).values()
+            dots: Tensor = torch.sparse.sampled_addmm(pattern, rows, weight.T, beta=0.0).values()
+            return dots
 
     def gradient(self, values: Tensor, rows: Tensor) -> Tensor:
         """See `Support.gradient`."""

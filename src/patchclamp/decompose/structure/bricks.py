@@ -229,7 +229,7 @@ def partition_weights(
     weights
         One row a unit (of the gate, where there is one).
     """
-    from patchclamp.nouns.dictionary import named
+    from patchclamp.nouns.recording.recording import named
 
     rows = weights.detach().double().cpu().numpy()
     size = np.linalg.norm(rows, axis=1, keepdims=True)

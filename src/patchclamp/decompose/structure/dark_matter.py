@@ -218,7 +218,7 @@ def _solve(gram: Tensor, right: Tensor, rcond: float) -> Tensor:
     scale = gram.diagonal().clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
     values, vectors = torch.linalg.eigh(gram * scale[:, None] * scale)
     kept = values > values[-1] * max(rcond**2, 1e-15)
-    inverse = vectors[:, kept] / values[kept] @ vectors[:, kept].T
+    inverse: Tensor = vectors[:, kept] / values[kept] @ vectors[:, kept].T
     return scale[:, None] * (inverse @ (scale[:, None] * right))
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
 from patchclamp.nouns.scores import Scores
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.tasks.protocol import TaskLike
+from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
 
@@ -67,8 +68,8 @@ class HeadCodes:
 
 def discrete_codes(
     subject: Subject,
-    task: Any,
-    sites: Any = "head.*",
+    task: TaskLike,
+    sites: SitesLike = "head.*",
     *,
     n_codes: int = 64,
     l1: float = 0.01,
@@ -133,7 +134,7 @@ def _at_answer(pair: Pair) -> Callable[[Tensor], Tensor]:
     return lambda z: z[rows, at].float().cpu()
 
 
-def _with_scores(found: HeadCodes, subject: Subject, task: Any, heads: list[Site]) -> HeadCodes:
+def _with_scores(found: HeadCodes, subject: Subject, task: TaskLike, heads: list[Site]) -> HeadCodes:
     novel = _novel(found.positive, found.negative).astype(np.float32)
     cuts = np.cumsum([subject.width(site) for site in heads])[:-1]
     values = dict(zip(heads, np.split(novel, cuts, axis=1), strict=True))

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
 
@@ -46,9 +46,11 @@ def counted(subject: Subject, batch: Batch, activity: Tensor) -> Bool[Tensor, "b
     return content.to(activity.device)
 
 
-def chain(subject: Subject, sites: Any) -> list[Site]:
+def chain(subject: Subject, sites: SitesLike) -> list[Site]:
     """Sites of a chain in the order given (text: in the order of the pass); each (batch, pos, units)."""
-    listed = sites if isinstance(sites, Sequence) and not isinstance(sites, str) else [sites]
+    listed: Sequence[SitesLike] = (
+        sites if isinstance(sites, Sequence) and not isinstance(sites, str) else [sites]
+    )
     found = [site for entry in listed for site in subject.resolve(entry)]
     for site in found:
         if site.point in ("head", "attn_probs") or site.dictionary is not None:

@@ -19,7 +19,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.structure.flow import batches_of, chain, counted
 from patchclamp.decompose.structure.leiden import leiden, modularity
 from patchclamp.decompose.structure.lib import Bases, LinearBasis, LocalInteractionBasis, effects, moments
-from patchclamp.nouns.units import Site, Unit
+from patchclamp.nouns.units import Site, SitesLike, Unit
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
 
@@ -38,7 +38,7 @@ class InteractionBasis(LocalInteractionBasis):
     >>> InteractionBasis(n_probes=20).fit(subject, task, ["resid_post.1", "resid_post.2", "logits"])  # doctest: +SKIP
     """
 
-    def fit(self, subject: Subject, data: Any, sites: Any, *, batch_size: int = 32) -> Bases:
+    def fit(self, subject: Subject, data: Any, sites: SitesLike, *, batch_size: int = 32) -> Bases:
         """Find the basis of every site but the last, whose gradients they follow; see `LocalInteractionBasis.fit`."""
         layers = chain(subject, sites)
         if len(layers) < 2:
@@ -88,7 +88,7 @@ class Degeneracy:
 def degeneracy(
     subject: Subject,
     data: Any,
-    sites: Any,
+    sites: SitesLike,
     output: Any,
     *,
     tolerance: float = 1e-10,

@@ -27,7 +27,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.structure.flow import batches_of, chain, counted, probes, pulled_back
 from patchclamp.nouns.dictionary import StoredDictionary
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit
 
@@ -162,7 +162,7 @@ class LocalInteractionBasis:
     n_probes: int | None = None
     seed: int = 0
 
-    def fit(self, subject: Subject, data: Any, sites: Any, *, batch_size: int = 32) -> Bases:
+    def fit(self, subject: Subject, data: Any, sites: SitesLike, *, batch_size: int = 32) -> Bases:
         """Find the bases, the last layer's first.
 
         Parameters

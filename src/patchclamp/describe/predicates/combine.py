@@ -32,7 +32,7 @@ class And(Predicate):
         object.__setattr__(self, "clause", all(part.clause for part in self.parts))
 
     def evaluate(self, tokens: Tokens) -> Mask:
-        return np.logical_and.reduce([part.evaluate(tokens) for part in self.parts])
+        return np.asarray(np.logical_and.reduce([part.evaluate(tokens) for part in self.parts]))
 
     def plural(self) -> str:
         nouns = [part for part in self.parts if not part.clause]
@@ -59,7 +59,7 @@ class Or(Predicate):
         object.__setattr__(self, "parts", _checked(self.parts, "or"))
 
     def evaluate(self, tokens: Tokens) -> Mask:
-        return np.logical_or.reduce([part.evaluate(tokens) for part in self.parts])
+        return np.asarray(np.logical_or.reduce([part.evaluate(tokens) for part in self.parts]))
 
     def plural(self) -> str:
         return "; or ".join(str(part) for part in self.parts)

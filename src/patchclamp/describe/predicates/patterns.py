@@ -92,7 +92,7 @@ def _no_letters(text: str) -> bool:
 
 def _sentence_first(tokens: Tokens) -> Mask:
     number = tokens.sentence_of
-    return np.r_[True, number[1:] != number[:-1]]
+    return np.asarray(np.r_[True, number[1:] != number[:-1]])
 
 
 def _seen_before(tokens: Tokens) -> Mask:

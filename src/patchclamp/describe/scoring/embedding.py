@@ -61,4 +61,4 @@ def _vectors(embed: Embed, texts: Sequence[str]) -> Array:
     vectors = np.asarray(embed(list(texts)), dtype=np.float64)
     if vectors.ndim != 2 or len(vectors) != len(texts):
         raise PatchclampError(f"embed: gave shape {vectors.shape} for {len(texts)} texts; wanted (texts, d)")
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))

@@ -188,7 +188,7 @@ def _shares(gain: Array, found: Faithfulness, weights: Array) -> Array:
     """(draw, size) values of the curve, as ratios of weighted means over items."""
     span = weights @ (found.full_per_item - found.empty_per_item)
     span = np.where(span != 0, span, np.nan)
-    return np.einsum("dki,di->dk", gain, weights) / span[:, None]
+    return np.asarray(np.einsum("dki,di->dk", gain, weights) / span[:, None])
 
 
 def _height(y: Array, measure: str, clipped: bool) -> Array:
@@ -200,4 +200,4 @@ def _area(x: Array, y: Array) -> Array:
     """Mean height of (draw, size) curves over the range of x."""
     if len(x) < 2:
         return y[:, 0]
-    return ((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0])
+    return np.asarray(((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, chosen, halves, mean_interval
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 
@@ -60,7 +61,12 @@ class Completeness:
 
 
 def completeness(
-    bench: Bench, circuit: Any, candidates: Any, *, n_random: int = 20, n_greedy: int = 10
+    bench: Bench,
+    circuit: UnitsLike,
+    candidates: Scores | UnitsLike,
+    *,
+    n_random: int = 20,
+    n_greedy: int = 10,
 ) -> Completeness:
     """Measure the incompleteness |F(C without K) - F(M without K)| over random and greedy subsets K of a circuit C.
 

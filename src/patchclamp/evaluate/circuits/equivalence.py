@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +12,8 @@ from scipy.stats import beta, binom
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Bench
 
 Array = NDArray[np.float64]
@@ -58,7 +60,12 @@ class Equivalence:
 
 
 def equivalence(
-    bench: Bench, circuit: Any, candidates: Any, *, margin: float = 0.1, alpha: float = 0.05
+    bench: Bench,
+    circuit: UnitsLike,
+    candidates: Scores | UnitsLike,
+    *,
+    margin: float = 0.1,
+    alpha: float = 0.05,
 ) -> Equivalence:
     """Test whether a circuit C does as well as the model M: |P(m(M) > m(C)) - 1/2| < `margin`.
 

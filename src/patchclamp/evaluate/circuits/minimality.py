@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Null
 from patchclamp.base.statistics import holm, permutation_p
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, chosen, halves, mean_interval
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 
@@ -57,8 +58,8 @@ class Minimality:
 
 def minimality(
     bench: Bench,
-    circuit: Any,
-    candidates: Any,
+    circuit: UnitsLike,
+    candidates: Scores | UnitsLike,
     *,
     threshold: float = 0.01,
     n_sets: int = 10,

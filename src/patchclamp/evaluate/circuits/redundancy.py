@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, as_units
 from patchclamp.subjects.clamp.matching import collect, members
 
@@ -63,7 +63,7 @@ class Redundancy:
         )
 
 
-def redundancy(bench: Bench, units: Any) -> Redundancy:
+def redundancy(bench: Bench, units: UnitsLike) -> Redundancy:
     """Name how units act together: each ablated alone, all together, and each left alone.
 
     Two units joined by OR have no effect alone and the whole effect together; a method that ablates or patches one unit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,8 @@ from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import permutation_p
 from patchclamp.evaluate.circuits.draws import CONTROLS, draw_sets
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
+from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Bench
 from patchclamp.subjects.clamp.matching import activity_of, strata
 
@@ -58,8 +60,8 @@ class Sufficiency:
 
 def sufficiency(
     bench: Bench,
-    circuit: Any,
-    candidates: Any,
+    circuit: UnitsLike,
+    candidates: Scores | UnitsLike,
     *,
     control: Literal["random", "matched"] = "matched",
     complement: bool = False,

@@ -84,7 +84,7 @@ class MaskedFeatures:
         count = self.there.sum(1)
         k = np.ceil(share * count - 1e-9) if up else np.round(share * count)
         rank = np.argsort(order, axis=1)
-        return (rank < k[:, None]) & self.there
+        return np.asarray((rank < k[:, None]) & self.there)
 
     def metric(self, kept: Sequence[Mask]) -> Array:
         """(mask, item) metric with a baseline in place of what a mask does not keep; equal masks run once a batch."""

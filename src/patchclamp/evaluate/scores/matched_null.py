@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.evaluate.circuits.draws import draw_sets
-from patchclamp.nouns.units import Site, Units
+from patchclamp.nouns.units import Site, Units, UnitsLike
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members, strata
 
 Array = NDArray[np.float64]
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 def matched_null(
     statistic: Callable[[Units], float],
-    units: Any,
+    units: UnitsLike,
     pool: Any,
     covariate: Mapping[Site, Any] | None = None,
     *,

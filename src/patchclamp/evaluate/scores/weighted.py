@@ -64,7 +64,7 @@ def top_share(size: Array, share: Array, top: float) -> Array:
 def counted(measure: str, true: Array, weight: Array, top: float) -> Array:
     """How much of each entry is in the denominator of ``"sign"`` or ``"top"``."""
     if measure == "sign":
-        return (np.abs(true) > SMALL * np.abs(true).max()).astype(np.float64)
+        return np.asarray((np.abs(true) > SMALL * np.abs(true).max()).astype(np.float64))
     return top_share(np.abs(true), weight / weight.sum(), top)
 
 

@@ -187,4 +187,4 @@ def _majority(cluster: NDArray[np.int64], y: NDArray[np.int64], count: int) -> N
     names, place = np.unique(y, return_inverse=True)
     table = np.zeros((count, len(names)), dtype=np.int64)
     np.add.at(table, (cluster, place), 1)
-    return names[table.argmax(1)]
+    return np.asarray(names[table.argmax(1)])

@@ -152,7 +152,7 @@ class LempelZiv(Measure):
         if not self._parts:
             return
         parts = [(self.bits, self.doc, self.position)] if hasattr(self, "bits") else []
-        bits, doc, position = (torch.cat(columns) for columns in zip(*parts, *self._parts, strict=True))  # type: ignore[arg-type]
+        bits, doc, position = (torch.cat(columns) for columns in zip(*parts, *self._parts, strict=True))
         order = torch.from_numpy(np.lexsort((position.numpy(), doc.numpy())))
         self.bits, self.doc, self.position = bits[order], doc[order], position[order]
         self._parts = []

@@ -42,12 +42,12 @@ class Buckets:
     @property
     def relative_error(self) -> float:
         """Largest error of a bucket's value relative to any value in the bucket."""
-        return 1 / (2 ** (self.bits + 1) + 1)
+        return 1 / ((2 << self.bits) + 1)
 
     @property
     def per_sign(self) -> int:
         """Buckets of one sign, the overflow bucket included."""
-        return round(math.log2(self.largest / self.smallest)) * 2**self.bits + 1
+        return (round(math.log2(self.largest / self.smallest)) << self.bits) + 1
 
     @property
     def count(self) -> int:

@@ -38,7 +38,7 @@ def adaptive_edges(values: Float[Tensor, "n units"], bins: int) -> Float[Tensor,
     [10.0]
     """
     require(bins >= 2, f"adaptive_edges: bins={bins}; at least 2")
-    levels = values.double().unique()
+    levels: Tensor = values.double().unique()
     if len(levels) <= bins:
         return levels[1:]
     # Ceilings of len * b / bins, in whole numbers.
@@ -48,7 +48,8 @@ def adaptive_edges(values: Float[Tensor, "n units"], bins: int) -> Float[Tensor,
 
 def joint_codes(values: Float[Tensor, "n units"], edges: Float[Tensor, " edges"]) -> Int[Tensor, " n"]:
     """Number of each sample's joint code: equal where all units are in equal bins."""
-    return torch.bucketize(values.double(), edges, right=True).unique(dim=0, return_inverse=True)[1]
+    codes: Tensor = torch.bucketize(values.double(), edges, right=True).unique(dim=0, return_inverse=True)[1]
+    return codes
 
 
 def code_entropy(codes: Int[Tensor, " n"]) -> float:

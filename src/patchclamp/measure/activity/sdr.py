@@ -94,7 +94,7 @@ def union_false_match(n: int, a: int, patterns: int, threshold: int | None = Non
     require(0 < a <= n and patterns >= 0, f"union_false_match: a={a} of n={n}, {patterns} patterns")
     require(least >= 0, f"union_false_match: threshold={least} is negative")
     # Ways in which the union leaves out j given units; over ways[0] this is a probability.
-    ways = [math.comb(n - j, a) ** patterns for j in range(a + 1)]
+    ways: list[int] = [math.comb(n - j, a) ** patterns for j in range(a + 1)]
     total = 0
     for hit in range(least, a + 1):
         total += math.comb(a, hit) * sum(

@@ -48,7 +48,8 @@ def _spectrum(square: Tensor, sigma: float, alpha: float) -> Tensor:
         density = kernel.sum(1) ** -alpha
         kernel = kernel * density[:, None] * density
     root = kernel.sum(1) ** -0.5
-    return torch.linalg.eigvalsh(kernel * root[:, None] * root).flip(0)
+    falling: Tensor = torch.linalg.eigvalsh(kernel * root[:, None] * root).flip(0)
+    return falling
 
 
 def _entropy(square: Tensor, sigma: float, t: float, alpha: float) -> float:

@@ -139,7 +139,7 @@ def _places(
             f"unit {unit}: none of {len(times)} spikes has its window inside the stimulus, {start:g} to "
             f"{start + (n - 1) * step:g} s; are both in seconds of one clock?"
         )
-    return places[inside]
+    return np.asarray(places[inside])
 
 
 def _one(

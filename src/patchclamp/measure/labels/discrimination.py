@@ -62,7 +62,8 @@ def _distances(values: Tensor) -> Tensor:
     """Distances of all pairs of standardised rows, over the root of the number of units."""
     z = standardised(values)
     require(z.shape[1] > 0, "discrimination: every unit is constant; there is nothing to tell apart")
-    return squared(z).sqrt() / z.shape[1] ** 0.5
+    distance: Tensor = squared(z).sqrt() / z.shape[1] ** 0.5
+    return distance
 
 
 def _value(distance: Float[Tensor, "n n"], place: Int[Tensor, " n"]) -> float:

@@ -23,7 +23,8 @@ def magnitudes(
     activity: Float[Tensor, "n units"], output_weight: Float[Tensor, "units d"]
 ) -> Float[Tensor, "n units"]:
     """Size of what each unit writes on each sample: m = |a| x |W_out row|."""
-    return activity.abs() * output_weight.to(activity).norm(dim=1)
+    norms: Tensor = output_weight.to(activity).norm(dim=1)
+    return activity.abs() * norms
 
 
 def cett(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.samples import COLUMNS
+from patchclamp.nouns.units import Site
+
+if TYPE_CHECKING:
+    from xarray import DataArray
 
 _START = ("start", "onset", "start_time", "time", "timestamp")
 _STOP = ("stop", "stop_time", "end")
@@ -131,8 +136,33 @@ def plain_table(found: pd.DataFrame) -> dict[str, list[Any]]:
 Ints = NDArray[np.int64]
 
 
+class Timeline(Protocol):
+    """What cutting asks of a recording, which stands above this file."""
+
+    manifest: dict[str, Any]
+
+    @property
+    def time_step(self) -> float:
+        """Seconds between samples."""
+
+    @property
+    def columns(self) -> list[str]:
+        """What is known of every sample."""
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One of these, (samples,)."""
+
+    def site(self, site: Site | str) -> Site:
+        """A site that is recorded."""
+
+    def units(self, site: Site | str) -> pd.DataFrame:
+        """The table of its units."""
+
+    def __getitem__(self, site: Site | str) -> SiteArray: ...
+
+
 def cut(
-    recording: Any, events: pd.DataFrame, window: tuple[float, float], outside: str
+    recording: Timeline, events: pd.DataFrame, window: tuple[float, float], outside: str
 ) -> tuple[Ints, dict[str, Any], list[str]]:
     """Rows (trials, time), the columns of those samples, and the names of the labels."""
     step = recording.time_step
@@ -211,7 +241,7 @@ def _nearest(time: Any, doc: Any, events: pd.DataFrame, step: float) -> tuple[In
     return centre, inside
 
 
-def trials(recording: Any, site: Any) -> Any:
+def trials(recording: Timeline, site: Site | str) -> DataArray:
     """A `DataArray` (trial, time, unit) of documents of one length."""
     import xarray as xr
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
@@ -27,6 +27,7 @@ from patchclamp.nouns.units import Site
 
 BLOCK = 2048  # rows of activity held at a time
 STRETCH = 4096  # rows of the source read at a time
+MatrixLike: TypeAlias = "Recording | ActivityMatrix | Tensor | ArrayLike"  # what `matrix` reads
 Heads = Literal["norm", "join"]
 Missing = Literal["refuse", "drop"]
 
@@ -67,7 +68,7 @@ class ActivityMatrix:
     """
 
     site: Site
-    values: Any
+    values: SiteArray | Tensor
     places: NDArray[np.int64]
     recording: Recording | None
     heads: Heads
@@ -144,10 +145,10 @@ class ActivityMatrix:
         }
 
     @property
-    def whole(self) -> Any:
+    def whole(self) -> Tensor | ActivityMatrix:
         """The tensor itself where all of it is read as it is, else this matrix: for loops that index both alike."""
-        plain = isinstance(self.values, Tensor) and self.n == len(self.values)
-        return self.values.flatten(1) if plain and (self.heads == "join" or self.values.ndim == 2) else self
+        values, plain = self.values, self.heads == "join" or self.values.ndim == 2
+        return values.flatten(1) if isinstance(values, Tensor) and plain and self.n == len(values) else self
 
     def __len__(self) -> int:
         return self.n
@@ -350,7 +351,8 @@ def as_units(values: Tensor, heads: Heads, dtype: torch.dtype | None = None) -> 
     if heads == "join":
         return values.flatten(1)
     exact = values if values.dtype in (torch.float32, torch.float64) else values.float()
-    return exact.flatten(2).norm(dim=-1)
+    norms: Tensor = exact.flatten(2).norm(dim=-1)
+    return norms
 
 
 def _check(heads: str, missing: str) -> None:

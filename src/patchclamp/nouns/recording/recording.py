@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import zarr
 from torch import Tensor
@@ -26,7 +27,7 @@ from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
 from patchclamp.nouns.recording.store import Layout, read_columns, write_columns
 from patchclamp.nouns.recording.time import TimeAxis
 from patchclamp.nouns.recording.writer import StoreWriter
-from patchclamp.nouns.units import Site, Units, parse_site
+from patchclamp.nouns.units import Site, Units, UnitsLike, parse_site
 
 
 class Labelled(TimeAxis):
@@ -34,8 +35,6 @@ class Labelled(TimeAxis):
 
     if TYPE_CHECKING:
 
-        def site(self, site: Site | str) -> Site: ...
-        def units(self, site: Site | str | None = None) -> Any: ...
         def unit_index(self, site: Site | str) -> np.ndarray: ...
 
     def to_xarray(self, site: Site | str | None = None) -> Any:
@@ -327,10 +326,8 @@ class Recording(Labelled):
         places, known = self._arrays[site].unit_index, self._labels[site].get("index")
         return places if known is None else np.asarray(known, dtype=np.int64)[places]
 
-    def units(self, site: Site | str | None = None) -> Any:
+    def units(self, site: Site | str | None = None) -> pd.DataFrame:
         """A pandas table of the units: unit (address), site, point, layer, index, present and their labels."""
-        import pandas as pd
-
         tables = []
         for one in self.sites if site is None else [self.site(site)]:
             index, places = self.unit_index(one), self._arrays[one].unit_index
@@ -345,7 +342,7 @@ class Recording(Labelled):
 
     # ---- selecting
 
-    def select(self, units: Any = None, where: Where | None = None) -> Recording:
+    def select(self, units: UnitsLike | None = None, where: Where | None = None) -> Recording:
         """Return a view with some of the units and samples; nothing is copied.
 
         Parameters
@@ -398,7 +395,7 @@ class Recording(Labelled):
             raise PatchclampError(f"where={where!r} matches none of the {self.n_samples} samples")
         return np.flatnonzero(mask)
 
-    def _pick_units(self, units: Any) -> dict[Site, SiteArray]:
+    def _pick_units(self, units: UnitsLike) -> dict[Site, SiteArray]:
         if isinstance(units, Mapping) and not isinstance(units, Units):
             wanted = {self.site(site): index for site, index in units.items()}
         elif isinstance(units, str) and units in self:

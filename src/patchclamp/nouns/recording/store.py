@@ -224,7 +224,7 @@ def read_attributes(path: Path) -> dict[str, Any]:
     if not file.is_file():
         there = "a folder without zarr.json" if path.exists() else "no such file or folder"
         raise PatchclampError(f"{path}: {there}; a recording is a folder that record() or save() wrote")
-    attributes = json.loads(file.read_text())["attributes"].get("patchclamp")
+    attributes: dict[str, Any] | None = json.loads(file.read_text())["attributes"].get("patchclamp")
     if not attributes or attributes.get("format") != FORMAT:
         found = (attributes or {}).get("format", "a Zarr group of something else")
         raise PatchclampError(f"{path}: holds {found}, not {FORMAT}; choose another path")

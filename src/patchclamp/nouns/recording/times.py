@@ -165,7 +165,7 @@ class Trace:
         if len(times) < 2:
             return np.full(when.shape, np.nan)
         step = float(np.median(np.diff(times)))
-        out = np.interp(when, times, values[:, column])
+        out: NDArray[np.float64] = np.interp(when, times, values[:, column])
         right = np.clip(np.searchsorted(times, when), 1, len(times) - 1)
         hole = (
             (times[right] - times[right - 1] > _GAP * step)

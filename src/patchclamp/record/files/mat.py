@@ -123,7 +123,8 @@ class _Turned:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.data.dtype)
+        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        return dtype
 
     def __len__(self) -> int:
         return self.shape[0]

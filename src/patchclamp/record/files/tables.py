@@ -112,13 +112,13 @@ class _Table:
     def column(self, name: str) -> NDArray[Any]:
         """One whole column."""
         if self._parquet is None:
-            return self.frame()[name].to_numpy()
-        return self._parquet.read([name])[name].to_numpy()
+            return np.asarray(self.frame()[name].to_numpy())
+        return np.asarray(self._parquet.read([name])[name].to_numpy())
 
     def rows(self, start: int, stop: int, names: list[str]) -> NDArray[Any]:
         """Rows of some columns, (rows, columns)."""
         if self._parquet is None:
-            return self.frame()[names].iloc[start:stop].to_numpy(np.float64)
+            return np.asarray(self.frame()[names].iloc[start:stop].to_numpy(np.float64))
         first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
         begin = int(self.ends[first - 1]) if first else 0
         found = self._parquet.read_row_groups(list(range(int(first), int(last) + 1)), columns=names)

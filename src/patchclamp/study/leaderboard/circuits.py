@@ -137,7 +137,7 @@ def _column(scores: Scores, name: str) -> Array:
         raise PatchclampError(f"{name}: has no score")
     values = scores.values[site].astype(np.float64)
     if whole:
-        return values.sum(1)
+        return np.asarray(values.sum(1))
     index = scores.index(site)
     unit = parse_unit(name).index
     if unit not in index:

@@ -75,7 +75,7 @@ def _together(result: Any, system: Planted, seed: int) -> Outcome:
     phi = np.nan_to_num(result["phi"].values)
     rows, columns = np.triu_indices(len(phi), 1)
     linked = {tuple(sorted(pair)) for pair in _linked(system)}
-    real = np.array([(i, j) in linked for i, j in zip(rows, columns, strict=True)])
+    real = np.array([(int(i), int(j)) in linked for i, j in zip(rows, columns, strict=True)])
     value, low, high = area_over_pairs(phi[rows, columns], real, seed=seed)
     verdict = "recovered" if low > 0.5 else "missed"
     note = f"{int(real.sum())} pairs of {len(real)}"

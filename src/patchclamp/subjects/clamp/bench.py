@@ -18,7 +18,7 @@ from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.metrics import METRICS
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.tasks.task import Task
-from patchclamp.nouns.units import Units, split_addresses
+from patchclamp.nouns.units import Site, Units, UnitsLike, split_addresses
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members
@@ -57,7 +57,7 @@ def default_points(ranking: Scores) -> tuple[str, ...]:
     return tuple(there)
 
 
-def as_units(subject: Subject, what: Any) -> Units:
+def as_units(subject: Subject, what: UnitsLike) -> Units:
     """Units that an address (layers may be ``*``), a list of addresses, or `Units` names."""
     if isinstance(what, Units):
         subject.check_units(what)
@@ -66,11 +66,13 @@ def as_units(subject: Subject, what: Any) -> Units:
         what = ", ".join(what)
     if not isinstance(what, str):
         return subject.units(what)
-    parts = [part if "[" in part else subject.resolve(part) for part in split_addresses(what)]
+    parts: list[Site | str] = []
+    for part in split_addresses(what):
+        parts.extend([part] if "[" in part else subject.resolve(part))
     return subject.units(parts)
 
 
-def pool_of(subject: Subject, candidates: Any, circuit: Units) -> list[UnitOrSite]:
+def pool_of(subject: Subject, candidates: Scores | UnitsLike, circuit: Units) -> list[UnitOrSite]:
     """Candidates one by one; a whole site stands for its units where the circuit holds single units of its point.
 
     Raises
@@ -172,7 +174,9 @@ class Bench:
             progress=self.progress,
         )  # fmt: skip
 
-    def circuit(self, circuit: Any, candidates: Any) -> tuple[list[UnitOrSite], Ablations]:
+    def circuit(
+        self, circuit: UnitsLike, candidates: Scores | UnitsLike
+    ) -> tuple[list[UnitOrSite], Ablations]:
         """A circuit's units one by one, and the ablations of all candidates; see `as_units` and `pool_of`.
 
         Raises

@@ -215,6 +215,7 @@ def _basis(change: Intervention, site: Site, subject: Subject) -> Tensor:
 
 def _orthonormal(rows: Tensor, site: Site) -> Tensor:
     """Orthonormal rows with the same span; linearly dependent ones (to float32's precision) are dropped."""
+    right: Tensor
     _, sizes, right = torch.linalg.svd(rows, full_matrices=False)
     kept = sizes > 1e-6 * sizes.max()
     if float(sizes.max()) == 0:

@@ -152,7 +152,7 @@ class _DropZeroGradient(torch.autograd.Function):
         return codes.view_as(codes)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor | None:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor | None:
         return gradient if bool(gradient.any()) else None
 
 
@@ -164,8 +164,12 @@ class _KeepUnchanged(torch.autograd.Function):
         return torch.where(moved, new, old)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient, None, None
+
+
+_drop_zero_gradient: Callable[[Tensor], Tensor] = _DropZeroGradient.apply
+_keep_unchanged: Callable[[Tensor, Tensor, Tensor], Tensor] = _KeepUnchanged.apply
 
 
 class FeatureHook:
@@ -204,9 +208,7 @@ class FeatureHook:
         self._input = activity.detach() if same or self._linear else activity.detach().clone()
         codes = self.encode(activity).to(activity.device)
         if torch.is_grad_enabled():
-            codes = (
-                _DropZeroGradient.apply(codes) if codes.requires_grad else codes.detach().requires_grad_(True)
-            )
+            codes = _drop_zero_gradient(codes) if codes.requires_grad else codes.detach().requires_grad_(True)
         self._before = self.codes = codes
         for edit in self.edits:
             self.codes = edit.fn(self.codes, batch)
@@ -236,7 +238,7 @@ class FeatureHook:
             return activity
         change = self._change(new, old).to(activity.device)
         out = (activity.to(change.dtype) + change).to(activity.dtype)
-        out = _KeepUnchanged.apply(out, activity, moved.to(activity.device))
+        out = _keep_unchanged(out, activity, moved.to(activity.device))
         if self._bare is None:
             return out
         decoded = self._decode(new).to(activity.device, activity.dtype)

@@ -154,7 +154,7 @@ def _intact(folder: Path) -> bool:
         return False
     if state.st_size != receipt["size"]:
         return False
-    return state.st_mtime_ns == receipt["mtime_ns"] or _sha256(folder / _WEIGHTS) == receipt["sha256"]
+    return bool(state.st_mtime_ns == receipt["mtime_ns"] or _sha256(folder / _WEIGHTS) == receipt["sha256"])
 
 
 def _convert(source: Path, work: Path, spec: Embedded) -> None:

@@ -191,7 +191,8 @@ def build(
         model: PreTrainedModel = cls.from_pretrained(
             None, config=config, state_dict=state, dtype=torch.float32
         )
-    return model.eval()
+    model.eval()
+    return model
 
 
 @contextmanager

@@ -94,7 +94,8 @@ class CheckCard:
         for proof in out["proofs"]:
             if proof["figure"] is not None and not abs(proof["figure"]) < float("inf"):
                 proof["figure"] = str(proof["figure"])
-        return json.loads(json.dumps(out))
+        plain: dict[str, Any] = json.loads(json.dumps(out))
+        return plain
 
     def __str__(self) -> str:
         verdict = (

@@ -58,7 +58,8 @@ class Passes:
 
     def at(self, point: str, layer: int | None = None) -> Tensor:
         """What was recorded at a point."""
-        return self.recorded.activity[Site(point, layer)]
+        recorded: Tensor = self.recorded.activity[Site(point, layer)]
+        return recorded
 
     @cached_property
     def level(self) -> Batch:
@@ -81,7 +82,8 @@ class Passes:
         with torch.no_grad():
             if isinstance(subject, LanguageModel):
                 # Some models (GPT-J) round otherwise when they keep a cache, and the engine keeps none.
-                return subject.model(input_ids=batch.tokens, use_cache=False).logits
+                logits: Tensor = subject.model(input_ids=batch.tokens, use_cache=False).logits
+                return logits
             out = subject.run(batch, logits="all").logits
             assert out is not None
             return out
@@ -151,7 +153,8 @@ def called(module: nn.Module | None, x: Tensor) -> Tensor:
     """A module's output, without gradients."""
     assert module is not None
     with torch.no_grad():
-        return module(x)
+        out: Tensor = module(x)
+        return out
 
 
 def matrix(module: nn.Module | None, like: Tensor) -> Tensor:
