@@ -368,16 +368,7 @@ class Recording(Labelled):
             chosen = self._chosen(where)
             arrays = {site: array.take(chosen) for site, array in arrays.items()}
             rows = pick(rows, chosen)
-        view = Recording(
-            arrays,
-            self._columns,
-            rows,
-            self.manifest,
-            self._labels,
-            self.path,
-            self.chunk_rows,
-            self.complete,
-        )
+        view = self._like(arrays=arrays, rows=rows)
         view._cached = self._cached if where is None else None
         return view
 
@@ -470,6 +461,7 @@ class Recording(Labelled):
         return path
 
     def _kept_labels(self, site: Site) -> dict[str, Any]:
+        """Labels of the units of this view alone, for a recording whose arrays begin at unit 0."""
         places = self._arrays[site].unit_index
         labels = {name: [column[i] for i in places] for name, column in self._labels[site].items()}
         index = self.unit_index(site)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.recording.recording import Recording
-from patchclamp.nouns.recording.sources import Read
+from patchclamp.nouns.recording.sources import Read, stretches
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.nouns.recording.times import Ragged, trace_names
 from patchclamp.record.files.base import Contents, FileItem, build, checked, even_step, increasing
@@ -174,9 +174,7 @@ def _time(
         raise PatchclampError(f"{where}: step={dt:g} s; wanted seconds between samples, above zero")
     if run is None:
         return None, dt
-    labels = np.asarray(run)
-    begins = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
-    return (np.arange(n) - np.repeat(begins, np.diff(np.r_[begins, n]))) * dt, dt
+    return (np.arange(n) - stretches([np.asarray(run)])[0]) * dt, dt
 
 
 def _behaviour(name: str, value: NDArray[Any], n: int, where: str) -> dict[str, Any]:
