@@ -93,9 +93,12 @@ class TensorTask:
 
 
 def tensor_pairs(
-    task: TensorTask, batch_size: int, wrap: Callable[[Tensor, Tensor], Batch], device: torch.device
+    subject: Subject, task: TaskLike, batch_size: int, wrap: Callable[[Tensor, Tensor], Batch]
 ) -> Iterator[Pair]:
-    """Cut a `TensorTask` into pairs of batches."""
+    """Cut a `TensorTask` into pairs of batches; a task of another kind is refused."""
+    if not isinstance(task, TensorTask):
+        raise PatchclampError(f"{subject.name}: this subject takes a TensorTask, not a {type(task).__name__}")
+    device = subject.device
     for first in range(0, task.n, batch_size):
         rows = torch.arange(first, min(first + batch_size, task.n))
         clean = wrap(task.clean[rows], rows).to(device)
@@ -213,11 +216,7 @@ class TorchModule(Subject):
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
-        if not isinstance(task, TensorTask):
-            raise PatchclampError(
-                f"{self.name}: this subject takes a TensorTask, not a {type(task).__name__}"
-            )
-        return tensor_pairs(task, batch_size, self.batch, self.device)
+        return tensor_pairs(self, task, batch_size, self.batch)
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
         """Ones: nothing is known of what a unit writes; for features the norm of their direction."""

@@ -19,7 +19,6 @@ _VIT = row_of(
     qkv=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
     mlp_in=("mlp.fc1",),
     # the classifier reads the class token alone
-    unembed="classifier",
     head_path=("classifier",),
     causal=False,
     position_ids=False,
@@ -43,7 +42,6 @@ _BERT = row_of(
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
     qkv=("attention.self.query", "attention.self.key", "attention.self.value"),
     mlp_in=("intermediate.dense",),
-    unembed="cls.predictions.decoder",
     head_path=("cls.predictions.transform", "cls.predictions.decoder"),
     post_norm=True,
     causal=False,

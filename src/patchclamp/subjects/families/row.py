@@ -87,10 +87,8 @@ class AnatomyRow:
         If not empty: why models with this configuration are not supported.
     base
         Path of the transformer without its head; dropped from all paths if the model is that very module.
-    unembed
-        Path of the module that gives logits; None where there is none.
     head_path
-        Modules between final_norm and logits, in order (`unembed` is the last).
+        Modules between final_norm and logits, in order; the last gives logits.
     norm_offset
         What is added to the final norm's weight to get its gain (1 in Gemma: the gain is 1 + weight).
     logit_softcap
@@ -123,7 +121,6 @@ class AnatomyRow:
     qkv: tuple[str, ...]
     mlp_in: tuple[str, ...]
     base: str = "model"
-    unembed: str | None = "lm_head"
     head_path: tuple[str, ...] = ("lm_head",)
     parallel: bool = False
     post_norm: bool = False

@@ -127,15 +127,12 @@ def _unembedding(passes: Passes) -> Finding:
 
 
 def _right_padding(passes: Passes) -> Finding:
-    if passes.batch.tokens is None or passes.batch.unpadded:
-        raise Skip("inputs of this kind are not padded")
-    return _alone(passes, passes.batch, passes.recorded)
+    return _alone(passes, passes.padded, passes.recorded)
 
 
 def _left_padding(passes: Passes) -> Finding:
-    batch = passes.batch
-    if batch.tokens is None or batch.unpadded:
-        raise Skip("inputs of this kind are not padded")
+    batch = passes.padded
+    assert batch.tokens is not None
     order = batch.mask.long().argsort(dim=1, stable=True)  # padding first, real tokens in their order
     left = Batch(batch.tokens.gather(1, order), batch.mask.gather(1, order), batch.rows)
     return _alone(passes, left, passes.run(left))
@@ -203,8 +200,7 @@ def _plain_hooks(passes: Passes) -> Finding:
 
 
 def _own_values(passes: Passes) -> Finding:
-    if not passes.has_output:
-        raise Skip("the model has no head, so there is no output to compare")
+    passes.need_output()
     edits = [Edit(site, lambda t, b: t.clone()) for site in _writable(passes)]
     out = passes.subject.run(passes.batch, write=edits, logits="all").logits
     assert out is not None and passes.recorded.logits is not None
@@ -217,8 +213,7 @@ def _own_values(passes: Passes) -> Finding:
 
 def _writes_arrive(passes: Passes) -> Finding:
     """The share of sites where another value, written, does not change the output."""
-    if not passes.has_output:
-        raise Skip("the model has no head, so there is no output to compare")
+    passes.need_output()
     layers = {0, getattr(passes.subject, "n_layers", 0) - 1, None}
     sites = [s for s in _writable(passes) if s.layer in layers]
     lost = []
