@@ -15,7 +15,7 @@ any other name     (samples,) or (samples, k) numbers: a behaviour, kept as a co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,14 @@ def renamed(found: Mapping[str, Any], fields: Mapping[str, str] | None, where: s
         out.pop(theirs, None)
         out[ours] = found[theirs]
     return out
+
+
+def read_fields(
+    found: Mapping[str, Any], path: Any, names: Mapping[str, str], skip: Sequence[str], **options: Any
+) -> Recording | SpikeTrains:
+    """What `assembled` makes of the fields of a file under the caller's names, without those that are skipped."""
+    kept = {name: value for name, value in found.items() if name not in skip}
+    return assembled(renamed(kept, names, str(path)), str(path), **options)
 
 
 def listed(path: Any, kind: str, found: Mapping[str, Any]) -> Contents:
