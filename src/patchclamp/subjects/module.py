@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -155,19 +156,14 @@ class TorchModule(Subject):
     def _calls(self) -> Counter[str]:
         """How often each module runs in a pass, in the order in which they finish."""
         calls: Counter[str] = Counter()
-        handles = []
-        try:
+        with torch.no_grad(), ExitStack() as hooks:
             for name, module in self._modules.items():
-                handles.append(
+                hooks.enter_context(
                     module.register_forward_hook(
                         lambda m, a, out, name=name: calls.update([name]) if isinstance(out, Tensor) else None
                     )
                 )
-            with torch.no_grad():
-                self.model(self.example.to(self.device))
-        finally:
-            for handle in handles:
-                handle.remove()
+            self.model(self.example.to(self.device))
         return calls
 
     @cached_property

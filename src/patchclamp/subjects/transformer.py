@@ -242,13 +242,10 @@ class Transformer(Subject):
         """Length of the tuple that a block returns; 0 where it returns a tensor."""
         if self._block_form is None:
             found: list[int] = []
-            handle = self.layers[0].register_forward_hook(
+            with self.layers[0].register_forward_hook(
                 lambda module, args, out: found.append(len(out) if isinstance(out, tuple) else 0)
-            )
-            try:
+            ):
                 self.run(self.dummy(), read=[Site("resid_post", 0)])
-            finally:
-                handle.remove()
             self._block_form = found[0] if found else 0
         return self._block_form
 
