@@ -17,7 +17,6 @@ import zarr
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.base.folds import Fold
 from patchclamp.nouns.recording import store as _store
 from patchclamp.nouns.recording.lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
 from patchclamp.nouns.recording.samples import COLUMNS, STEP, Samples, Where, matching
@@ -470,13 +469,4 @@ class Recording(Labelled):
         return labels
 
 
-__all__ = [
-    "COLUMNS",
-    "Fold",
-    "Layout",
-    "Recording",
-    "Samples",
-    "SiteArray",
-    "SparseCodes",
-    "StoreWriter",
-]
+__all__ = ["Recording", "Samples"]
