@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.recording.recording import Recording, Samples, SparseCodes
+from patchclamp.nouns.recording.recording import Recording, Samples
+from patchclamp.nouns.recording.sparse import SparseCodes
 from patchclamp.nouns.units import Site
 
 N = 300

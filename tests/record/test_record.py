@@ -20,7 +20,7 @@ from hooks import hook_counts
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.record import documents, plan, record
-from patchclamp.record.corpus import read_corpus, tokenise
+from patchclamp.record.corpus import read_corpus
 from patchclamp.record.schedule import cut_batches
 from patchclamp.subjects import LanguageModel
 from record_subject import Letters, damaged, same_tree, texts, tiny_subject
@@ -262,7 +262,7 @@ def test_bad_input_is_refused_before_work_begins(tmp_path: Path) -> None:
 def test_long_texts_are_split_or_cut_with_their_positions(bos: bool) -> None:
     subject = tiny_subject(bos=bos)
     long = texts(1, longest=40)[0] * 9
-    whole = tokenise(subject, [long])[0]
+    whole = subject.tokenise([long])[0]
     rec = record(subject, ["abc", long], "mlp_act.1", long="split", progress=False)
     part = rec.select(where={"doc": 1}).samples
     assert [whole[p] for p in part.position.tolist()] == part.token.tolist()

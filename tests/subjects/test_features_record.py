@@ -12,7 +12,9 @@ from hooks import no_hooks
 from language_toys import TokenModel, items
 from patchclamp.base.errors import PatchclampError
 from patchclamp.measure import Exemplars, FiringRate
-from patchclamp.nouns.recording.recording import Layout, Recording, Samples, StoreWriter
+from patchclamp.nouns.recording.recording import Recording, Samples
+from patchclamp.nouns.recording.store import Layout
+from patchclamp.nouns.recording.writer import StoreWriter
 from patchclamp.nouns.units import Site
 from patchclamp.record import record
 from patchclamp.subjects import Edit, VisionModel

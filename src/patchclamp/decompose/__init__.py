@@ -11,6 +11,7 @@ heads of a layer, `hierarchy` a falling list of numbers, `lib` and `interaction_
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from patchclamp.decompose.base import Decomposer
 from patchclamp.decompose.factor.hierarchy import hierarchy
@@ -30,7 +31,7 @@ from patchclamp.decompose.structure.discrete import discrete_codes
 from patchclamp.decompose.structure.interaction import InteractionBasis
 from patchclamp.decompose.structure.lib import LocalInteractionBasis
 
-METHODS: dict[str, type[Decomposer]] = {
+METHODS: dict[str, type[Decomposer[Any]]] = {
     "snmf": SNMF,
     "nmf": NMF,
     "pca": PCA,

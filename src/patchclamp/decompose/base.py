@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias, Unpack
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, Unpack
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from patchclamp.nouns.units import Site
 
 READING: Reading = {"heads": "join", "content": True, "missing": "refuse"}  # this verb's defaults
 Source: TypeAlias = Recording | Tensor
+Found = TypeVar("Found", bound=StoredDictionary)
 
 
 def activity(
@@ -92,7 +93,7 @@ class PooledMoments:
 
 
 @dataclass(frozen=True)
-class Decomposer(ABC):
+class Decomposer(ABC, Generic[Found]):
     """An estimator: settings in the constructor, `fit` gives a `Dictionary`. Subclasses are frozen dataclasses.
 
     The signature of `fit` is the same for all: ``fit(source, site=None, progress=None, resume=None, **reading)``.
@@ -111,7 +112,6 @@ class Decomposer(ABC):
     _: KW_ONLY
     seed: int = 0
 
-    @abstractmethod
     def fit(
         self,
         source: Source,
@@ -119,7 +119,7 @@ class Decomposer(ABC):
         progress: Progress | None = None,
         resume: str | Path | None = None,
         **reading: Unpack[Reading],
-    ) -> StoredDictionary:
+    ) -> Found:
         """Find features of one site.
 
         Parameters
@@ -137,7 +137,19 @@ class Decomposer(ABC):
             How a recording is read (see `matrix`), kept in ``meta["reading"]``: ``heads="join"`` (default: the parts
             of heads side by side, the population's vector) or ``"norm"``; ``content=True``; ``missing="refuse"``
             (default) or ``"drop"``: then the dictionary is over the units that are present.
+
+        Raises
+        ------
+        PatchclampError
+            For NaN or Inf, fewer than two samples, activity in which there is nothing to find (zero everywhere; for
+            autoencoders constant), unknown sites, impossible settings (such as more features than the method can find),
+            or a folder with another fit.
         """
+        return self.fit_rows(activity(source, site, **reading), progress, resume)
+
+    @abstractmethod
+    def fit_rows(self, rows: ActivityMatrix, progress: Progress | None, resume: str | Path | None) -> Found:
+        """Find features of the rows of a matrix; see `fit`."""
 
     def settings(self) -> dict[str, Any]:
         """The estimator's settings, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -155,7 +155,7 @@ class FeatureStability:
 
 
 def stability(
-    method: Decomposer,
+    method: Decomposer[Any],
     source: Source,
     site: Site | str | None = None,
     seeds: Sequence[int] = (0, 1, 2),

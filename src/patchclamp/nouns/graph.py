@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -297,16 +297,9 @@ class Graph:
                 null[name] = np.asarray(null[name])[cut]
         table = None if self.node_data is None else self.node_data.iloc[places].reset_index(drop=True)
         baseline = None if self.baseline is None else self.baseline.subgraph(names)
-        return Graph(
-            tuple(names),
-            self.weights[cut],
-            self.directed,
-            self.method,
-            null,
-            baseline,
-            self.limits,
-            table,
-            self.params,
+        weights = self.weights[cut]
+        return replace(
+            self, nodes=tuple(names), weights=weights, null=null, baseline=baseline, node_data=table
         )
 
     def __str__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
@@ -146,14 +146,11 @@ class Intervention:
 
     def on(self, units: Units) -> Intervention:
         """The same change of other units."""
-        return Intervention(units, **{k: v for k, v in self._fields().items() if k != "units"})
+        return replace(self, units=units)
 
     def along(self, vector: Any) -> Intervention:
         """The same change along another direction or subspace."""
-        return Intervention(**{**self._fields(), "vector": _freeze(vector)})
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return replace(self, vector=_freeze(vector))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; what is at its default is left out."""
@@ -161,13 +158,9 @@ class Intervention:
 
     def _unusual(self) -> dict[str, Any]:
         """What is not at its default, beside units and kind."""
-        usual = {name: spec.default for name, spec in self.__dataclass_fields__.items()}
-        usual["source"] = self._usual_source
-        return {
-            name: _thaw(value)
-            for name, value in self._fields().items()
-            if name not in ("units", "kind") and value != usual[name]
-        }
+        usual = {spec.name: spec.default for spec in fields(self)} | {"source": self._usual_source}
+        found = {name: getattr(self, name) for name in usual if name not in ("units", "kind")}
+        return {name: _thaw(value) for name, value in found.items() if value != usual[name]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Intervention:

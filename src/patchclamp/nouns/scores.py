@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,19 +109,13 @@ class Scores:
     def items(self, rows: Sequence[int]) -> Scores:
         """Scores on some of the items."""
         index = np.asarray(rows, dtype=int)
-        kept = self._with({s: v[index] for s, v in self.values.items()}, positions=self.positions)
         groups = tuple(self.groups[i] for i in index) if self.groups else ()
-        return Scores(**{**kept._fields(), "groups": groups})
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return replace(self, values={s: v[index] for s, v in self.values.items()}, groups=groups)
 
     def _with(self, values: Mapping[Site, Values], positions: tuple[str, ...] | None) -> Scores:
         level = {s: self.level[s] for s in values}
         nodes = {s: i for s, i in self.nodes.items() if s in values}
-        return Scores(
-            **{**self._fields(), "values": values, "positions": positions, "level": level, "nodes": nodes}
-        )
+        return replace(self, values=values, positions=positions, level=level, nodes=nodes)
 
     def index(self, site: Site) -> list[int | None]:
         """The unit that each node stands for; None for a whole site."""

@@ -12,7 +12,8 @@ from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress, shown
 from patchclamp.nouns.recording.matrix import Heads
-from patchclamp.nouns.recording.recording import Recording, StoreWriter
+from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.writer import StoreWriter
 from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.record.corpus import Long, read_corpus
 from patchclamp.record.measuring import (

@@ -132,14 +132,9 @@ class _Reader:
     def __init__(
         self, subject: LanguageModel, content_only: bool, long: Long, limit: int, empty: str
     ) -> None:
-        self.subject, self.content_only, self.long, self.limit, self.empty = (
-            subject,
-            content_only,
-            long,
-            limit,
-            empty,
-        )
-        self.bos = [subject.tokenizer.bos_token_id] if _begins(subject) else []
+        self.subject, self.content_only, self.long = subject, content_only, long
+        self.limit, self.empty = limit, empty
+        self.bos = [subject.tokenizer.bos_token_id] if subject.begins_with_bos else []
         self.columns = {
             name: array("q") for name in ("length", "kept", "doc", "offset", "label", "group", "twin")
         }
@@ -152,7 +147,7 @@ class _Reader:
 
     def add(self, chunk: list[Document]) -> None:
         """Tokenise some documents and note their pieces."""
-        ids = tokenise(self.subject, [document.text for document in chunk])
+        ids = self.subject.tokenise([document.text for document in chunk])
         pieces: list[list[int]] = []
         for document, tokens in zip(chunk, ids, strict=True):
             if tokens:
@@ -231,24 +226,4 @@ class _Reader:
         )
 
 
-def tokenise(subject: LanguageModel, texts: list[str]) -> list[list[int]]:
-    """Token ids as `subject.encode` gives them, without its refusal of empty and long texts."""
-    if getattr(subject, "tokenizer", None) is None:
-        raise PatchclampError(
-            f"{subject.name}: this subject has no tokenizer; pass one to open_subject(..., tokenizer=)"
-        )
-    rows = subject.tokenizer(texts, add_special_tokens=subject.bos is not False)["input_ids"]
-    ids = [list(row) for row in rows]
-    if subject.bos:
-        first = subject.tokenizer.bos_token_id
-        ids = [row if row[:1] == [first] or not row else [first, *row] for row in ids]
-    return ids
-
-
-def _begins(subject: LanguageModel) -> bool:
-    """Whether texts begin with a BOS token under the subject's policy."""
-    first = getattr(subject.tokenizer, "bos_token_id", None)
-    return first is not None and tokenise(subject, ["a"])[0][:1] == [first]
-
-
-__all__ = ["Corpus", "read_corpus", "tokenise"]
+__all__ = ["Corpus", "read_corpus"]

@@ -18,7 +18,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import storage_dtype
 from patchclamp.nouns.recording.store import Layout
 from patchclamp.nouns.units import Site
-from patchclamp.record.corpus import Corpus, tokenise
+from patchclamp.record.corpus import Corpus
 from patchclamp.record.prefix import LEAST, check_sharing
 from patchclamp.record.schedule import Schedule, Window, computed_tokens
 from patchclamp.subjects.clamp.features import provenance
@@ -209,9 +209,7 @@ def bos_policy(subject: LanguageModel) -> str:
     """How texts begin: "always", "never", or "tokenizer: with/without"."""
     if subject.bos is not None:
         return "always" if subject.bos else "never"
-    first = getattr(subject.tokenizer, "bos_token_id", None)
-    begins = first is not None and tokenise(subject, ["a"])[0][:1] == [first]
-    return f"tokenizer: {'with' if begins else 'without'}"
+    return f"tokenizer: {'with' if subject.begins_with_bos else 'without'}"
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -112,11 +112,8 @@ def _handing(model: torch.nn.Module, cache: Any, past: int) -> Iterator[None]:
             inputs["position_ids"] = inputs["position_ids"] + past
         return args, inputs
 
-    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
+    with model.register_forward_pre_hook(hook, with_kwargs=True):
         yield
-    finally:
-        handle.remove()
 
 
 def check_sharing(subject: LanguageModel, tokens: list[int], length: int, sites: Sequence[Site]) -> None:

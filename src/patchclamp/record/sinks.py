@@ -11,9 +11,10 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import SiteArray, storage_dtype
-from patchclamp.nouns.recording.recording import Recording, Samples, StoreWriter
+from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
 from patchclamp.nouns.recording.store import Layout
+from patchclamp.nouns.recording.writer import StoreWriter
 from patchclamp.nouns.units import Site
 
 

@@ -209,7 +209,8 @@ def _activity(
 
 
 def _fit(name: str, recording: Recording, base: Site, options: StudyOptions) -> Dictionary:
-    return DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
+    found: Dictionary = DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
+    return found
 
 
 def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:

@@ -66,6 +66,22 @@ class LanguageModel(Transformer):
             or 10**9
         )
 
+    def tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids as `encode` gives them, without its refusal of empty and long texts; empty ones get no BOS."""
+        if self.tokenizer is None:
+            raise PatchclampError(
+                f"{self.name}: this subject has no tokenizer; pass one to open_subject(..., tokenizer=)"
+            )
+        rows = self.tokenizer(list(texts), add_special_tokens=self.bos is not False)["input_ids"]
+        first: Any = getattr(self.tokenizer, "bos_token_id", None)
+        return [[first, *row] if self.bos and row and row[0] != first else list(row) for row in rows]
+
+    @property
+    def begins_with_bos(self) -> bool:
+        """Whether texts begin with a BOS token under the subject's policy."""
+        first = getattr(self.tokenizer, "bos_token_id", None)
+        return first is not None and self.tokenise(["a"])[0][:1] == [first]
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of texts under the subject's BOS policy, without padding.
 
@@ -74,18 +90,10 @@ class LanguageModel(Transformer):
         PatchclampError
             For a text without tokens or longer than the context, naming it.
         """
-        if self.tokenizer is None:
-            raise PatchclampError(
-                f"{self.name}: this subject has no tokenizer; pass one to open_subject(..., tokenizer=)"
-            )
-        ids: list[list[int]] = [
-            list(row)
-            for row in self.tokenizer(list(texts), add_special_tokens=self.bos is not False)["input_ids"]
-        ]
-        first: Any = getattr(self.tokenizer, "bos_token_id", None)
+        ids = self.tokenise(texts)
         for number, row in enumerate(ids):
-            if self.bos and (not row or row[0] != first):
-                ids[number] = row = [first, *row]
+            if self.bos and not row:
+                ids[number] = row = [self.tokenizer.bos_token_id]
             if not row:
                 raise PatchclampError(
                     f"text {number} is empty ({texts[number]!r}): it has no token to run on; leave it out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -93,9 +94,12 @@ class TensorTask:
 
 
 def tensor_pairs(
-    task: TensorTask, batch_size: int, wrap: Callable[[Tensor, Tensor], Batch], device: torch.device
+    subject: Subject, task: TaskLike, batch_size: int, wrap: Callable[[Tensor, Tensor], Batch]
 ) -> Iterator[Pair]:
-    """Cut a `TensorTask` into pairs of batches."""
+    """Cut a `TensorTask` into pairs of batches; a task of another kind is refused."""
+    if not isinstance(task, TensorTask):
+        raise PatchclampError(f"{subject.name}: this subject takes a TensorTask, not a {type(task).__name__}")
+    device = subject.device
     for first in range(0, task.n, batch_size):
         rows = torch.arange(first, min(first + batch_size, task.n))
         clean = wrap(task.clean[rows], rows).to(device)
@@ -152,19 +156,14 @@ class TorchModule(Subject):
     def _calls(self) -> Counter[str]:
         """How often each module runs in a pass, in the order in which they finish."""
         calls: Counter[str] = Counter()
-        handles = []
-        try:
+        with torch.no_grad(), ExitStack() as hooks:
             for name, module in self._modules.items():
-                handles.append(
+                hooks.enter_context(
                     module.register_forward_hook(
                         lambda m, a, out, name=name: calls.update([name]) if isinstance(out, Tensor) else None
                     )
                 )
-            with torch.no_grad():
-                self.model(self.example.to(self.device))
-        finally:
-            for handle in handles:
-                handle.remove()
+            self.model(self.example.to(self.device))
         return calls
 
     @cached_property
@@ -213,11 +212,7 @@ class TorchModule(Subject):
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
-        if not isinstance(task, TensorTask):
-            raise PatchclampError(
-                f"{self.name}: this subject takes a TensorTask, not a {type(task).__name__}"
-            )
-        return tensor_pairs(task, batch_size, self.batch, self.device)
+        return tensor_pairs(self, task, batch_size, self.batch)
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
         """Ones: nothing is known of what a unit writes; for features the norm of their direction."""

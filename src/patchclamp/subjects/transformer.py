@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.clamp.features import output_rows
 from patchclamp.subjects.clamp.hooks import Place
-from patchclamp.subjects.families.anatomy import AnatomyRow, Tap, row_for
+from patchclamp.subjects.families.anatomy import AnatomyRow, Tap, row_for, text_config, weight_in_out
 
 
 class Transformer(Subject):
@@ -46,8 +47,7 @@ class Transformer(Subject):
     @cached_property
     def config(self) -> Any:
         """The configuration of the (text) transformer."""
-        config: Any = self.model.config
-        return config.get_text_config() if hasattr(config, "get_text_config") else config
+        return text_config(self.model)
 
     @cached_property
     def layers(self) -> Sequence[nn.Module]:
@@ -133,9 +133,11 @@ class Transformer(Subject):
             raise PatchclampError(
                 f"{site}: this block of {self.row.family} has none; it has {', '.join(here)}"
             )
-        views = (self.split_heads, _merge_heads) if site.point == "head" else (_same, _same_as)
         flat, inplace = site.point in row.flat, site.point in row.inplace
-        return Place(module, tap.io, tap.index, views[0], views[1], flat, inplace)
+        found = Place(module, tap.io, tap.index, flat=flat, inplace=inplace)
+        if site.point != "head":
+            return found
+        return replace(found, to_units=self.split_heads, from_units=lambda units, z: units.reshape(z.shape))
 
     def split_heads(self, z: Tensor) -> Tensor:
         """The input of the output projection, cut into heads: (..., heads x d_head) to (..., head, d_head)."""
@@ -241,13 +243,10 @@ class Transformer(Subject):
         """Length of the tuple that a block returns; 0 where it returns a tensor."""
         if self._block_form is None:
             found: list[int] = []
-            handle = self.layers[0].register_forward_hook(
+            with self.layers[0].register_forward_hook(
                 lambda module, args, out: found.append(len(out) if isinstance(out, tuple) else 0)
-            )
-            try:
+            ):
                 self.run(self.dummy(), read=[Site("resid_post", 0)])
-            finally:
-                handle.remove()
             self._block_form = found[0] if found else 0
         return self._block_form
 
@@ -263,7 +262,7 @@ class Transformer(Subject):
 
     def head_output_matrix(self, layer: int) -> Float[Tensor, "head d_head d_model"]:
         """The output projection cut by head: contribution of head h = z[h] @ W[h]."""
-        weight = input_by_output(self.layer_module(layer, self.row_at(layer).head_proj))
+        weight = weight_in_out(self.layer_module(layer, self.row_at(layer).head_proj)).detach()
         heads: Tensor = weight.unflatten(0, (self.n_heads, -1))
         return heads
 
@@ -274,7 +273,7 @@ class Transformer(Subject):
         path = self.row_at(site.layer or 0).mlp_proj
         if site.point != "mlp_act" or path is None:
             raise PatchclampError(f"{site}: only mlp_act has an output matrix of its own")
-        return input_by_output(self.layer_module(site.layer or 0, path))
+        return weight_in_out(self.layer_module(site.layer or 0, path)).detach()
 
     def output_norms(self, site: Site) -> Float[Tensor, " units"]:
         """Norm of what one unit of activity writes into the stream: |column of the down projection|.
@@ -316,26 +315,7 @@ class Transformer(Subject):
                 raise PatchclampError(
                     f"{self.name}: {path} lies between the stream and the logits and is not linear"
                 )
-            weight = weight @ input_by_output(self._modules[path]).T
+            weight = weight @ weight_in_out(self._modules[path]).detach().T
         tap = self.row.fixed.get("final_norm")
         gain = None if tap is None else getattr(self._modules[tap.module], "weight", None)
         return weight, None if gain is None else gain.detach() + self.row.norm_offset
-
-
-def input_by_output(module: nn.Module) -> Float[Tensor, "inputs outputs"]:
-    """The weight of a linear module with inputs first, whatever its own orientation."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach() if type(module).__name__ == "Conv1D" else weight.detach().T
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _same_as(units: Tensor, like: Tensor) -> Tensor:
-    return units
-
-
-def _merge_heads(units: Tensor, like: Tensor) -> Tensor:
-    return units.reshape(like.shape)

@@ -15,7 +15,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Pair
 from patchclamp.subjects.clamp.hooks import Place
-from patchclamp.subjects.module import TensorTask, tensor_pairs
+from patchclamp.subjects.module import tensor_pairs
 from patchclamp.subjects.transformer import Transformer
 
 
@@ -88,8 +88,4 @@ class VisionModel(Transformer):
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
-        if not isinstance(task, TensorTask):
-            raise PatchclampError(
-                f"{self.name}: a vision model takes a TensorTask, not a {type(task).__name__}"
-            )
-        return tensor_pairs(task, batch_size, self._pixels, self.device)
+        return tensor_pairs(self, task, batch_size, self._pixels)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, Unpack
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import Decomposer, Source, activity, unexplained_variance
-from patchclamp.nouns.dictionary import StoredDictionary
-from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
-from patchclamp.nouns.units import Site
-
-Found = TypeVar("Found", bound=StoredDictionary)
+from patchclamp.decompose.base import Decomposer, Found, unexplained_variance
+from patchclamp.nouns.recording.matrix import ActivityMatrix
 
 
 @dataclass(frozen=True)
-class Factorisation(Decomposer, Generic[Found]):
+class Factorisation(Decomposer[Found]):
     """A decomposition A = Z D by linear algebra; the `meta` of what it finds has the settings and these figures.
 
     ``n_samples`` that were fitted, and ``unexplained``: the variance, pooled over units, that is left of the held-out
@@ -38,23 +33,9 @@ class Factorisation(Decomposer, Generic[Found]):
     _: KW_ONLY
     held_out: float = 0.1
 
-    def fit(
-        self,
-        source: Source,
-        site: Site | str | None = None,
-        progress: Progress | None = None,
-        resume: str | Path | None = None,
-        **reading: Unpack[Reading],
-    ) -> Found:
-        """Find `n_features` features of one site; parameters as in `Decomposer.fit`.
-
-        Raises
-        ------
-        PatchclampError
-            For NaN or Inf, activity that is zero everywhere, fewer than two samples, more features than the method
-            can find in them.
-        """
-        seen, held = activity(source, site, **reading).split(self.held_out, self.seed)
+    def fit_rows(self, rows: ActivityMatrix, progress: Progress | None, resume: str | Path | None) -> Found:
+        """Find `n_features` features of the groups that are not held out, and judge them on those that are."""
+        seen, held = rows.split(self.held_out, self.seed)
         found = self.factor(seen, progress, resume)
         found.meta = {**self.described(), "n_samples": seen.n, "reading": seen.about, **found.meta}
         found.meta["unexplained"] = None if held is None else unexplained_variance(found, held)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import checkpoint, moments
+from patchclamp.decompose.base import Found, checkpoint, moments
 from patchclamp.decompose.dictionaries.non_negative import NonNegativeDictionary
 from patchclamp.decompose.factor import snmf_updates as step
-from patchclamp.decompose.factor.base import Factorisation, Found
+from patchclamp.decompose.factor.base import Factorisation
 from patchclamp.decompose.factor.nnls import non_negative_codes
 from patchclamp.nouns.recording.matrix import BLOCK, ActivityMatrix, matrix
 

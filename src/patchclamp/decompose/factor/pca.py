@@ -12,9 +12,9 @@ from torch import Tensor
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
-from patchclamp.decompose.base import checkpoint, moments
+from patchclamp.decompose.base import Found, checkpoint, moments
 from patchclamp.decompose.dictionaries.linear import PCADictionary
-from patchclamp.decompose.factor.base import Factorisation, Found
+from patchclamp.decompose.factor.base import Factorisation
 from patchclamp.nouns.recording.matrix import ActivityMatrix
 
 WIDEST = 8192  # units up to which the covariance (512 MB there) is kept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from patchclamp.base import files
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import named
 from patchclamp.nouns.units import Site, parse_site
@@ -49,9 +49,7 @@ class Where:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object."""
-    if not path.is_file():
-        raise PatchclampError(f"{path}: no such file")
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = files.read_json(path)
     if not isinstance(found, dict):
         raise PatchclampError(f"{path}: holds a {type(found).__name__}, not an object")
     return found

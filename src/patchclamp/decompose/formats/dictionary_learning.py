@@ -18,7 +18,6 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import PLAIN, Where, read_json, weights, wide
-from patchclamp.nouns.units import Site
 
 WEIGHTS = "ae.pt"
 _LINEAR = {**PLAIN, "W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
@@ -43,14 +42,12 @@ def read(path: Path, where: Where) -> SparseDictionary:
     config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     trainer = config.get("trainer", config)
     site = where.read_from(_site(trainer))
-    given, scaled = _weights(tensors, trainer, folder, site)
+    given, scaled = _weights(tensors, trainer, folder)
     found = SparseDictionary(site, **given, meta={"layout": "dictionary_learning", "config": config})
     return found.unit_directions() if scaled else found
 
 
-def _weights(
-    tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path, site: Site
-) -> tuple[dict[str, Any], bool]:
+def _weights(tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
     """Arguments of `SparseDictionary`, and whether codes are scaled by the decoder's norms."""
     name = trainer.get("dict_class")
     if "gate_bias" in tensors:

@@ -20,7 +20,7 @@ from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True)
-class Architecture(Decomposer):
+class Architecture(Decomposer[StoredDictionary]):
     """What every architecture takes.
 
     Parameters

@@ -48,7 +48,7 @@ class BatchTopK(TopK):
 
     def settle(self, params: Tensors, passes: Callable[[int], Pass]) -> Tensors:
         """See `SparseAutoencoder.settle`."""
-        lowest = [smallest_kept(*self.codes(passes(i))).double() for i in range(CALIBRATION)]
+        lowest = [smallest_kept(self.codes(passes(i))[1]).double() for i in range(CALIBRATION)]
         return {"threshold": torch.stack(lowest).mean().to(params["W_dec"].dtype)}
 
     def weights(self, params: Tensors, geometry: Geometry, factors: tuple[float, float]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from patchclamp.decompose.sae.architecture import folded
 from patchclamp.decompose.sae.base import SparseAutoencoder
-from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, active_rows, init_weights
+from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors, active_rows
 from patchclamp.decompose.sae.support import Support, of_mask
 
 
@@ -60,11 +60,8 @@ class ReluL1(SparseAutoencoder):
 
     def init(self, geometry: Geometry, n_features: int, generator: torch.Generator) -> Tensors:
         """See `SparseAutoencoder.init`."""
-        encoder, decoder = init_weights(geometry, n_features, generator)
-        if not self.unit_norm(geometry):
-            decoder = decoder * 0.1
-            encoder = encoder * 0.1
-        return {"W_enc": encoder, "b_enc": torch.zeros(n_features), "W_dec": decoder}
+        length = 1.0 if self.unit_norm(geometry) else 0.1
+        return {name: w * length for name, w in super().init(geometry, n_features, generator).items()}
 
     def codes(self, step: Pass) -> tuple[Support, Tensor]:
         """See `SparseAutoencoder.codes`."""

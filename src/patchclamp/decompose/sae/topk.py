@@ -80,7 +80,7 @@ class TopK(SparseAutoencoder):
         return {**folded(params, geometry, factors), "activation": "topk", "k": self.k}
 
 
-def smallest_kept(support: Support, codes: Tensor) -> Tensor:
+def smallest_kept(codes: Tensor) -> Tensor:
     """The smallest positive code of a batch (0 where there is none)."""
     kept = codes[codes > 0]
     return kept.min() if len(kept) else torch.zeros((), dtype=codes.dtype, device=codes.device)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import drawn_groups
 from patchclamp.base.statistics import bootstrap_statistic
 from patchclamp.decompose.base import activity
@@ -26,32 +27,20 @@ from patchclamp.nouns.units import Site
 
 
 @dataclass(frozen=True)
-class HeldOutShare:
-    """A figure with its bootstrap interval over held-out groups."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
 class DarkMatter:
-    """The split of a dictionary's error; every figure but `n_fit` is of held-out samples.
+    """The split of a dictionary's error; every figure but `n_fit` is of held-out samples, intervals by bootstrap over groups.
 
     Attributes
     ----------
-    fvu : HeldOutShare
+    fvu : Estimate
         ||e||^2 / ||x - mean||^2, pooled over units: all the error.
-    fvu_nonlinear : HeldOutShare
+    fvu_nonlinear : Estimate
         The same of e - [x, 1] B.
-    r2_error : HeldOutShare
+    r2_error : Estimate
         1 - ||e - [x, 1] B||^2 / ||e - mean||^2, pooled.
     r2_error_mean : float
         The same as a plain mean over units (which weighs units without error as much as others).
-    r2_norm : HeldOutShare
+    r2_norm : Estimate
         R2 of ||e||^2 predicted linearly from [x, 1].
     r2_size, r2_l0 : float
         R2 of ||e||^2 predicted from [||x||^2, 1], and from [number of active features, 1]: what the other figures have
@@ -64,11 +53,11 @@ class DarkMatter:
         Samples on either side.
     """
 
-    fvu: HeldOutShare
-    fvu_nonlinear: HeldOutShare
-    r2_error: HeldOutShare
+    fvu: Estimate
+    fvu_nonlinear: Estimate
+    r2_error: Estimate
     r2_error_mean: float
-    r2_norm: HeldOutShare
+    r2_norm: Estimate
     r2_size: float
     r2_l0: float
     r2_shuffled: float
@@ -273,7 +262,7 @@ class _Judge:
                 f"{self.dictionary.site}: the activity or the error has no variance to explain"
             )
         share = {
-            name: HeldOutShare(value, *bootstrap_statistic(lambda w, n=name: figures(w)[n], len(sums), n_boot=n_boot, seed=seed))  # type: ignore[misc]
+            name: Estimate(value, *bootstrap_statistic(lambda w, n=name: figures(w)[n], len(sums), n_boot=n_boot, seed=seed))  # type: ignore[misc]
             for name, value in total.items()
         }  # fmt: skip
         n = sums[:, self.COUNT].sum()
@@ -309,4 +298,4 @@ def _figures(sums: np.ndarray, means: np.ndarray) -> dict[str, Any]:
         }
 
 
-__all__ = ["DarkMatter", "HeldOutShare", "dark_matter"]
+__all__ = ["DarkMatter", "dark_matter"]

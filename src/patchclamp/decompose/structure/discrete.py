@@ -8,7 +8,7 @@ changed so that they do not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,7 @@ def _with_scores(found: HeadCodes, subject: Subject, task: TaskLike, heads: list
         dict.fromkeys(heads, "unit"),
         meta={"p": dict(zip(found.heads, found.p.tolist(), strict=True)), "unexplained": found.unexplained},
     )
-    return HeadCodes(**{**vars(found), "scores": scores})
+    return replace(found, scores=scores)
 
 
 def codes_of(

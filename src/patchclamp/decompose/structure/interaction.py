@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.structure.flow import batches_of, chain, counted
 from patchclamp.decompose.structure.leiden import leiden, modularity
-from patchclamp.decompose.structure.lib import Bases, LinearBasis, LocalInteractionBasis, effects, moments
+from patchclamp.decompose.structure.lib import LinearBasis, LocalInteractionBasis, effects, moments
 from patchclamp.nouns.units import Site, SitesLike, Unit
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
@@ -38,21 +38,13 @@ class InteractionBasis(LocalInteractionBasis):
     >>> InteractionBasis(n_probes=20).fit(subject, task, ["resid_post.1", "resid_post.2", "logits"])  # doctest: +SKIP
     """
 
-    def fit(self, subject: Subject, data: Any, sites: SitesLike, *, batch_size: int = 32) -> Bases:
-        """Find the basis of every site but the last, whose gradients they follow; see `LocalInteractionBasis.fit`."""
-        layers = chain(subject, sites)
-        if len(layers) < 2:
-            raise PatchclampError(f"{layers[0]}: a chain has at least two layers; give the output as well")
-        batches = batches_of(subject, data, batch_size)
-        stats = moments(subject, batches, layers)
-        found = {layers[-1]: self._last(layers[-1], *stats[layers[-1]])}
-        for layer in layers[:-1]:
-            effect = effects(subject, batches, layer, layers[-1], self.n_probes, self.seed)
-            found[layer] = self._basis(layer, *stats[layer], effect)
-        return Bases({layer: found[layer] for layer in layers})
+    name: ClassVar[str] = "interaction_basis"
 
-    def _meta(self) -> dict[str, Any]:
-        return {**super()._meta(), "method": "interaction_basis"}
+    def _effect(
+        self, subject: Subject, batches: list[Batch], layer: Site, after: LinearBasis, last: Site
+    ) -> Tensor:
+        """E[J^T J] of what a layer acts on: the last one."""
+        return effects(subject, batches, layer, last, self.n_probes, self.seed)
 
 
 @dataclass(frozen=True)

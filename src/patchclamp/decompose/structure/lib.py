@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -155,6 +155,8 @@ class LocalInteractionBasis:
     3
     """
 
+    name: ClassVar[str] = "lib"
+
     variance_tolerance: float = 1e-12
     effect_tolerance: float = 1e-12
     centre: bool = True
@@ -188,7 +190,7 @@ class LocalInteractionBasis:
         stats = moments(subject, batches, layers)
         found = {layers[-1]: self._last(layers[-1], *stats[layers[-1]])}
         for layer, after in zip(layers[-2::-1], layers[:0:-1], strict=True):
-            effect = self._effect(subject, batches, layer, found[after])
+            effect = self._effect(subject, batches, layer, found[after], layers[-1])
             found[layer] = self._basis(layer, *stats[layer], effect)
         return Bases({layer: found[layer] for layer in layers})
 
@@ -213,12 +215,15 @@ class LocalInteractionBasis:
             return second, torch.zeros_like(mean)
         return second - torch.outer(mean, mean), mean
 
-    def _effect(self, subject: Subject, batches: list[Batch], layer: Site, after: LinearBasis) -> Tensor:
+    def _effect(
+        self, subject: Subject, batches: list[Batch], layer: Site, after: LinearBasis, last: Site
+    ) -> Tensor:
+        """E[J^T J] of what a layer acts on: the coordinates of the next one."""
         with subject.attach(NAME, after) as coordinates:
             return effects(subject, batches, layer, coordinates, self.n_probes, self.seed)
 
     def _meta(self) -> dict[str, Any]:
-        return {"method": "lib", **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        return {"method": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
 
 def interaction_coordinates(

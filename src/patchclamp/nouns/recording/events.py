@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from patchclamp.nouns.units import Site
 if TYPE_CHECKING:
     from xarray import DataArray
 
+Ints = NDArray[np.int64]
 _START = ("start", "onset", "start_time", "time", "timestamp")
 _STOP = ("stop", "stop_time", "end")
 _LABEL = ("label", "trial_type", "condition", "description", "name", "tags")
@@ -103,6 +104,18 @@ def coded(values: Sequence[Any] | None, n: int) -> tuple[np.ndarray, list[str]]:
     return np.array([-1 if text is None else codes[text] for text in texts], np.int64), names
 
 
+def event_labels(events: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
+    """`coded` labels of a table of events, -1 throughout where it has none."""
+    return coded(events["label"].tolist() if "label" in events else None, len(events))
+
+
+def numbers_of(events: pd.DataFrame, each: Ints, known: Iterable[str]) -> dict[str, Any]:
+    """Further columns of numbers of a table of events, for samples that belong to event `each`."""
+    taken = {*COLUMNS, *known, "start", "stop"}
+    names = [name for name in events.columns if name not in taken and events[name].dtype.kind in "iufb"]
+    return {str(name): events[name].to_numpy()[each] for name in names}
+
+
 def _missing(value: Any) -> bool:
     return value is None or (isinstance(value, (float, np.floating)) and np.isnan(value))
 
@@ -131,9 +144,6 @@ def plain_table(found: pd.DataFrame) -> dict[str, list[Any]]:
         else:
             out[str(name)] = [None if _missing(v) else _text(v) for v in column.tolist()]
     return out
-
-
-Ints = NDArray[np.int64]
 
 
 class Timeline(Protocol):
@@ -177,17 +187,14 @@ def cut(
     inside &= np.abs(time[inner[:, -1]] - time[inner[:, 0]] - step * (steps[-1] - steps[0])) < 0.5 * step
     kept = keep(events, inside, window, outside, f"{time.min():g} to {time.max():g} s")
     events, rows = events[kept].reset_index(drop=True), rows[kept]
-    labels, names = coded(events["label"].tolist() if "label" in events else None, len(events))
+    labels, names = event_labels(events)
     flat = rows.ravel()
     each = np.repeat(np.arange(len(events)), len(steps))
     columns: dict[str, Any] = {name: recording.column(name)[flat] for name in recording.columns}
     columns |= {"session_time": columns.pop("time"), "time": np.tile(steps * step, len(events))}
     columns |= {"doc": each, "position": np.tile(np.arange(len(steps)), len(events)), "label": labels[each]}
     columns["trial"] = np.flatnonzero(kept)[each]
-    for name in events.columns:
-        if name not in (*COLUMNS, *columns, "start", "stop", "run") and events[name].dtype.kind in "iufb":
-            columns[str(name)] = events[name].to_numpy()[each]
-    return rows, columns, names
+    return rows, columns | numbers_of(events, each, (*columns, "run")), names
 
 
 def offsets(window: tuple[float, float], step: float) -> Ints:

@@ -145,19 +145,24 @@ def pick(rows: Rows, key: Any) -> Rows:
     return rows.start + rows.step * index if isinstance(rows, range) else rows[index]
 
 
+def row_key(rows: Rows) -> slice | np.ndarray:
+    """Rows as the key that reads them: a slice where they follow each other, else their numbers."""
+    if isinstance(rows, range) and rows.step == 1:
+        return slice(rows.start, rows.stop)
+    return np.asarray(rows, dtype=np.int64)
+
+
 def _read(source: Any, rows: Rows, dtype: torch.dtype) -> Tensor:
+    key = row_key(rows)
     if isinstance(source, Tensor):
-        if isinstance(rows, range) and rows.step == 1:
-            return source[rows.start : rows.stop]
-        return source[torch.from_numpy(np.asarray(rows, dtype=np.int64))]
+        return source[key]
     if not isinstance(source, zarr.Array):
         dense: Tensor = source.dense(rows)
         return dense
-    if isinstance(rows, range) and rows.step == 1:
-        return from_disk(np.asarray(source[rows.start : rows.stop]), dtype)
-    index = np.asarray(rows, dtype=np.int64)
+    if isinstance(key, slice):
+        return from_disk(np.asarray(source[key]), dtype)
     # Zarr reads a chunk once if indices are sorted; the caller's order is put back afterwards.
-    unique, back = np.unique(index, return_inverse=True)
+    unique, back = np.unique(key, return_inverse=True)
     found = np.asarray(source.oindex[unique]) if len(unique) else np.asarray(source[0:0])
     return from_disk(found[back], dtype)
 

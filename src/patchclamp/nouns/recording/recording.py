@@ -18,7 +18,6 @@ import zarr
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.base.folds import Fold
 from patchclamp.nouns.recording import store as _store
 from patchclamp.nouns.recording.lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
 from patchclamp.nouns.recording.samples import COLUMNS, STEP, Samples, Where, matching
@@ -365,16 +364,7 @@ class Recording(Labelled):
             chosen = self._chosen(where)
             arrays = {site: array.take(chosen) for site, array in arrays.items()}
             rows = pick(rows, chosen)
-        view = Recording(
-            arrays,
-            self._columns,
-            rows,
-            self.manifest,
-            self._labels,
-            self.path,
-            self.chunk_rows,
-            self.complete,
-        )
+        view = self._like(arrays=arrays, rows=rows)
         view._cached = self._cached if where is None else None
         return view
 
@@ -467,6 +457,7 @@ class Recording(Labelled):
         return path
 
     def _kept_labels(self, site: Site) -> dict[str, Any]:
+        """Labels of the units of this view alone, for a recording whose arrays begin at unit 0."""
         places = self._arrays[site].unit_index
         labels = {name: [column[i] for i in places] for name, column in self._labels[site].items()}
         index = self.unit_index(site)
@@ -475,13 +466,4 @@ class Recording(Labelled):
         return labels
 
 
-__all__ = [
-    "COLUMNS",
-    "Fold",
-    "Layout",
-    "Recording",
-    "Samples",
-    "SiteArray",
-    "SparseCodes",
-    "StoreWriter",
-]
+__all__ = ["Recording", "Samples"]

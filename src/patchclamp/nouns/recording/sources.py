@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from patchclamp.nouns.recording.lazy import Rows, SiteArray, pick
+from patchclamp.nouns.recording.lazy import Rows, SiteArray, pick, row_key
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -45,12 +45,12 @@ class Read:
 
     def dense(self, rows: Rows) -> Tensor:
         """Read runs of neighbouring rows in one go each."""
-        if isinstance(rows, range) and rows.step == 1:
-            return self._span(rows.start, rows.stop)
-        index = np.asarray(rows, dtype=np.int64)
-        if not len(index):
-            return torch.empty((0, *self.shape[1:]), dtype=self.dtype)
-        unique, back = np.unique(index, return_inverse=True)
+        key = row_key(rows)
+        if isinstance(key, slice):
+            return self._span(key.start, key.stop)
+        if not len(key):
+            return self._span(0, 0)
+        unique, back = np.unique(key, return_inverse=True)
         cuts = np.flatnonzero(np.diff(unique) > 1) + 1
         parts = [self._span(int(run[0]), int(run[-1]) + 1) for run in np.split(unique, cuts)]
         return torch.cat(parts)[torch.from_numpy(back)]
@@ -179,18 +179,14 @@ class Scaled:
 
     def dense(self, rows: Rows) -> Tensor:
         """Read and scale."""
-        plain = isinstance(rows, range) and rows.step == 1
-        index = np.asarray(rows, dtype=np.int64)
-        values = (
-            self.array[rows.start : rows.stop] if plain and isinstance(rows, range) else self.array[index]
-        )
-        own = torch.from_numpy(self.group[index])
+        key = row_key(rows)
+        values, own = self.array[key], torch.from_numpy(self.group[key])
         return ((values.double() - self.mean[own]) / self.scale[own]).to(values.dtype)
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """A column that counts, ``start + step * i``, without being kept: times and positions of long recordings."""
+    """A column that counts, ``start + step * i``, without being kept: times of long recordings, or with step 0 one value."""
 
     n: int
     start: float = 0.0
@@ -203,22 +199,6 @@ class Ramp:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         index = np.arange(*key.indices(self.n)) if isinstance(key, slice) else np.asarray(key)
         return np.asarray(self.start + self.step * index).astype(self.dtype)
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A column with one value."""
-
-    n: int
-    value: float
-    dtype: str = "int64"
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        size = len(range(*key.indices(self.n))) if isinstance(key, slice) else len(np.asarray(key))
-        return np.full(size, self.value, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
@@ -237,11 +217,7 @@ class Computed:
 
 def take_column(column: Any, rows: Rows) -> NDArray[Any]:
     """Rows of a column, whatever it is kept in."""
-    if isinstance(rows, range) and rows.step == 1:
-        values = column[rows.start : rows.stop]
-    else:
-        index = np.asarray(rows, dtype=np.int64)
-        values = column[torch.from_numpy(index)] if isinstance(column, Tensor) else column[index]
+    values = column[row_key(rows)]
     return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.recording.lazy import Rows, from_disk, on_disk, storage_dtype, to_disk
+from patchclamp.nouns.recording.lazy import Rows, from_disk, on_disk, row_key, storage_dtype, to_disk
 
 BLOCK = 16384  # rows read at a time where single rows are asked for
 ENTRIES = 1 << 18  # entries a chunk on disk
@@ -256,10 +256,10 @@ class SparseArray:
 
     def pick(self, rows: Rows) -> SparseCodes:
         """Some samples as compressed rows, in the order given; blocks that hold none of them are not read."""
-        if isinstance(rows, range) and rows.step == 1:
-            return self.codes(rows.start, rows.stop)
-        index = np.asarray(rows, dtype=np.int64)
-        unique, back = np.unique(index, return_inverse=True)
+        key = row_key(rows)
+        if isinstance(key, slice):
+            return self.codes(key.start, key.stop)
+        unique, back = np.unique(key, return_inverse=True)
         parts = [
             SparseCodes(
                 np.zeros(1, np.int64), np.zeros(0, np.uint32), torch.zeros(0, dtype=self.dtype), self.n_units

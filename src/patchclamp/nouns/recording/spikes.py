@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.tables import write_arrays
-from patchclamp.nouns.recording.events import coded, events_table, keep, offsets
+from patchclamp.nouns.recording.events import event_labels, events_table, keep, numbers_of, offsets
 from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.samples import COLUMNS
 from patchclamp.nouns.recording.times import Counted, Ragged, Trace, trace_columns
@@ -206,7 +206,7 @@ class SpikeTrains:
         start = begin + position * width
         stop = np.minimum(begin + (position + 1) * width, end)
         stop[position == sizes[doc] - 1] = end[position == sizes[doc] - 1]
-        labels, names = coded(table["label"].tolist() if "label" in table else None, len(table))
+        labels, names = event_labels(table)
         columns: dict[str, Any] = {"doc": doc, "position": position, "label": labels[doc], "group": doc}
         columns["content"] = begin + (position + 1) * width <= end + 1e-9 * width
         columns["time"] = start + width / 2
@@ -258,14 +258,11 @@ class SpikeTrains:
         start = (at[:, None] + steps * width).ravel()
         stop = (at[:, None] + (steps + 1) * width).ravel()
         each = np.repeat(np.arange(len(found)), len(steps))
-        labels, names = coded(found["label"].tolist() if "label" in found else None, len(found))
+        labels, names = event_labels(found)
         columns: dict[str, Any] = {"doc": each, "position": np.tile(np.arange(len(steps)), len(found))}
         columns |= {"label": labels[each], "group": each, "session_time": start + width / 2}
         columns |= {"time": np.tile((steps + 0.5) * width, len(found)), "trial": np.flatnonzero(kept)[each]}
-        for name in found.columns:
-            if name not in (*COLUMNS, *columns, "start", "stop") and found[name].dtype.kind in "iufb":
-                columns[str(name)] = found[name].to_numpy()[each]
-        return self._recording(start, stop, columns, width, names)
+        return self._recording(start, stop, columns | numbers_of(found, each, columns), width, names)
 
     def around(self, unit: int, events: Any, window: tuple[float, float]) -> list[Floats]:
         """Times of one unit's spikes relative to each event, one array an event: the rows of a raster."""

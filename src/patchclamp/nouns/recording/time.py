@@ -48,6 +48,7 @@ class TimeAxis:
         def site(self, site: Site | str) -> Site: ...
         def units(self, site: Site | str | None = None) -> pd.DataFrame: ...
         def __getitem__(self, site: Site | str) -> SiteArray: ...
+        def _kept_labels(self, site: Site) -> dict[str, Any]: ...
 
         def __init__(self, *args: Any, **kwargs: Any) -> None: ...
 
@@ -86,8 +87,7 @@ class TimeAxis:
             if name in map(str, self.sites):
                 raise PatchclampError(f"column {name!r}: a site has this name; choose another")
             added[name] = column.astype(self._kind(name) or column.dtype)
-        kept = {name: Picked(column, self._rows) for name, column in self._columns.items()}
-        return self._with(self._arrays, {**kept, **added}, self.n_samples)
+        return self._with(self._arrays, {**self._same_columns(), **added}, self.n_samples)
 
     @staticmethod
     def _kind(name: str) -> str | None:
@@ -124,24 +124,27 @@ class TimeAxis:
     def _with(
         self, arrays: Mapping[Site, SiteArray], columns: Mapping[str, Any], n: int, **manifest: Any
     ) -> Self:
-        about = {**self.manifest, **manifest}
-        about = {name: value for name, value in about.items() if value is not None}
-        return type(self)(arrays, columns, range(n), about, self._labels, self.path, self.chunk_rows)
+        about = {name: v for name, v in {**self.manifest, **manifest}.items() if v is not None}
+        return self._like(arrays=arrays, columns=columns, rows=range(n), manifest=about, complete=True)
+
+    def _like(self, **changes: Any) -> Self:
+        """The same recording with other arguments of the constructor."""
+        now = {
+            "arrays": self._arrays,
+            "columns": self._columns,
+            "rows": self._rows,
+            "manifest": self.manifest,
+            "labels": self._labels,
+            "path": self.path,
+            "chunk_rows": self.chunk_rows,
+            "complete": self.complete,
+        }
+        return type(self)(**{**now, **changes})
 
     def take(self, rows: Any) -> Self:
         """Return a view of some samples: a slice, a mask or indices, such as ``fold.train``."""
-        chosen = pick(self._rows, rows)
         arrays = {site: array.take(rows) for site, array in self._arrays.items()}
-        return type(self)(
-            arrays,
-            self._columns,
-            chosen,
-            self.manifest,
-            self._labels,
-            self.path,
-            self.chunk_rows,
-            self.complete,
-        )
+        return self._like(arrays=arrays, rows=pick(self._rows, rows))
 
     def _mask(self, where: Mapping[str, Any]) -> NDArray[np.bool_]:
         """Samples on which columns beyond the fixed ones hold a value, one of a list, or lie in a slice."""
@@ -155,27 +158,14 @@ class TimeAxis:
                 mask &= np.isin(column, np.atleast_1d(value))
         return mask
 
-    def _derived(self, make: Any) -> dict[Site, SiteArray]:
-        out = {}
-        for site, array in self._arrays.items():
-            source = make(array)
-            out[site] = replace(array, source=source, rows=range(source.shape[0]), units=None)
-        return out
-
-    def _narrow(self) -> dict[Site, dict[str, Any]]:
-        """Labels of the units of this view alone, for views whose arrays begin at unit 0."""
-        out = {}
-        for site, array in self._arrays.items():
-            places, labels = array.unit_index, self._labels[site]
-            out[site] = {name: [column[i] for i in places] for name, column in labels.items()}
-            if array.units is not None and "index" not in labels:
-                out[site]["index"] = places.tolist()
-        return out
-
     def _view(self, make: Any, columns: Mapping[str, Any], n: int, **manifest: Any) -> Self:
-        about = {name: v for name, v in {**self.manifest, **manifest}.items() if v is not None}
-        arrays = self._derived(make)
-        return type(self)(arrays, columns, range(n), about, self._narrow(), None, self.chunk_rows)
+        """A recording of what `make` computes of each site's array, all of its units."""
+        arrays = {
+            site: replace(array, source=make(array), rows=range(n), units=None)
+            for site, array in self._arrays.items()
+        }
+        labels = {site: self._kept_labels(site) for site in self.sites}
+        return self._with(arrays, columns, n, **manifest)._like(labels=labels, path=None)
 
     def _same_columns(self) -> dict[str, Any]:
         return {name: Picked(column, self._rows) for name, column in self._columns.items()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.recording.lazy import Rows
+from patchclamp.nouns.recording.lazy import Rows, row_key
 from patchclamp.nouns.recording.samples import COLUMNS
 
 Floats = NDArray[np.float64]
@@ -109,10 +109,7 @@ class Counted:
 
     def dense(self, rows: Rows) -> Tensor:
         """Counts in the windows asked for."""
-        plain = isinstance(rows, range) and rows.step == 1
-        key: Any = (
-            slice(rows.start, rows.stop) if plain and isinstance(rows, range) else np.asarray(rows, np.int64)
-        )
+        key = row_key(rows)
         start, stop = self.start[key], self.stop[key]
         out = np.zeros((len(start), len(self.units)), np.float32)
         for column, unit in enumerate(self.units):

@@ -13,7 +13,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, unreadable
-from patchclamp.record.files.fields import assembled, listed, renamed, wanted_names
+from patchclamp.record.files.fields import listed, read_fields, wanted_names
 
 
 def contents(path: Path) -> Contents:
@@ -53,11 +53,8 @@ def read(
     missing
         ``"refuse"`` NaN in the activity where it is read, or ``"keep"``.
     """
-    found = {name: value for name, value in _fields(path).items() if name not in skip}
     names = wanted_names(what, fields)
-    return assembled(
-        renamed(found, names, str(path)), str(path), step=step, axes=axes, sort=sort, missing=missing
-    )
+    return read_fields(_fields(path), path, names, skip, step=step, axes=axes, sort=sort, missing=missing)
 
 
 def _fields(path: Path) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from patchclamp.nouns.recording.events import coded, events_table, plain_table
 from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import COLUMNS
-from patchclamp.nouns.recording.sources import Constant, Ramp, take_column
+from patchclamp.nouns.recording.sources import Ramp, stretches, take_column
 from patchclamp.nouns.recording.times import Trace, trace_columns
 from patchclamp.nouns.units import Site
 
@@ -145,20 +145,21 @@ def build(
     if not n or not width:
         raise PatchclampError(f"{where}: empty, {n} samples x {width} units")
     about: dict[str, Any] = {**(manifest or {}), "file": where}
-    fixed: dict[str, Any] = {"token": Constant(n, -1), "content": Constant(n, 1, "bool")}
+    none = Ramp(n, -1, 0, "int64")
+    fixed: dict[str, Any] = {"token": none, "content": Ramp(n, 1, 0, "bool")}
     if run is None:
-        fixed |= {"doc": Constant(n, 0), "position": Ramp(n, 0, 1, "int64")}
+        fixed |= {"doc": Ramp(n, 0, 0, "int64"), "position": Ramp(n, 0, 1, "int64")}
     else:
         doc, about["doc_names"] = coded(list(run), n)
-        begins = np.flatnonzero(np.diff(doc, prepend=doc[0] - 1))
-        if len(begins) != len(np.unique(doc)):
+        first, _ = stretches([doc])
+        if len(np.unique(first)) != len(np.unique(doc)):
             raise PatchclampError(
                 f"{where}: samples of one run are not neighbours; sort them by run and time"
             )
-        fixed |= {"doc": doc, "position": np.arange(n) - np.repeat(begins, np.diff(begins, append=n))}
+        fixed |= {"doc": doc, "position": np.arange(n) - first}
     for key, values in (("group", group), ("label", label)):
         if values is None:
-            fixed[key] = fixed["doc"] if key == "group" else Constant(n, -1)
+            fixed[key] = fixed["doc"] if key == "group" else none
             if key == "group" and run is not None:
                 about["group_names"] = about["doc_names"]
         elif hasattr(values, "__getitem__") and not isinstance(values, (list, tuple, np.ndarray, pd.Series)):

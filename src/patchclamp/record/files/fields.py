@@ -15,7 +15,7 @@ any other name     (samples,) or (samples, k) numbers: a behaviour, kept as a co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.recording.recording import Recording
-from patchclamp.nouns.recording.sources import Read
+from patchclamp.nouns.recording.sources import Read, stretches
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.nouns.recording.times import Ragged, trace_names
 from patchclamp.record.files.base import Contents, FileItem, build, checked, even_step, increasing
@@ -50,6 +50,14 @@ def renamed(found: Mapping[str, Any], fields: Mapping[str, str] | None, where: s
         out.pop(theirs, None)
         out[ours] = found[theirs]
     return out
+
+
+def read_fields(
+    found: Mapping[str, Any], path: Any, names: Mapping[str, str], skip: Sequence[str], **options: Any
+) -> Recording | SpikeTrains:
+    """What `assembled` makes of the fields of a file under the caller's names, without those that are skipped."""
+    kept = {name: value for name, value in found.items() if name not in skip}
+    return assembled(renamed(kept, names, str(path)), str(path), **options)
 
 
 def listed(path: Any, kind: str, found: Mapping[str, Any]) -> Contents:
@@ -174,9 +182,7 @@ def _time(
         raise PatchclampError(f"{where}: step={dt:g} s; wanted seconds between samples, above zero")
     if run is None:
         return None, dt
-    labels = np.asarray(run)
-    begins = np.flatnonzero(np.r_[True, labels[1:] != labels[:-1]])
-    return (np.arange(n) - np.repeat(begins, np.diff(np.r_[begins, n]))) * dt, dt
+    return (np.arange(n) - stretches([np.asarray(run)])[0]) * dt, dt
 
 
 def _behaviour(name: str, value: NDArray[Any], n: int, where: str) -> dict[str, Any]:

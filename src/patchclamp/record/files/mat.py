@@ -14,7 +14,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, need, unreadable
-from patchclamp.record.files.fields import assembled, listed, renamed, wanted_names
+from patchclamp.record.files.fields import KNOWN, listed, read_fields, wanted_names
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -40,20 +40,12 @@ def read(
     Variables inside structs are named with dots (``data.lfp``). A cell array of vectors is a list of spike times,
     one a unit. Parameters are those of ``.npz`` files.
     """
-    found = {name: value for name, value in _fields(path).items() if name not in skip}
-    names = wanted_names(what, fields)
+    found, names = _fields(path), wanted_names(what, fields)
     if names:  # a file of the laboratory's own: what the caller does not name is none of the schema
         kept = set(names.values())
-        found = {name: value for name, value in found.items() if name in kept or name in _schema(found)}
-    return assembled(
-        renamed(found, names, str(path)), str(path), step=step, axes=axes, sort=sort, missing=missing
-    )
-
-
-def _schema(found: Mapping[str, Any]) -> set[str]:
-    from patchclamp.record.files.fields import KNOWN
-
-    return {name for name in found if name in KNOWN or name.startswith("unit_")}
+        ours = {name for name in found if name in KNOWN or name.startswith("unit_")}
+        found = {name: value for name, value in found.items() if name in kept | ours}
+    return read_fields(found, path, names, skip, step=step, axes=axes, sort=sort, missing=missing)
 
 
 def _fields(path: Path) -> dict[str, Any]:

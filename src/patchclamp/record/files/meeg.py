@@ -25,8 +25,8 @@ _TROUBLE = ("outside", "does not match", "truncat", "incomplete", "corrupt", "un
 def contents(path: Path) -> Contents:
     """What the file holds."""
     kind, found = _opened(path, False)
-    info = (found[0] if kind == "averages" else found).info
-    types = pd.Series(found[0].get_channel_types() if kind == "averages" else found.get_channel_types())
+    one = found[0] if kind == "averages" else found
+    info, types = one.info, pd.Series(one.get_channel_types())
     about = {"sampling_rate": float(info["sfreq"]), "channels": types.value_counts().to_dict()}
     about |= {"bad_channels": list(info["bads"])}
     n = len(info["ch_names"])
@@ -34,8 +34,7 @@ def contents(path: Path) -> Contents:
         notes = {"events": len(found.annotations)} if len(found.annotations) else {}
         item = FileItem("meeg", "activity", (int(found.n_times), n), f"continuous, {info['sfreq']:g} Hz")
         return Contents(str(path), "M/EEG", (item,), notes, {}, about)
-    trials = len(found)
-    size = (trials, len((found[0] if kind == "averages" else found).times), n)
+    size = (len(found), len(one.times), n)
     return Contents(str(path), "M/EEG", (FileItem("meeg", "activity", size, kind),), {}, {}, about)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import Rows
 from patchclamp.nouns.recording.recording import Recording
-from patchclamp.nouns.recording.sources import Read, Stacked
+from patchclamp.nouns.recording.sources import Read, Stacked, stretches
 from patchclamp.record.files.base import Contents, FileItem, build, checked, existing, need, sized, unreadable
 
 _LOOK = 48  # volumes that the default mask looks at
@@ -107,7 +107,7 @@ def read(
     n = [int(image.shape[3]) for image in images]
     run = _runs(runs, n, where)
     tables = [_event_table(p, events, i, len(paths)) for i, p in enumerate(paths)]
-    within = np.arange(sum(n)) - _firsts(run)
+    within = np.arange(sum(n)) - stretches([run])[0]
     time = within * step
     if labels is None:
         labels = _labels(tables, np.repeat(np.arange(len(n)), n), time, delay)
@@ -300,11 +300,6 @@ def _runs(runs: Sequence[Any] | None, n: list[int], where: str) -> NDArray[Any]:
         return np.repeat(np.arange(len(n)), n)
     sized(runs, sum(n), "runs", where)
     return np.asarray(runs)
-
-
-def _firsts(run: NDArray[Any]) -> NDArray[np.int64]:
-    begins = np.flatnonzero(np.r_[True, run[1:] != run[:-1]])
-    return np.repeat(begins, np.diff(np.r_[begins, len(run)]))
 
 
 def _event_table(path: Path, events: Any, number: int, of: int) -> pd.DataFrame | None:

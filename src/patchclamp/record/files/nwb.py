@@ -92,12 +92,13 @@ def read(
     opened = _opened(path)
     item = _contents(opened).choose(what)
     tables = _tables(opened)
-    about = _about(opened)
-    behaviour = {name: _trace(opened, one) for name, one in opened.series().items() if _is_behaviour(one)}
+    series = opened.series()
+    traces = {
+        n: Trace(_times(s), _Scaled(s), str(s.unit or "")) for n, s in series.items() if _is_behaviour(s)
+    }
     if item.kind == "spikes":
-        return _units(opened, tables, behaviour, about, span, sort)
-    series = opened.series()[item.name]
-    return _activity(opened, item.name, series, tables, behaviour, about, groups, missing)
+        return _units(opened, tables, traces, span, sort)
+    return _activity(opened, item.name, series[item.name], tables, traces, groups, missing)
 
 
 def _opened(path: Path) -> _Open:
@@ -163,10 +164,6 @@ def _tables(opened: _Open) -> dict[str, pd.DataFrame]:
     return found
 
 
-def _trace(opened: _Open, series: Any) -> Trace:
-    return Trace(_times(series), _Scaled(series), str(series.unit or ""))
-
-
 @dataclass(frozen=True)
 class _Scaled:
     """Values of a series in its unit: data * conversion + offset, read when they are sliced."""
@@ -200,7 +197,6 @@ def _units(
     opened: _Open,
     tables: Mapping[str, pd.DataFrame],
     behaviour: Mapping[str, Trace],
-    about: Mapping[str, Any],
     span: tuple[float, float] | None,
     sort: bool,
 ) -> SpikeTrains:
@@ -217,7 +213,9 @@ def _units(
     labels = _columns(units)
     if "location" not in labels and units.get("electrodes") is not None:
         labels["location"] = _places(units)
-    trains = SpikeTrains(times, span, labels, tables, behaviour, {**about, "file": opened.path}, "units")
+    trains = SpikeTrains(
+        times, span, labels, tables, behaviour, {**_about(opened), "file": opened.path}, "units"
+    )
     if data.shape[0] <= 1 << 22:  # small enough to be checked now; a large unit is checked when it is read
         times.check()
     return trains
@@ -260,7 +258,6 @@ def _activity(
     series: Any,
     tables: Mapping[str, pd.DataFrame],
     behaviour: Mapping[str, Trace],
-    about: Mapping[str, Any],
     groups: str | None,
     missing: str,
 ) -> Recording:
@@ -298,7 +295,7 @@ def _activity(
                 f"{where}: groups={groups!r}; tables: {', '.join(tables)}{did_you_mean(groups, tables)}"
             )
         group = Computed(time, partial(_inside, table=tables[groups]))
-    facts = {**about, "unit": str(series.unit)}
+    facts = {**_about(opened), "unit": str(series.unit)}
     return build(
         name.replace("/", "."), Read((n, width), rows), where=where, time=time, step=step_s, group=group,
         columns=columns, units=units, tables=tables, behaviour=behaviour, manifest=facts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -95,21 +95,15 @@ class Session:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Put the hooks on, swallow the early stop, take the hooks off whatever happens."""
-        handles = []
-        try:
+        with suppress(StopPass), ExitStack() as hooks:
             for module, points in self._points.items():
                 ins = {index: point for (io, index), point in points.items() if io == "in"}
                 outs = {index: point for (io, index), point in points.items() if io == "out"}
                 if ins:
-                    handles.append(module.register_forward_pre_hook(self._pre(ins), with_kwargs=True))
+                    hooks.enter_context(module.register_forward_pre_hook(self._pre(ins), with_kwargs=True))
                 if outs:
-                    handles.append(module.register_forward_hook(self._post(outs)))
+                    hooks.enter_context(module.register_forward_hook(self._post(outs)))
             yield
-        except StopPass:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def missing(self, reads: Sequence[Site]) -> list[Site]:
         """Sites that the pass never reached."""

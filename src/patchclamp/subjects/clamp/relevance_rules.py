@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,17 +153,13 @@ class RulePlan:
     @contextmanager
     def active(self) -> Iterator[AppliedRules]:
         """Put the hooks on; they come off whatever happens."""
-        handles = []
-        try:
+        with ExitStack() as hooks:
             for module, io, hook in self._hooks:
                 if io == "out":
-                    handles.append(module.register_forward_hook(hook, with_kwargs=True))
+                    hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
                 else:
-                    handles.append(module.register_forward_pre_hook(hook))
+                    hooks.enter_context(module.register_forward_pre_hook(hook))
             yield self.applied
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 @contextmanager

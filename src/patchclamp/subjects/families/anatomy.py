@@ -69,7 +69,7 @@ def row_for(model: nn.Module) -> AnatomyRow:
     Returns
     -------
     Row
-        For a model without a head, `logits` is in `missing` and `unembed` is None.
+        For a model without a head, `logits` is in `missing` and `head_path` is empty.
 
     Raises
     ------
@@ -126,7 +126,6 @@ def _adapted(row: AnatomyRow, model: nn.Module) -> AnatomyRow:
         fixed=fixed,
         missing=missing,
         head_path=head if "logits" in fixed else (),
-        unembed=row.unembed if "logits" in fixed else None,
         norms=tuple(path for path in row.norms if module_at(first, path) is not None),
         qkv=tuple(path for path in row.qkv if module_at(first, path) is not None),
     )

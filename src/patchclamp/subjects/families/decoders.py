@@ -4,31 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from patchclamp.subjects.families.row import DENSE, PARALLEL, AnatomyRow, Tap, block, ends
+from patchclamp.subjects.families.row import AnatomyRow, Tap, ends, in_parallel, row_of
 
-_LLAMA_BLOCK = block(
+LLAMA = row_of(
+    family="Llama",
+    model_types=("llama",),
+    layers="model.layers",
     attention="self_attn",
     head_proj="self_attn.o_proj",
     resid_mid=Tap("post_attention_layernorm", "in"),
     activation="mlp.act_fn",
     mlp_proj="mlp.down_proj",
-    mlp_out=Tap("mlp", "out"),
-)
-LLAMA = AnatomyRow(
-    family="Llama",
-    model_types=("llama",),
-    layers="model.layers",
-    taps=_LLAMA_BLOCK,
     fixed=ends("model.embed_tokens", "model.norm", "lm_head"),
-    attention="self_attn",
-    head_proj="self_attn.o_proj",
-    mlp_proj="mlp.down_proj",
     gated=True,
     norms=("input_layernorm", "post_attention_layernorm"),
-    activation="mlp.act_fn",
     qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     mlp_in=("mlp.gate_proj", "mlp.up_proj"),
-    missing={"router": DENSE},
 )
 
 # Gemma's embedding module multiplies by sqrt(d_model) itself, so its output is what enters the first block.
@@ -37,7 +28,7 @@ _GEMMA2 = replace(
     _GEMMA,
     family="Gemma 2",
     model_types=("gemma2",),
-    taps=_LLAMA_BLOCK
+    taps=dict(LLAMA.taps)
     | {
         "resid_mid": Tap("pre_feedforward_layernorm", "in"),
         "attn_out_post": Tap("post_attention_layernorm", "out"),
@@ -67,7 +58,7 @@ _PHI3 = replace(
     LLAMA,
     family="Phi-3",
     model_types=("phi3",),
-    taps=_LLAMA_BLOCK
+    taps=dict(LLAMA.taps)
     | {
         "mlp_pre": Tap("mlp.activation_fn", "in"),
         "attn_out_post": Tap("resid_attn_dropout", "out"),
@@ -81,7 +72,7 @@ _OLMO2 = replace(
     LLAMA,
     family="OLMo 2",
     model_types=("olmo2", "olmo3"),
-    taps=_LLAMA_BLOCK
+    taps=dict(LLAMA.taps)
     | {
         # no norm before the MLP: its input is the stream
         "resid_mid": Tap("mlp", "in"),
@@ -91,116 +82,77 @@ _OLMO2 = replace(
     norms=("post_attention_layernorm", "post_feedforward_layernorm"),
 )
 
-_GPT2 = AnatomyRow(
+_GPT2 = row_of(
     family="GPT-2",
     model_types=("gpt2",),
     base="transformer",
     layers="transformer.h",
-    taps=block(
-        attention="attn",
-        head_proj="attn.c_proj",
-        resid_mid=Tap("ln_2", "in"),
-        activation="mlp.act",
-        mlp_proj="mlp.c_proj",
-        mlp_out=Tap("mlp", "out"),
-    ),
-    fixed=ends("transformer.drop", "transformer.ln_f", "lm_head"),
     attention="attn",
     head_proj="attn.c_proj",
-    mlp_proj="mlp.c_proj",
-    gated=False,
-    norms=("ln_1", "ln_2"),
+    resid_mid=Tap("ln_2", "in"),
     activation="mlp.act",
+    mlp_proj="mlp.c_proj",
+    fixed=ends("transformer.drop", "transformer.ln_f", "lm_head"),
+    norms=("ln_1", "ln_2"),
     qkv=("attn.c_attn",),
     mlp_in=("mlp.c_fc",),
-    missing={"router": DENSE},
     when={"add_cross_attention": False},
 )
-_GPTJ = replace(
-    _GPT2,
-    family="GPT-J",
-    model_types=("gptj",),
-    taps=block(
+_GPTJ = in_parallel(
+    row_of(
+        family="GPT-J",
+        model_types=("gptj",),
+        base="transformer",
+        layers="transformer.h",
+        fixed=_GPT2.fixed,
         attention="attn",
         head_proj="attn.out_proj",
-        resid_mid=None,
         activation="mlp.act",
         mlp_proj="mlp.fc_out",
-        mlp_out=Tap("mlp", "out"),
-    ),
-    head_proj="attn.out_proj",
-    mlp_proj="mlp.fc_out",
-    norms=("ln_1",),
-    qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
-    mlp_in=("mlp.fc_in",),
-    parallel=True,
-    missing={"router": DENSE, "resid_mid": PARALLEL},
-    when={},
+        norms=("ln_1",),
+        qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
+        mlp_in=("mlp.fc_in",),
+    )
 )
 
-_NEOX_BLOCK = block(
+_NEOX_SEQUENTIAL = row_of(
+    family="GPT-NeoX (one after the other)",
+    model_types=("gpt_neox",),
+    base="gpt_neox",
+    layers="gpt_neox.layers",
     attention="attention",
     head_proj="attention.dense",
     resid_mid=Tap("post_attention_layernorm", "in"),
     attn_out_post=Tap("post_attention_dropout", "out"),
     activation="mlp.act",
     mlp_proj="mlp.dense_4h_to_h",
-    mlp_out=Tap("mlp", "out"),
     mlp_out_post=Tap("post_mlp_dropout", "out"),
-)
-_NEOX_SEQUENTIAL = AnatomyRow(
-    family="GPT-NeoX (one after the other)",
-    model_types=("gpt_neox",),
-    base="gpt_neox",
-    layers="gpt_neox.layers",
-    taps=_NEOX_BLOCK,
     fixed=ends("gpt_neox.emb_dropout", "gpt_neox.final_layer_norm", "lm_head"),
-    attention="attention",
-    head_proj="attention.dense",
-    mlp_proj="mlp.dense_4h_to_h",
-    gated=False,
     norms=("input_layernorm", "post_attention_layernorm"),
-    activation="mlp.act",
     qkv=("attention.query_key_value",),
     mlp_in=("mlp.dense_h_to_4h",),
-    missing={"router": DENSE},
     when={"use_parallel_residual": False},
 )
-_NEOX = replace(
-    _NEOX_SEQUENTIAL,
-    family="GPT-NeoX, Pythia",
-    taps={point: tap for point, tap in _NEOX_BLOCK.items() if point != "resid_mid"},
-    parallel=True,
-    missing={"router": DENSE, "resid_mid": PARALLEL},
-    when={"use_parallel_residual": True},
-)
+_NEOX = in_parallel(_NEOX_SEQUENTIAL, family="GPT-NeoX, Pythia", when={"use_parallel_residual": True})
 
-_OPT = AnatomyRow(
+_OPT = row_of(
     family="OPT",
     model_types=("opt",),
     base="model",
     layers="model.decoder.layers",
-    taps=block(
-        attention="self_attn",
-        head_proj="self_attn.out_proj",
-        resid_mid=Tap("final_layer_norm", "in"),
-        activation="activation_fn",
-        mlp_proj="fc2",
-        mlp_out=Tap("fc2", "out"),
-    ),
-    # no module returns the sum of token and position embeddings
-    fixed=ends(Tap("model.decoder.layers.0", "in"), "model.decoder.final_layer_norm", "lm_head"),
     attention="self_attn",
     head_proj="self_attn.out_proj",
-    mlp_proj="fc2",
-    gated=False,
-    norms=("self_attn_layer_norm", "final_layer_norm"),
+    resid_mid=Tap("final_layer_norm", "in"),
     activation="activation_fn",
+    mlp_proj="fc2",
+    mlp_out=Tap("fc2", "out"),
+    # no module returns the sum of token and position embeddings
+    fixed=ends(Tap("model.decoder.layers.0", "in"), "model.decoder.final_layer_norm", "lm_head"),
+    norms=("self_attn_layer_norm", "final_layer_norm"),
     qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     mlp_in=("fc1",),
     head_path=("model.decoder.project_out", "lm_head"),
     flat=("resid_mid", "mlp_pre", "mlp_act", "mlp_out", "mlp_out_post"),
-    missing={"router": DENSE},
     when={"do_layer_norm_before": True},
 )
 _OPT_POST = replace(
@@ -211,37 +163,29 @@ _OPT_POST = replace(
     flat=("mlp_pre", "mlp_act", "mlp_out", "mlp_out_post"),
     post_norm=True,
     missing={
-        "router": DENSE,
+        **_OPT.missing,
         "final_norm": "this model normalises at the end of every block and has no final norm; use the last resid_post",
     },
     when={"do_layer_norm_before": False},
 )
 
 # BLOOM's attention and MLP modules add the stream themselves: their raw outputs are those of the inner projections.
-_BLOOM = AnatomyRow(
+_BLOOM = row_of(
     family="BLOOM",
     model_types=("bloom",),
     base="transformer",
     layers="transformer.h",
-    taps=block(
-        attention="self_attention",
-        head_proj="self_attention.dense",
-        attn_out=Tap("self_attention.dense", "out"),
-        resid_mid=Tap("post_attention_layernorm", "in"),
-        activation="mlp.gelu_impl",
-        mlp_proj="mlp.dense_4h_to_h",
-        mlp_out=Tap("mlp.dense_4h_to_h", "out"),
-    ),
-    fixed=ends("transformer.word_embeddings_layernorm", "transformer.ln_f", "lm_head"),
     attention="self_attention",
     head_proj="self_attention.dense",
-    mlp_proj="mlp.dense_4h_to_h",
-    gated=False,
-    norms=("input_layernorm", "post_attention_layernorm"),
+    attn_out=Tap("self_attention.dense", "out"),
+    resid_mid=Tap("post_attention_layernorm", "in"),
     activation="mlp.gelu_impl",
+    mlp_proj="mlp.dense_4h_to_h",
+    mlp_out=Tap("mlp.dense_4h_to_h", "out"),
+    fixed=ends("transformer.word_embeddings_layernorm", "transformer.ln_f", "lm_head"),
+    norms=("input_layernorm", "post_attention_layernorm"),
     qkv=("self_attention.query_key_value",),
     mlp_in=("mlp.dense_h_to_4h",),
-    missing={"router": DENSE},
     position_ids=False,
     when={"apply_residual_connection_post_layernorm": False},
 )
@@ -256,28 +200,21 @@ _FALCON_SEQUENTIAL = replace(
     _BLOOM,
     family="Falcon (one after the other)",
     model_types=("falcon",),
-    taps=block(
-        attention="self_attention",
-        head_proj="self_attention.dense",
-        resid_mid=Tap("post_attention_layernorm", "in"),
-        activation="mlp.act",
-        mlp_proj="mlp.dense_4h_to_h",
-        mlp_out=Tap("mlp", "out"),
-    ),
+    taps=dict(_BLOOM.taps)
+    | dict.fromkeys(("attn_out", "attn_out_post"), Tap("self_attention", "out"))
+    | dict.fromkeys(("mlp_out", "mlp_out_post"), Tap("mlp", "out"))
+    | {"mlp_pre": Tap("mlp.act", "in")},
     fixed=dict(_BLOOM.fixed) | {"embeddings": Tap("transformer.word_embeddings", "out")},
     activation="mlp.act",
     position_ids=True,
     when={"new_decoder_architecture": False, "parallel_attn": False},
 )
-_FALCON = replace(
+_FALCON = in_parallel(
     _FALCON_SEQUENTIAL,
     family="Falcon",
-    taps={point: tap for point, tap in _FALCON_SEQUENTIAL.taps.items() if point != "resid_mid"},
     norms=("ln_attn", "ln_mlp", "input_layernorm"),
-    parallel=True,
     # Falcon adds the attention's output to the MLP's in place
     inplace=("mlp_out", "mlp_out_post"),
-    missing={"router": DENSE, "resid_mid": PARALLEL},
     when={},
 )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -87,10 +87,8 @@ class AnatomyRow:
         If not empty: why models with this configuration are not supported.
     base
         Path of the transformer without its head; dropped from all paths if the model is that very module.
-    unembed
-        Path of the module that gives logits; None where there is none.
     head_path
-        Modules between final_norm and logits, in order (`unembed` is the last).
+        Modules between final_norm and logits, in order; the last gives logits.
     norm_offset
         What is added to the final norm's weight to get its gain (1 in Gemma: the gain is 1 + weight).
     logit_softcap
@@ -123,7 +121,6 @@ class AnatomyRow:
     qkv: tuple[str, ...]
     mlp_in: tuple[str, ...]
     base: str = "model"
-    unembed: str | None = "lm_head"
     head_path: tuple[str, ...] = ("lm_head",)
     parallel: bool = False
     post_norm: bool = False
@@ -147,6 +144,10 @@ class AnatomyRow:
         return self.dense
 
 
+_MLP = Tap("mlp", "out")
+_NOTHING: Mapping[str, str] = {}
+
+
 def _has(module: nn.Module, path: str) -> bool:
     try:
         module.get_submodule(path)
@@ -155,24 +156,26 @@ def _has(module: nn.Module, path: str) -> bool:
     return True
 
 
-def block(
+def row_of(
     *,
     attention: str,
     head_proj: str,
-    mlp_out: Tap,
     activation: str,
     mlp_proj: str,
-    resid_mid: Tap | None,
+    resid_mid: Tap | None = None,
+    mlp_out: Tap = _MLP,
     attn_out: Tap | None = None,
     attn_out_post: Tap | None = None,
     mlp_out_post: Tap | None = None,
-    probs: Tap | None = None,
-) -> dict[str, Tap]:
-    """The taps of an ordinary block; what is not given follows from the rest."""
+    gated: bool = False,
+    missing: Mapping[str, str] = _NOTHING,
+    **about: Any,
+) -> AnatomyRow:
+    """The row of a family of ordinary blocks without experts: its taps follow from its modules where none are given."""
     attn = attn_out or Tap(attention, "out")
     taps = {
         "resid_pre": Tap("", "in"),
-        "attn_probs": probs or Tap(attention, "out", 1),
+        "attn_probs": Tap(attention, "out", 1),
         "z": Tap(head_proj, "in"),
         "head": Tap(head_proj, "in"),
         "attn_out": attn,
@@ -183,7 +186,19 @@ def block(
         "mlp_out_post": mlp_out_post or mlp_out,
         "resid_post": Tap("", "out"),
     }
-    return taps if resid_mid is None else {**taps, "resid_mid": resid_mid}
+    if resid_mid is not None:
+        taps["resid_mid"] = resid_mid
+    return AnatomyRow(
+        taps=taps, attention=attention, head_proj=head_proj, activation=activation, mlp_proj=mlp_proj, gated=gated,
+        missing={"router": DENSE, **missing}, **about,
+    )  # fmt: skip
+
+
+def in_parallel(row: AnatomyRow, **changes: Any) -> AnatomyRow:
+    """The row, with other changes, of a variant whose attention and MLP read the same stream."""
+    taps = {point: tap for point, tap in row.taps.items() if point != "resid_mid"}
+    missing = {**row.missing, "resid_mid": PARALLEL}
+    return replace(row, taps=taps, parallel=True, missing=missing, **changes)
 
 
 def ends(embeddings: str | Tap, final_norm: str, logits: str) -> dict[str, Tap]:

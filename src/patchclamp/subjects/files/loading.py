@@ -17,13 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
+from patchclamp.nouns.recording.lazy import DTYPES
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = (
     "tokenizer.json",

@@ -47,6 +47,18 @@ class Passes:
         """Whether the model has a head."""
         return not isinstance(self.subject, Transformer) or "logits" in self.subject.row.fixed
 
+    def need_output(self) -> None:
+        """Skip what compares outputs where there are none."""
+        if not self.has_output:
+            raise Skip("the model has no head, so there is no output to compare")
+
+    @property
+    def padded(self) -> Batch:
+        """The inputs, where they are padded."""
+        if self.batch.tokens is None or self.batch.unpadded:
+            raise Skip("inputs of this kind are not padded")
+        return self.batch
+
     def run(self, batch: Batch) -> Run:
         """A whole pass that reads every site."""
         return self.subject.run(batch, read=self.sites, logits="all" if self.has_output else None, stop=False)
@@ -77,8 +89,7 @@ class Passes:
     def call_bare(self) -> Tensor:
         """The same, called anew."""
         subject, batch = self.subject, self.level.to(self.subject.device)
-        if not self.has_output:
-            raise Skip("the model has no head, so there is no output to compare")
+        self.need_output()
         with torch.no_grad():
             if isinstance(subject, LanguageModel):
                 # Some models (GPT-J) round otherwise when they keep a cache, and the engine keeps none.

@@ -7,7 +7,7 @@ function and a line in `PROOFS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import torch
@@ -127,15 +127,12 @@ def _unembedding(passes: Passes) -> Finding:
 
 
 def _right_padding(passes: Passes) -> Finding:
-    if passes.batch.tokens is None or passes.batch.unpadded:
-        raise Skip("inputs of this kind are not padded")
-    return _alone(passes, passes.batch, passes.recorded)
+    return _alone(passes, passes.padded, passes.recorded)
 
 
 def _left_padding(passes: Passes) -> Finding:
-    batch = passes.batch
-    if batch.tokens is None or batch.unpadded:
-        raise Skip("inputs of this kind are not padded")
+    batch = passes.padded
+    assert batch.tokens is not None
     order = batch.mask.long().argsort(dim=1, stable=True)  # padding first, real tokens in their order
     left = Batch(batch.tokens.gather(1, order), batch.mask.gather(1, order), batch.rows)
     return _alone(passes, left, passes.run(left))
@@ -172,39 +169,32 @@ def _alone(passes: Passes, batch: Batch, together: Run) -> Finding:
 
 def _plain_hooks(passes: Passes) -> Finding:
     """Hooks of torch, put on by hand at the modules that the table of sites names."""
-    subject, caught, handles = passes.subject, {}, []
+    subject, caught = passes.subject, {}
     modules = dict(subject.model.named_modules())
-    for info in subject.sites():
-        path, _, io = info.module.partition("[")[0].rpartition(".")
-        if info.site not in passes.sites:
-            continue
+    with ExitStack() as hooks:
+        for info in subject.sites():
+            path, _, io = info.module.partition("[")[0].rpartition(".")
+            if info.site not in passes.sites:
+                continue
 
-        def pre(module: nn.Module, args: Any, kwargs: Any, site: Site = info.site) -> None:
-            caught[site] = (args[0] if args else kwargs["hidden_states"]).detach().clone()
+            def pre(module: nn.Module, args: Any, kwargs: Any, site: Site = info.site) -> None:
+                caught[site] = (args[0] if args else kwargs["hidden_states"]).detach().clone()
 
-        def post(module: nn.Module, args: Any, out: Any, site: Site = info.site) -> None:
-            caught[site] = (out[0] if isinstance(out, (tuple, list)) else out).detach().clone()
+            def post(module: nn.Module, args: Any, out: Any, site: Site = info.site) -> None:
+                caught[site] = (out[0] if isinstance(out, (tuple, list)) else out).detach().clone()
 
-        module = modules[path]
-        hook = (
-            module.register_forward_pre_hook(pre, with_kwargs=True)
-            if io == "in"
-            else module.register_forward_hook(post)
-        )
-        handles.append(hook)
-    try:
+            if io == "in":
+                hooks.enter_context(modules[path].register_forward_pre_hook(pre, with_kwargs=True))
+            else:
+                hooks.enter_context(modules[path].register_forward_hook(post))
         subject.run(passes.batch, logits="all" if passes.has_output else None, stop=False)
-    finally:
-        for handle in handles:
-            handle.remove()
     recorded, batch = passes.recorded.activity, passes.batch
     errors = {str(s): gap(subject.place(s).units(value, batch), recorded[s]) for s, value in caught.items()}
     return passes.worst(errors, 0.0)
 
 
 def _own_values(passes: Passes) -> Finding:
-    if not passes.has_output:
-        raise Skip("the model has no head, so there is no output to compare")
+    passes.need_output()
     edits = [Edit(site, lambda t, b: t.clone()) for site in _writable(passes)]
     out = passes.subject.run(passes.batch, write=edits, logits="all").logits
     assert out is not None and passes.recorded.logits is not None
@@ -217,8 +207,7 @@ def _own_values(passes: Passes) -> Finding:
 
 def _writes_arrive(passes: Passes) -> Finding:
     """The share of sites where another value, written, does not change the output."""
-    if not passes.has_output:
-        raise Skip("the model has no head, so there is no output to compare")
+    passes.need_output()
     layers = {0, getattr(passes.subject, "n_layers", 0) - 1, None}
     sites = [s for s in _writable(passes) if s.layer in layers]
     lost = []
@@ -255,14 +244,10 @@ def _attention(passes: Passes) -> Finding:
 def _early_stop(passes: Passes) -> Finding:
     blocks = passes.blocks()
     calls: list[int] = []
-    handles = [
-        layer.register_forward_pre_hook(lambda module, args, i=i: calls.append(i)) for i, layer, _ in blocks
-    ]
-    try:
+    with ExitStack() as hooks:
+        for i, layer, _ in blocks:
+            hooks.enter_context(layer.register_forward_pre_hook(lambda module, args, i=i: calls.append(i)))
         passes.subject.run(passes.level, read=[Site("resid_post", 0)])
-    finally:
-        for handle in handles:
-            handle.remove()
     return float(len(calls) - 1), 0.0, f"reading resid_post.0 runs {len(calls)} of {len(blocks)} blocks"
 
 

@@ -56,14 +56,7 @@ def agreement(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
         return draw
 
     return construction.assemble(
-        "agreement",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the verb agrees with its subject, not with the noun before it",
+        "agreement", n, seed, prepare, kind, "the verb agrees with its subject, not with the noun before it"
     )
 
 
@@ -77,21 +70,17 @@ def _item(
 ) -> Item:
     subject, attractor = pair
     changed = (1 - number, near) if kind == "subject_number" else (number, 1 - near)
-    clean, spans = _text(subject[number], preposition, attractor[near])
-    corrupted, corrupted_spans = _text(subject[changed[0]], preposition, attractor[changed[1]])
+    texts = [
+        construction.fill(
+            FRAME, {"subject": subject[one], "preposition": preposition, "attractor": attractor[other]}
+        )
+        for one, other in ((number, near), changed)
+    ]
     names = ("singular", "plural")
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
+    return construction.contrast(
+        texts,
         answers=tuple(f" {verb[number]}" for verb in verbs),
         foils=tuple(f" {verb[1 - number]}" for verb in verbs),
         template=f"{names[number]} subject, {names[near]} attractor",
         group=subject[0],
-        spans=spans,
-        corrupted_spans=corrupted_spans,
     )
-
-
-def _text(subject: str, preposition: str, attractor: str) -> tuple[str, dict[str, tuple[int, int]]]:
-    slots = {"subject": subject, "preposition": preposition, "attractor": attractor}
-    return construction.fill(FRAME, slots)

@@ -56,16 +56,7 @@ def capitals(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
 
         return draw
 
-    return construction.assemble(
-        "capitals",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the capital of a country",
-    )
+    return construction.assemble("capitals", n, seed, prepare, kind, "the capital of a country")
 
 
 Fact = tuple[str, str, int]
@@ -82,20 +73,9 @@ def _facts(words: Words) -> list[Fact]:
 
 
 def _item(template: str, fact: Fact, foil: Fact, other: Fact) -> Item:
-    clean, spans = _text(template, fact[0])
-    corrupted, corrupted_spans = _text(template, other[0])
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(f" {fact[1]}",),
-        foils=(f" {foil[1]}",),
-        template=template,
-        group=fact[0],
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-        meta={"country": fact[0], "corrupted_country": other[0]},
-    )
-
-
-def _text(template: str, country: str) -> tuple[str, dict[str, tuple[int, int]]]:
-    return construction.fill(TEMPLATES[template].replace("{again}", country), {"country": country})
+    texts = [
+        construction.fill(TEMPLATES[template].replace("{again}", country), {"country": country})
+        for country in (fact[0], other[0])
+    ]
+    meta = {"country": fact[0], "corrupted_country": other[0]}
+    return construction.contrast(texts, (f" {fact[1]}",), (f" {foil[1]}",), template, fact[0], meta)

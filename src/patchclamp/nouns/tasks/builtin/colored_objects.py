@@ -7,7 +7,7 @@ from typing import Any
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.tasks.builtin import construction, word_lists
-from patchclamp.nouns.tasks.builtin.construction import Draw, Words
+from patchclamp.nouns.tasks.builtin.construction import Draw, Text, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -75,14 +75,7 @@ def colored_objects(
         return draw
 
     return construction.assemble(
-        "colored_objects",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the color of one of three things",
+        "colored_objects", n, seed, prepare, kind, "the color of one of three things"
     )
 
 
@@ -99,26 +92,14 @@ def _item(
     other = rng.choice([i for i in range(3) if i != at])
     swapped = list(colors)
     swapped[at], swapped[other] = colors[other], colors[at]
-    clean, spans = _text(frame, place, things, colors, at, at)
-    if kind == "query":
-        corrupted, corrupted_spans = _text(frame, place, things, colors, at, other)
-    else:
-        corrupted, corrupted_spans = _text(frame, place, things, swapped, at, at)
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(f" {colors[at]}",),
-        foils=(f" {colors[other]}",),
-        template=f"{template}/{at + 1}",
-        group=things[at],
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-    )
+    clean = _text(frame, place, things, colors, at, at)
+    changed = (colors, at, other) if kind == "query" else (swapped, at, at)
+    corrupted = _text(frame, place, things, *changed)
+    words = ((f" {colors[at]}",), (f" {colors[other]}",))
+    return construction.contrast((clean, corrupted), *words, f"{template}/{at + 1}", things[at])
 
 
-def _text(
-    frame: str, place: str, things: list[str], colors: list[str], at: int, query: int
-) -> tuple[str, dict[str, tuple[int, int]]]:
+def _text(frame: str, place: str, things: list[str], colors: list[str], at: int, query: int) -> Text:
     slots = {f"o{i}": thing for i, thing in enumerate(things)} | {f"c{i}": c for i, c in enumerate(colors)}
     text, spans = construction.fill(frame, slots | {"place": place, "query": things[query]})
     return text, {"color": spans[f"c{at}"], "object": spans[f"o{at}"], "query": spans["query"]}

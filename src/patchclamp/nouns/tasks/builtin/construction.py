@@ -19,6 +19,7 @@ from patchclamp.nouns.tasks.item import Item, Span
 from patchclamp.nouns.tasks.task import SPLITS, Task
 
 T = TypeVar("T")
+Text = tuple[str, dict[str, Span]]  # a filled template and the span of each role
 _LEAST_ITEMS = 8
 _TRIES = 300
 _SOON = 30
@@ -84,7 +85,7 @@ def choose(corruption: str | None, known: Mapping[str, str], task: str) -> str:
     return corruption
 
 
-def fill(template: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]:
+def fill(template: str, words: Mapping[str, str]) -> Text:
     """Put words into a template's slots; every slot becomes a role with the span of its word.
 
     Examples
@@ -100,6 +101,15 @@ def fill(template: str, words: Mapping[str, str]) -> tuple[str, dict[str, Span]]
         out += word
         done = slot.end()
     return out + template[done:], spans
+
+
+def contrast(
+    texts: Sequence[Text], answers: tuple[str, ...], foils: tuple[str, ...], template: str, group: str,
+    meta: Mapping[str, Any] | None = None,
+) -> Item:  # fmt: skip
+    """The item of two filled templates, the clean and the corrupted one."""
+    (clean, spans), (corrupted, others) = texts
+    return Item(clean, answers, foils, corrupted, template, group, spans, others, meta or {})
 
 
 def next_word(text: str, span: Span) -> Span:
@@ -155,7 +165,9 @@ def assemble(
     n: int,
     seed: int,
     draw: Callable[[str, random.Random], Draw],
-    **about: Any,
+    corruption: str,
+    description: str,
+    metric: str = "logit_diff",
 ) -> Task:
     """Draw the items of every split and make the task.
 
@@ -166,8 +178,8 @@ def assemble(
     draw
         ``draw(split, rng)`` prepares a split and returns ``(index, rng) -> Item``. `index` counts from 0 in each
         split: taken modulo the number of conditions it balances them.
-    about
-        Further fields of `Task`.
+    corruption, description, metric
+        As in `Task`.
     """
     if n < _LEAST_ITEMS:
         raise PatchclampError(
@@ -188,7 +200,7 @@ def assemble(
             seen |= {(item.clean, None), (item.clean, item.corrupted)}
             splits.setdefault(split, []).append(len(items))
             items.append(item)
-    return Task(name, items, splits=splits, **about)
+    return Task(name, items, metric, splits, corruption, description=description)
 
 
 def _fresh(one: Draw, index: int, rng: random.Random, seen: set[tuple[str, str | None]]) -> Item | None:

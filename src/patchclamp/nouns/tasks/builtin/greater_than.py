@@ -11,7 +11,7 @@ from typing import Any
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.tasks.builtin import construction, word_lists
-from patchclamp.nouns.tasks.builtin.construction import Draw, Words
+from patchclamp.nouns.tasks.builtin.construction import Draw, Text, Words
 from patchclamp.nouns.tasks.encode import plain_ids
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
@@ -69,14 +69,7 @@ def greater_than(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | 
         return draw
 
     return construction.assemble(
-        "greater_than",
-        n,
-        seed,
-        prepare,
-        metric="prob_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="a period ends after it begins",
+        "greater_than", n, seed, prepare, kind, "a period ends after it begins", metric="prob_diff"
     )
 
 
@@ -110,24 +103,15 @@ def _item(
 ) -> Item:
     century, tail = year[:2], year[2:]
     other = "01" if kind == "year_01" else rng.choice([t for t in tails if t[0] < tail[0]])
-    clean, spans = _text(template, noun, century, tail)
-    corrupted, corrupted_spans = _text(template, noun, century, other)
     options = tails if width == 2 else sorted({t[0] for t in tails})
     later = [t for t in options if (t > tail if width == 2 else t >= tail[0])]
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=tuple(later),
-        foils=tuple(t for t in options if t not in later),
-        template=template,
-        group=noun,
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-        meta={"noun": noun, "year": int(year), "corrupted_year": int(century + other)},
-    )
+    texts = [_text(template, noun, century, end) for end in (tail, other)]
+    earlier = tuple(t for t in options if t not in later)
+    meta = {"noun": noun, "year": int(year), "corrupted_year": int(century + other)}
+    return construction.contrast(texts, tuple(later), earlier, template, noun, meta)
 
 
-def _text(template: str, noun: str, century: str, tail: str) -> tuple[str, dict[str, tuple[int, int]]]:
+def _text(template: str, noun: str, century: str, tail: str) -> Text:
     slots = {"noun": noun, "XX": century, "Y": tail[0], "Z": tail[1], "again": century}
     text, spans = construction.fill(TEMPLATES[template], slots)
     del spans["again"]  # its last token is the end

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from patchclamp.nouns.tasks.builtin import construction
-from patchclamp.nouns.tasks.builtin.construction import Draw, Words
+from patchclamp.nouns.tasks.builtin.construction import Draw, Text, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -47,14 +47,7 @@ def induction(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
         return draw
 
     return construction.assemble(
-        "induction",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="a repeated list of random words goes on as before",
+        "induction", n, seed, prepare, kind, "a repeated list of random words goes on as before"
     )
 
 
@@ -78,21 +71,11 @@ def _item(pool: list[str], place: int, kind: str, rng: random.Random) -> Item:
         other = rng.sample([word for word in pool if word not in first], _LENGTH)
     # The second copy never shows the foil's successor, so the end looks alike in both texts.
     again = first[:place]
-    clean, spans = _text(first, again, place)
-    corrupted, corrupted_spans = _text(other, again, place)
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(f" {answer}",),
-        foils=(f" {foil}",),
-        template=f"{place} words again",
-        group=answer,
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-    )
+    texts = [_text(words, again, place) for words in (first, other)]
+    return construction.contrast(texts, (f" {answer}",), (f" {foil}",), f"{place} words again", answer)
 
 
-def _text(first: list[str], again: list[str], place: int) -> tuple[str, dict[str, tuple[int, int]]]:
+def _text(first: list[str], again: list[str], place: int) -> Text:
     slots = {f"w{i}": word for i, word in enumerate(first)}
     text, spans = construction.fill("List: " + " ".join("{" + slot + "}" for slot in slots), slots)
     roles = {"A1": spans[f"w{place - 1}"], "B1": spans[f"w{place}"]}

@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 from patchclamp.nouns.tasks.builtin import construction, word_lists
-from patchclamp.nouns.tasks.builtin.construction import Draw, Words
+from patchclamp.nouns.tasks.builtin.construction import Draw, Text, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -62,16 +62,7 @@ def ioi(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = No
 
         return draw
 
-    return construction.assemble(
-        "ioi",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the name that is not repeated",
-    )
+    return construction.assemble("ioi", n, seed, prepare, kind, "the name that is not repeated")
 
 
 def _item(
@@ -91,24 +82,13 @@ def _item(
         "random_s2": lambda: [io, subject, rng.choice(others)],
         "name_swap": lambda: [subject, io, io],
     }[kind]()
-    clean, spans = _text(template, order, io, subject, subject, scene)
-    corrupted, corrupted_spans = _text(template, order, first, second, third, scene)
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(f" {io}",),
-        foils=(f" {subject}",),
-        template=f"{template}/{order}",
-        group="+".join(sorted(pair)),
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-        meta={"IO": io, "S": subject, **scene},
-    )
+    texts = [_text(template, order, *who, scene) for who in ((io, subject, subject), (first, second, third))]
+    meta = {"IO": io, "S": subject, **scene}
+    about = (f"{template}/{order}", "+".join(sorted(pair)))
+    return construction.contrast(texts, (f" {io}",), (f" {subject}",), *about, meta)
 
 
-def _text(
-    template: str, order: str, io: str, first: str, second: str, scene: dict[str, str]
-) -> tuple[str, dict[str, tuple[int, int]]]:
+def _text(template: str, order: str, io: str, first: str, second: str, scene: dict[str, str]) -> Text:
     slots = {"1": io, "2": first} if order == "ABBA" else {"1": first, "2": io}
     text, spans = construction.fill(TEMPLATES[template], {**slots, **scene, "S2": second})
     here = ("1", "2") if order == "ABBA" else ("2", "1")

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from patchclamp.nouns.tasks.builtin import construction, word_lists
-from patchclamp.nouns.tasks.builtin.construction import Draw, Words
+from patchclamp.nouns.tasks.builtin.construction import Draw, Text, Words
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 
@@ -56,50 +56,28 @@ def mcqa(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = N
 
         return draw
 
-    return construction.assemble(
-        "mcqa",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the letter of the right choice",
-    )
+    return construction.assemble("mcqa", n, seed, prepare, kind, "the letter of the right choice")
 
 
 def _item(thing: str, colors: list[str], at: int, kind: str, other_letters: list[str]) -> Item:
     color, wrong = colors
     choices = [color, wrong] if at == 0 else [wrong, color]
     letters = ["A", "B"]
-    clean, spans = _text(thing, color, letters, choices)
-    corrupted, other_spans = {
-        "answer_position": lambda: _text(thing, color, letters, choices[::-1]),
-        "letters": lambda: _text(thing, color, other_letters, choices),
-        "color": lambda: _text(thing, wrong, letters, choices),
-    }[kind]()
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(f" {letters[at]}",),
-        foils=(f" {letters[1 - at]}",),
-        template=f"right choice {letters[at]}",
-        group=thing,
-        spans=_roles(spans, at),
-        corrupted_spans=_roles(other_spans, at),
-    )
+    changed = {
+        "answer_position": (color, letters, choices[::-1]),
+        "letters": (color, other_letters, choices),
+        "color": (wrong, letters, choices),
+    }[kind]
+    texts = [_text(thing, at, *one) for one in ((color, letters, choices), changed)]
+    words = ((f" {letters[at]}",), (f" {letters[1 - at]}",))
+    return construction.contrast(texts, *words, f"right choice {letters[at]}", thing)
 
 
-def _roles(spans: dict[str, tuple[int, int]], at: int) -> dict[str, tuple[int, int]]:
-    names = {"object": "object", "color": "color", "letter": f"L{at}", "choice": f"c{at}", "query": "query"}
-    return {role: spans[slot] for role, slot in names.items()}
-
-
-def _text(
-    thing: str, color: str, letters: list[str], choices: list[str]
-) -> tuple[str, dict[str, tuple[int, int]]]:
+def _text(thing: str, at: int, color: str, letters: list[str], choices: list[str]) -> Text:
     slots = {"object": thing, "query": thing, "color": color}
     slots |= {f"L{i}": letter for i, letter in enumerate(letters)} | {
         f"c{i}": c for i, c in enumerate(choices)
     }
-    return construction.fill(EXAMPLE + QUERY, slots)
+    text, spans = construction.fill(EXAMPLE + QUERY, slots)
+    names = {"object": "object", "color": "color", "letter": f"L{at}", "choice": f"c{at}", "query": "query"}
+    return text, {role: spans[slot] for role, slot in names.items()}

@@ -53,30 +53,13 @@ def pronouns(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None
         return draw
 
     return construction.assemble(
-        "pronouns",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the pronoun that goes with a first name",
+        "pronouns", n, seed, prepare, kind, "the pronoun that goes with a first name"
     )
 
 
 def _item(template: str, man: str, woman: str, woman_first: int) -> Item:
     people = [(man, " he"), (woman, " she")]
     (name, answer), (other, foil) = reversed(people) if woman_first else people
-    clean, spans = construction.fill(TEMPLATES[template], {"name": name})
-    corrupted, corrupted_spans = construction.fill(TEMPLATES[template], {"name": other})
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(answer,),
-        foils=(foil,),
-        template=f"{template}/{answer.strip()}",
-        group=name,
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-        meta={"corrupted_name": other},
-    )
+    texts = [construction.fill(TEMPLATES[template], {"name": who}) for who in (name, other)]
+    about = (f"{template}/{answer.strip()}", name)
+    return construction.contrast(texts, (answer,), (foil,), *about, {"corrupted_name": other})

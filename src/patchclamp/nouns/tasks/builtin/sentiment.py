@@ -72,32 +72,13 @@ def sentiment(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | Non
 
         return draw
 
-    return construction.assemble(
-        "sentiment",
-        n,
-        seed,
-        prepare,
-        metric="logit_diff",
-        corruption=kind,
-        min_accuracy=0.8,
-        description="the label of a short review",
-    )
+    return construction.assemble("sentiment", n, seed, prepare, kind, "the label of a short review")
 
 
 def _item(template: str, thing: str, good: str, bad: str, negative: int) -> Item:
     sides = [(good, " positive"), (bad, " negative")]
     (adjective, answer), (other, foil) = reversed(sides) if negative else sides
     text = EXAMPLE + TEMPLATES[template]
-    clean, spans = construction.fill(text, {"thing": thing, "adjective": adjective})
-    corrupted, corrupted_spans = construction.fill(text, {"thing": thing, "adjective": other})
-    return Item(
-        clean=clean,
-        corrupted=corrupted,
-        answers=(answer,),
-        foils=(foil,),
-        template=f"{template}/{answer.strip()}",
-        group=adjective,
-        spans=spans,
-        corrupted_spans=corrupted_spans,
-        meta={"corrupted_adjective": other},
-    )
+    texts = [construction.fill(text, {"thing": thing, "adjective": word}) for word in (adjective, other)]
+    about = (f"{template}/{answer.strip()}", adjective)
+    return construction.contrast(texts, (answer,), (foil,), *about, {"corrupted_adjective": other})
