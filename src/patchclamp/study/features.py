@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, did_you_mean
@@ -21,7 +20,7 @@ from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
-from patchclamp.describe import Split, Tokens, decode_in, search_description
+from patchclamp.describe import Split, Tokens, lm_head, search_description
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.scores import Scores
@@ -272,7 +271,6 @@ def _describe(
     options: StudyOptions,
 ) -> list[dict[str, Any]]:
     """The predicate that best says where each feature is active, and what it writes."""
-    directions: list[torch.Tensor] = []
     said: dict[Unit, dict[str, Any]] = {}
     split = Split.of(tokens, seed=options.seed)
     for site, dictionary in dictionaries.items():
@@ -294,8 +292,5 @@ def _describe(
                 "aside": f"(balanced accuracy {number(row.score)}, {number(row.low)} to {number(row.high)}, on held-out "
                 f"text; {number(row.shuffled)} for descriptions of other units)",
             }
-    for unit in first:
-        written = subject.output_matrix(Site(unit.site.point, unit.site.layer)).float()
-        directions.append(dictionaries[unit.site].directions[unit.index].float().to(written.device) @ written)
-    table = decode_in(subject, torch.stack(directions), [str(u) for u in first], top=6, seed=options.seed)
+    table = lm_head(subject, Units.parse(list(first)), top=6, seed=options.seed)
     return [{**said[unit], "promotes": decoded_tokens(table, unit, "promotes")} for unit in first]
