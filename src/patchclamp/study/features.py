@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.attribute import METHODS
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
@@ -40,7 +40,7 @@ from patchclamp.study.stages import Column, Figure, Section, Table
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.features import provenance
 
-__all__ = ["attach_saved", "features", "refuse_decomposition"]
+__all__ = ["attach_saved", "features"]
 
 
 DICTIONARIES = "dictionaries"
@@ -65,15 +65,6 @@ def attach_saved(subject: LanguageModel, folder: Path) -> None:
             subject.attach(name, load_dictionary(part))
 
 
-def refuse_decomposition(name: str) -> None:
-    """Refuse the name of no decomposition, or of one that needs more than one site's activity."""
-    if name not in DECOMPOSITIONS:
-        hint = did_you_mean(name, DECOMPOSITIONS) or f"; give {', '.join(DECOMPOSITIONS)}"
-        raise PatchclampError(
-            f"decompose {name!r}: no decomposition of a site's activity has this name{hint}"
-        )
-
-
 def features(context: Behaviour) -> Section:
     """Fit, attach, score, choose, ablate and describe; the dictionaries stay attached to the subject."""
     subject, options, bench, say = context.subject, context.options, context.bench, context.say
@@ -84,7 +75,7 @@ def features(context: Behaviour) -> Section:
     dictionaries: dict[Site, Dictionary] = {}
     for base in bases:
         say(f"{name} of {base}")
-        dictionary = _fit(name, recording, base, options)
+        dictionary = DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
         dictionaries[subject.attach(name, dictionary).site] = dictionary
     say("scoring features")
     attribute: Callable[..., Scores] = METHODS[options.method]
@@ -102,7 +93,8 @@ def features(context: Behaviour) -> Section:
     )
     say(f"{chosen.k} features together, {options.n_control} random sets")
     joint = corrected({"features": bench.lost(chosen.units, options.n_control)})["features"]
-    curve = _against_neurons(bench, chosen, _neurons(context.scores, bases), options)
+    neurons = [unit for unit in ranked(context.scores, "mlp_act")[0] if unit.site in bases]
+    curve = _against_neurons(bench, chosen, neurons, options)
     first = list(chosen.order[: min(chosen.k, options.n_singles)])
     say(f"{len(first)} features alone")
     each = bench.each([Units.parse(u) for u in first], options.n_control_single)
@@ -207,10 +199,6 @@ def _activity(
     return recording, Tokens.from_samples(recording.samples, subject.tokenizer)
 
 
-def _fit(name: str, recording: Recording, base: Site, options: StudyOptions) -> Dictionary:
-    return DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
-
-
 def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:
     """Who takes more at which sizes, where the interval of the difference excludes zero."""
     ahead = {
@@ -225,12 +213,6 @@ def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:
             listed = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
             parts.append(f"{name} carry more among the first {listed}")
     return ", ".join(parts) or "there is no difference beyond the interval"
-
-
-def _neurons(scores: Scores, bases: Sequence[Site]) -> list[Unit]:
-    order, _ = ranked(scores, "mlp_act")
-    wanted = set(bases)
-    return [unit for unit in order if unit.site in wanted]
 
 
 def _against_neurons(
