@@ -198,6 +198,12 @@ class Collector:
         assert self._mask is not None
         return self._mask
 
+    def n_nodes(self, site: Site) -> int:
+        """How many nodes of a site are scored."""
+        if self.level[site] == "site":
+            return 1
+        return len(self.nodes.get(site, range(self.subject.width(site))))
+
     def reduce(
         self, site: Site, product: Float[Tensor, "batch pos *unit"]
     ) -> Float[Tensor, "batch node group"]:
@@ -237,12 +243,9 @@ class Collector:
         """The result. Sites that the metric does not depend on were never visited and score 0."""
         for site in self.sites:
             if site not in self._values:
-                n = (
-                    1
-                    if self.level[site] == "site"
-                    else len(self.nodes.get(site, range(self.subject.width(site))))
+                self._values[site] = np.zeros(
+                    (len(self.task), self.n_nodes(site), len(self._labels)), np.float32
                 )
-                self._values[site] = np.zeros((len(self.task), n, len(self._labels)), np.float32)
         bad = [s for s, v in self._values.items() if np.isinf(v).any()] or [
             s for s, v in self._values.items() if self.positions == "sum" and np.isnan(v).any()
         ]

@@ -144,7 +144,7 @@ def _patch_pair(collector: Collector, pair: Pair) -> int:
     for site in sites:
         masks = _site_masks(collector, site, base.activity[site])
         jobs = _jobs(collector, site, source.activity[site] != base.activity[site], masks)
-        scores = torch.zeros(len(pair.rows), _n_nodes(collector, site), masks.shape[2], device=start.device)
+        scores = torch.zeros(len(pair.rows), collector.n_nodes(site), masks.shape[2], device=start.device)
         stream = base.activity.get(entries.get(site.layer))  # type: ignore[arg-type]
         for part in jobs.cut(collector.batch_size):
             edit = Edit(site, _writer(part, collector.level[site], source.activity[site], masks))
@@ -163,12 +163,6 @@ def _site_masks(collector: Collector, site: Site, activity: Tensor) -> Bool[Tens
     if collector.positions != "sum":
         raise PatchclampError(f"{site}: its positions are not the input's; use positions='sum'")
     return torch.ones(*activity.shape[:2], 1, dtype=torch.bool, device=masks.device)
-
-
-def _n_nodes(collector: Collector, site: Site) -> int:
-    if collector.level[site] == "site":
-        return 1
-    return len(collector.nodes.get(site, range(collector.subject.width(site))))
 
 
 def _jobs(

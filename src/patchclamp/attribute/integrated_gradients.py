@@ -41,7 +41,7 @@ def integrated_gradients(
 
     Parameters
     ----------
-    subject, task, sites, positions, batch_size
+    subject, task, sites, positions, batch_size, level
         As for `attribution_patching`.
     direction
         Only recorded: the path is the same in both.
@@ -52,9 +52,6 @@ def integrated_gradients(
     ln_rule
         Hold the scale of every norm fixed in the backward pass (the LN rule of relevance patching). With it the
         estimate has the right scale (docs/attribute.md); without it scores at the input are complete.
-    level
-        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
-        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------

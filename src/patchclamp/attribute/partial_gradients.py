@@ -52,7 +52,7 @@ def partial_gradients(
 
     Parameters
     ----------
-    subject, task, sites, direction, positions, batch_size
+    subject, task, sites, direction, positions, batch_size, level
         As for `attribution_patching`.
     steps
         Gradients along the path, beside the one at the patched run. The path is cut into `steps` cells; each item
@@ -63,9 +63,6 @@ def partial_gradients(
     reach
         Point -> factor on the share; 1 where not named. That of heads (patched at all positions together) was
         chosen on SmolLM2; 1.25 to 2 give much the same (docs/attribute.md).
-    level
-        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
-        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------

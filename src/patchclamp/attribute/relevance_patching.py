@@ -31,13 +31,10 @@ def relevance_patching(
 
     Parameters
     ----------
-    subject, task, sites, direction, positions, batch_size
+    subject, task, sites, direction, positions, batch_size, level
         As for `attribution_patching`.
     rules
         Names in `relevance_rules.RULES`.
-    level
-        ``"site"`` scores each site as a whole, its units together, ``"unit"`` each of its units. ``"auto"``: heads,
-        neurons, features and units of module paths one by one, other sites as a whole.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import benjamini_hochberg
@@ -84,55 +84,35 @@ def expertise(selectivity: Any, *, alpha: float = 0.05, site: str = "unit") -> E
     up = selectivity["ap"].transpose("label", "unit").values
     down = selectivity["ap_negated"].transpose("label", "unit").values
     ap, sign = np.maximum(up, down), np.where(up >= down, 1, -1)
-    units = [int(u) for u in selectivity["unit"].values]
+    units = selectivity["unit"].values.astype(int)
+    names = np.array([f"{site}[{u}]" for u in units], dtype=object)
     prevalence = selectivity["prevalence"].values
-    found = _Rows(labels, units, site, ap, sign, p, prevalence)
-    experts = [found.expert(i, j) for i in range(len(labels)) for j in found.order(i) if p[i, j] <= level]
-    concepts = [
-        {
-            "concept": labels[i],
-            "positives": int(selectivity["positives"].values[i]),
-            "prevalence": float(prevalence[i]),
-            **found.best(i),
-            "p": float(best[i]),
-            "q": float(q[i]),
-            "experts": int((p[i] <= level).sum()),
-            "null_ap_normalised": float(np.quantile(null[i], 0.95)),
-        }
-        for i in range(len(labels))
-    ]
-    columns = ["concept", "unit", "index", "sign", "ap", "ap_normalised", "p"]
-    return Expertise(pd.DataFrame(experts, columns=columns), pd.DataFrame(concepts))
-
-
-@dataclass(frozen=True)
-class _Rows:
-    labels: list[str]
-    units: list[int]
-    site: str
-    ap: NDArray[np.float64]
-    sign: NDArray[np.int64]
-    p: NDArray[np.float64]
-    prevalence: NDArray[np.float64]
-
-    def order(self, i: int) -> NDArray[np.int64]:
-        return np.argsort(-np.nan_to_num(self.ap[i], nan=-1), kind="stable")
-
-    def best(self, i: int) -> dict[str, Any]:
-        j = int(self.order(i)[0])
-        return {"unit": f"{self.site}[{self.units[j]}]", "ap": float(self.ap[i, j])}
-
-    def expert(self, i: int, j: int) -> dict[str, Any]:
-        share = float(self.prevalence[i])
-        return {
-            "concept": self.labels[i],
-            "unit": f"{self.site}[{self.units[j]}]",
-            "index": self.units[j],
-            "sign": int(self.sign[i, j]),
-            "ap": float(self.ap[i, j]),
-            "ap_normalised": (float(self.ap[i, j]) - share) / (1 - share),
-            "p": float(self.p[i, j]),
-        }
+    order = np.argsort(-np.nan_to_num(ap, nan=-1), axis=1, kind="stable")
+    accepted = np.take_along_axis(p, order, 1) <= level
+    rows, columns = np.repeat(np.arange(len(labels)), accepted.sum(1)), order[accepted]
+    own, share = ap[rows, columns], prevalence[rows]
+    experts = {
+        "concept": np.array(labels, dtype=object)[rows],
+        "unit": names[columns],
+        "index": units[columns],
+        "sign": sign[rows, columns],
+        "ap": own,
+        "ap_normalised": (own - share) / (1 - share),
+        "p": p[rows, columns],
+    }
+    first = order[:, 0]
+    concepts = {
+        "concept": labels,
+        "positives": selectivity["positives"].values.astype(int),
+        "prevalence": prevalence,
+        "unit": names[first],
+        "ap": ap[np.arange(len(labels)), first],
+        "p": best,
+        "q": q,
+        "experts": (p <= level).sum(1),
+        "null_ap_normalised": np.quantile(null, 0.95, axis=1),
+    }
+    return Expertise(pd.DataFrame(experts), pd.DataFrame(concepts))
 
 
 def prevalence_free_precision(scores: ArrayLike, labels: ArrayLike, positives: float) -> float:

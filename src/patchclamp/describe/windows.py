@@ -117,11 +117,7 @@ def windows_of(
         For a side without an active or without a silent window.
     """
     check_choice("sampling", sampling, ("quantiles", "top", "random"))
-    source = TokenActivity(activity)
-    if source.shape[0] != len(tokens):
-        raise PatchclampError(
-            f"activity: {source.shape[0]} rows for {len(tokens)} tokens; wanted one a token"
-        )
+    source = TokenActivity.on(activity, tokens)
     values = source.columns([unit])[:, 0]
     named = name or f"unit[{unit}]"
     rng = np.random.default_rng([seed, unit])

@@ -18,6 +18,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.files import plain, read_json, write_json
 from patchclamp.nouns.scores import flat
+from patchclamp.study.report.text import percent
 
 __all__ = ["SCHEMA", "Claim", "read_claims", "schema", "validate", "write_claims"]
 
@@ -98,14 +99,20 @@ class Claim:
 
     def meets(self, measured: Estimate) -> bool:
         """Return whether an estimate, measured again, meets the criterion."""
+        return not self.unmet(measured)
+
+    def unmet(self, measured: Estimate) -> str:
+        """Return in words which part of the criterion an estimate does not meet; nothing where it meets all."""
         low, high = self.criterion.get("at_least"), self.criterion.get("at_most")
         if low is not None and not measured.value >= low:
-            return False
+            return f"claimed at least {percent(low)}"
         if high is not None and not measured.value <= high:
-            return False
+            return f"claimed at most {percent(high)}"
         if self.criterion.get("beats_control"):
-            return measured.null is not None and measured.value > measured.null.high
-        return True
+            top = None if measured.null is None else measured.null.high
+            if top is None or not measured.value > top:
+                return f"random sets reach {percent(top)}"
+        return ""
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.describe import decode_in, lm_head
-from patchclamp.measure.activity.exemplars import Exemplars, contexts
+from patchclamp.measure.activity.exemplars import Exemplars
+from patchclamp.nouns.recording.contexts import contexts
 from patchclamp.nouns.tasks.task import EncodedTask, Task
 from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.record import record

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.intervene import effect, effects
+from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Site, Units
@@ -67,24 +67,20 @@ class Experiments:
 
     def lost(self, units: Units, n_control: int = 0) -> Measured:
         """Return the share of the metric that ablating the units takes away, beside matched random sets."""
-        found = effect(
-            self.subject,
-            self.items,
-            self.change(units),
-            control="matched" if n_control else None,
-            n_control=n_control,
-            seed=self.seed,
-            reference=self.reference,
-        )
-        return Measured.lost(found)
+        return self._measured([units], "matched", n_control)[0]
 
     def each(self, units: Sequence[Units], n_control: int = 0) -> list[Measured]:
         """Return the share lost with each selection ablated alone, beside random ones matched to them in turn."""
+        return self._measured(units, "shared", n_control)
+
+    def _measured(
+        self, units: Sequence[Units], control: Literal["matched", "shared"], n_control: int
+    ) -> list[Measured]:
         found = effects(
             self.subject,
             self.items,
             [self.change(one) for one in units],
-            control="shared" if n_control else None,
+            control=control if n_control else None,
             n_control=n_control,
             seed=self.seed,
             reference=self.reference,

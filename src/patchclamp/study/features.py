@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from patchclamp.attribute import METHODS
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
-from patchclamp.describe import Split, Tokens, decode_in, search_description
+from patchclamp.describe import Split, Tokens, lm_head, search_description
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.scores import Scores
@@ -41,7 +40,7 @@ from patchclamp.study.stages import Column, Figure, Section, Table
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.features import provenance
 
-__all__ = ["attach_saved", "features", "refuse_decomposition"]
+__all__ = ["attach_saved", "features"]
 
 
 DICTIONARIES = "dictionaries"
@@ -66,15 +65,6 @@ def attach_saved(subject: LanguageModel, folder: Path) -> None:
             subject.attach(name, load_dictionary(part))
 
 
-def refuse_decomposition(name: str) -> None:
-    """Refuse the name of no decomposition, or of one that needs more than one site's activity."""
-    if name not in DECOMPOSITIONS:
-        hint = did_you_mean(name, DECOMPOSITIONS) or f"; give {', '.join(DECOMPOSITIONS)}"
-        raise PatchclampError(
-            f"decompose {name!r}: no decomposition of a site's activity has this name{hint}"
-        )
-
-
 def features(context: Behaviour) -> Section:
     """Fit, attach, score, choose, ablate and describe; the dictionaries stay attached to the subject."""
     subject, options, bench, say = context.subject, context.options, context.bench, context.say
@@ -85,7 +75,7 @@ def features(context: Behaviour) -> Section:
     dictionaries: dict[Site, Dictionary] = {}
     for base in bases:
         say(f"{name} of {base}")
-        dictionary = _fit(name, recording, base, options)
+        dictionary = DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
         dictionaries[subject.attach(name, dictionary).site] = dictionary
     say("scoring features")
     attribute: Callable[..., Scores] = METHODS[options.method]
@@ -103,7 +93,8 @@ def features(context: Behaviour) -> Section:
     )
     say(f"{chosen.k} features together, {options.n_control} random sets")
     joint = corrected({"features": bench.lost(chosen.units, options.n_control)})["features"]
-    curve = _against_neurons(bench, chosen, _neurons(context.scores, bases), options)
+    neurons = [unit for unit in ranked(context.scores, "mlp_act")[0] if unit.site in bases]
+    curve = _against_neurons(bench, chosen, neurons, options)
     first = list(chosen.order[: min(chosen.k, options.n_singles)])
     say(f"{len(first)} features alone")
     each = bench.each([Units.parse(u) for u in first], options.n_control_single)
@@ -208,11 +199,6 @@ def _activity(
     return recording, Tokens.from_samples(recording.samples, subject.tokenizer)
 
 
-def _fit(name: str, recording: Recording, base: Site, options: StudyOptions) -> Dictionary:
-    found: Dictionary = DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
-    return found
-
-
 def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:
     """Who takes more at which sizes, where the interval of the difference excludes zero."""
     ahead = {
@@ -227,12 +213,6 @@ def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:
             listed = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
             parts.append(f"{name} carry more among the first {listed}")
     return ", ".join(parts) or "there is no difference beyond the interval"
-
-
-def _neurons(scores: Scores, bases: Sequence[Site]) -> list[Unit]:
-    order, _ = ranked(scores, "mlp_act")
-    wanted = set(bases)
-    return [unit for unit in order if unit.site in wanted]
 
 
 def _against_neurons(
@@ -273,7 +253,6 @@ def _describe(
     options: StudyOptions,
 ) -> list[dict[str, Any]]:
     """The predicate that best says where each feature is active, and what it writes."""
-    directions: list[torch.Tensor] = []
     said: dict[Unit, dict[str, Any]] = {}
     split = Split.of(tokens, seed=options.seed)
     for site, dictionary in dictionaries.items():
@@ -295,8 +274,5 @@ def _describe(
                 "aside": f"(balanced accuracy {number(row.score)}, {number(row.low)} to {number(row.high)}, on held-out "
                 f"text; {number(row.shuffled)} for descriptions of other units)",
             }
-    for unit in first:
-        written = subject.output_matrix(Site(unit.site.point, unit.site.layer)).float()
-        directions.append(dictionaries[unit.site].directions[unit.index].float().to(written.device) @ written)
-    table = decode_in(subject, torch.stack(directions), [str(u) for u in first], top=6, seed=options.seed)
+    table = lm_head(subject, Units.parse(list(first)), top=6, seed=options.seed)
     return [{**said[unit], "promotes": decoded_tokens(table, unit, "promotes")} for unit in first]

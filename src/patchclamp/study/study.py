@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from patchclamp.attribute import METHODS
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
+from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.study.ability import examples, measure_ability
 from patchclamp.study.behaviour import Behaviour
 from patchclamp.study.curves import curves
-from patchclamp.study.features import features, refuse_decomposition
+from patchclamp.study.features import features
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.proof import ablate, describe, select
 from patchclamp.study.report.tables import head_map, role_map
@@ -229,11 +230,9 @@ FEATURES: tuple[Stage[Behaviour], ...] = (
 
 
 def _refuse(task: Task, options: StudyOptions) -> None:
-    if options.method not in METHODS:
-        hint = did_you_mean(options.method, METHODS) or f"; give {', '.join(METHODS)}"
-        raise PatchclampError(f"method {options.method!r}: there is none of this name{hint}")
+    check_choice("method", options.method, METHODS)
     if options.decompose:
-        refuse_decomposition(options.decompose)
+        check_choice("decompose", options.decompose, DECOMPOSITIONS)
     if not task.has_contrast:
         raise PatchclampError(
             f"task {task.name}: its items have no corrupted texts, which attribution needs; give each one"

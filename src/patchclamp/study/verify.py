@@ -202,8 +202,9 @@ def _again(
 
 def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel) -> Verdict:
     verdict = partial(Verdict, claim, measured=measured, model=subject.name, fingerprint=subject.fingerprint)
-    if not claim.meets(measured):
-        return verdict("fails", reason=_unmet(claim, measured))
+    unmet = claim.unmet(measured)
+    if unmet:
+        return verdict("fails", reason=unmet)
     low, high = claim.estimate.interval
     same = subject.fingerprint == claim.model["fingerprint"]
     if same and not low - 1e-6 <= measured.value <= high + 1e-6:
@@ -212,14 +213,3 @@ def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel) -> Verdic
         )
         return verdict("fails", reason=reason)
     return verdict("holds", reason="" if same else "on another model")
-
-
-def _unmet(claim: Claim, measured: Estimate) -> str:
-    """Say which part of the criterion is not met."""
-    low, high = claim.criterion.get("at_least"), claim.criterion.get("at_most")
-    if low is not None and not measured.value >= low:
-        return f"claimed at least {percent(low)}"
-    if high is not None and not measured.value <= high:
-        return f"claimed at most {percent(high)}"
-    top = None if measured.null is None else measured.null.high
-    return f"random sets reach {percent(top)}"

@@ -31,14 +31,12 @@ def decompose(
     as_json: common.JsonOption = False,
 ) -> None:
     """Find features of a site: directions that explain its activity with few of them active at a time."""
+    from patchclamp.base.errors import PatchclampError, check_choice
     from patchclamp.decompose import METHODS
     from patchclamp.record import record
-    from patchclamp.study.features import refuse_decomposition
 
-    refuse_decomposition(method)
+    check_choice("decompose", method, METHODS)
     if out is not None and out.exists() and any(out.iterdir()):
-        from patchclamp.base.errors import PatchclampError
-
         raise PatchclampError(f"{out}: is not empty; choose another folder")
     subject = common.open_model(model, device, dtype)
     base = subject.resolve(site)[0]

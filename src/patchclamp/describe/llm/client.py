@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,7 @@ class Cost:
     money: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.requests + other.requests,
-            self.cached + other.cached,
-            self.tokens_in + other.tokens_in,
-            self.tokens_out + other.tokens_out,
-            self.money + other.money,
-        )
+        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __str__(self) -> str:
         return (
@@ -211,12 +205,7 @@ class ChatClient:
         return self._known
 
     def _store(self, key: str, body: Mapping[str, Any], reply: Reply) -> None:
-        record = {
-            "text": reply.text,
-            "tokens_in": reply.tokens_in,
-            "tokens_out": reply.tokens_out,
-            "first": [list(pair) for pair in reply.first],
-        }
+        record = {name: value for name, value in asdict(reply).items() if name != "cached"}
         self._cached()[key] = record
         if self.cache is None:
             return

@@ -14,21 +14,32 @@ from patchclamp.describe.tokens import Mask, Tokens
 __all__ = ["After", "And", "Near", "Not", "Or"]
 
 
-def _checked(parts: tuple[Predicate, ...], kind: str) -> tuple[Predicate, ...]:
-    if len(parts) < 2 or not all(isinstance(part, Predicate) for part in parts):
-        raise PatchclampError(f"predicate {kind}: parts={parts!r:.80}; give at least two predicates")
-    return tuple(parts)
-
-
 @dataclass(frozen=True)
-class And(Predicate):
-    """All of the parts hold."""
+class Joined(Predicate):
+    """A predicate made of at least two others."""
 
-    kind = "and"
     parts: tuple[Predicate, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", _checked(self.parts, "and"))
+        if len(self.parts) < 2 or not all(isinstance(part, Predicate) for part in self.parts):
+            raise PatchclampError(
+                f"predicate {self.kind}: parts={self.parts!r:.80}; give at least two predicates"
+            )
+        object.__setattr__(self, "parts", tuple(self.parts))
+
+    @property
+    def length(self) -> float:
+        return sum(part.length for part in self.parts)
+
+
+@dataclass(frozen=True)
+class And(Joined):
+    """All of the parts hold."""
+
+    kind = "and"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "clause", all(part.clause for part in self.parts))
 
     def evaluate(self, tokens: Tokens) -> Mask:
@@ -43,30 +54,18 @@ class And(Predicate):
     def negated(self) -> str:
         return f"except {'those ' * self.clause}{self.plural()}"
 
-    @property
-    def length(self) -> float:
-        return sum(part.length for part in self.parts)
-
 
 @dataclass(frozen=True)
-class Or(Predicate):
+class Or(Joined):
     """At least one of the parts holds."""
 
     kind = "or"
-    parts: tuple[Predicate, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", _checked(self.parts, "or"))
 
     def evaluate(self, tokens: Tokens) -> Mask:
         return np.asarray(np.logical_or.reduce([part.evaluate(tokens) for part in self.parts]))
 
     def plural(self) -> str:
         return "; or ".join(str(part) for part in self.parts)
-
-    @property
-    def length(self) -> float:
-        return sum(part.length for part in self.parts)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.predicates.base import Predicate
-from patchclamp.describe.predicates.sets import per_word
-from patchclamp.describe.tokens import Mask, Tokens
+from patchclamp.describe.predicates.sets import ask_pieces, ask_words
+from patchclamp.describe.tokens import Ints, Mask, Tokens
 
 __all__ = ["CLOSED", "PATTERNS", "Pattern", "Position"]
 
@@ -63,27 +63,15 @@ class _Form:
 def _piece(test: Callable[[str], bool]) -> Callable[[Tokens], Mask]:
     """Ask the written piece without the blanks around it."""
 
-    def ask(tokens: Tokens) -> Mask:
-        types = tokens.piece_types
-        return np.fromiter((test(t.strip()) for t in types), bool, len(types))[tokens.piece_of]
-
-    return ask
+    return _raw(lambda piece: test(piece.strip()))
 
 
 def _raw(test: Callable[[str], bool]) -> Callable[[Tokens], Mask]:
-    def ask(tokens: Tokens) -> Mask:
-        types = tokens.piece_types
-        return np.fromiter((test(t) for t in types), bool, len(types))[tokens.piece_of]
-
-    return ask
+    return lambda tokens: ask_pieces(tokens, test)
 
 
 def _in_class(words: frozenset[str]) -> Callable[[Tokens], Mask]:
-    def ask(tokens: Tokens) -> Mask:
-        types = tokens.word_types
-        return per_word(tokens, np.fromiter((w in words for w in types), bool, len(types)))
-
-    return ask
+    return lambda tokens: ask_words(tokens, words.__contains__)
 
 
 def _no_letters(text: str) -> bool:
@@ -96,10 +84,13 @@ def _sentence_first(tokens: Tokens) -> Mask:
 
 
 def _seen_before(tokens: Tokens) -> Mask:
-    key = tokens.doc * len(tokens.folded_types) + tokens.folded_of
-    first = np.unique(key, return_index=True)[1]
-    out = np.ones(len(tokens), bool)
-    out[first] = False
+    return _again(tokens.doc * len(tokens.folded_types) + tokens.folded_of)
+
+
+def _again(key: Ints) -> Mask:
+    """Whether the same key stood further up."""
+    out = np.ones(len(key), bool)
+    out[np.unique(key, return_index=True)[1]] = False
     return out
 
 
@@ -109,10 +100,7 @@ def _induction(tokens: Tokens) -> Mask:
     # A document begins after a token of no kind: number `kinds`.
     before = np.where(tokens.position > 0, np.r_[0, tokens.folded_of[:-1]], kinds)
     key = (tokens.doc * (kinds + 1) + before) * kinds + tokens.folded_of
-    first = np.unique(key, return_index=True)[1]
-    out = np.ones(len(tokens), bool)
-    out[first] = False
-    return out & (tokens.position > 0)
+    return _again(key) & (tokens.position > 0)
 
 
 def _inside(opens: str, closes: str) -> Callable[[Tokens], Mask]:

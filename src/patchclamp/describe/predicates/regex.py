@@ -9,7 +9,7 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.predicates.base import Predicate, quoted
-from patchclamp.describe.predicates.sets import per_word
+from patchclamp.describe.predicates.sets import ask_pieces, ask_words
 from patchclamp.describe.tokens import Mask, Tokens
 
 __all__ = ["Affix", "Regex"]
@@ -45,9 +45,8 @@ class Regex(Predicate):
         find = re.compile(self.pattern)
         if self.on == "text":
             return self._in_text(tokens, find)
-        types = tokens.piece_types if self.on == "token" else tokens.word_types
-        found = np.fromiter((find.search(t) is not None for t in types), bool, len(types))
-        return found[tokens.piece_of] if self.on == "token" else per_word(tokens, found)
+        ask = ask_pieces if self.on == "token" else ask_words
+        return ask(tokens, lambda text: find.search(text) is not None)
 
     def _in_text(self, tokens: Tokens, find: re.Pattern[str]) -> Mask:
         out = np.zeros(len(tokens), bool)
@@ -84,12 +83,11 @@ class Affix(Predicate):
 
     def evaluate(self, tokens: Tokens) -> Mask:
         part, n = self.letters.lower(), len(self.letters)
-        words = tokens.word_types
-        held = ((w.endswith(part) if self.end else w.startswith(part)) and len(w) > n for w in words)
-        return per_word(tokens, np.fromiter(held, bool, len(words)))
+        meets = str.endswith if self.end else str.startswith
+        return ask_words(tokens, lambda word: meets(word, part) and len(word) > n)
 
     def plural(self) -> str:
         return f"words {'ending' if self.end else 'beginning'} in {quoted(self.letters)}"
 
     def one(self) -> str:
-        return f"a word {'ending' if self.end else 'beginning'} in {quoted(self.letters)}"
+        return self.plural().replace("words", "a word", 1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -14,8 +14,20 @@ from patchclamp.describe.tokens import Ints, Mask, Tokens, fold
 __all__ = ["NGram", "TokenSet", "WordSet"]
 
 
+class Listed(Predicate):
+    """A predicate whose one field is a list of texts; every text after the first costs a quarter."""
+
+    def __post_init__(self) -> None:
+        name = fields(self)[0].name
+        object.__setattr__(self, name, _strings(getattr(self, name), self.kind, name))
+
+    @property
+    def length(self) -> float:
+        return 1 + (len(getattr(self, fields(self)[0].name)) - 1) / 4
+
+
 @dataclass(frozen=True)
-class TokenSet(Predicate):
+class TokenSet(Listed):
     """The token is one of these, blanks around it and case apart.
 
     Examples
@@ -27,9 +39,6 @@ class TokenSet(Predicate):
     kind = "token"
     tokens: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", _strings(self.tokens, "token", "tokens"))
-
     def evaluate(self, tokens: Tokens) -> Mask:
         return _among(tokens.folded_index, [fold(t) for t in self.tokens])[tokens.folded_of]
 
@@ -39,13 +48,9 @@ class TokenSet(Predicate):
     def one(self) -> str:
         return _listed(self.tokens)
 
-    @property
-    def length(self) -> float:
-        return 1 + (len(self.tokens) - 1) / 4
-
 
 @dataclass(frozen=True)
-class WordSet(Predicate):
+class WordSet(Listed):
     """The token is part of one of these words, case apart.
 
     Examples
@@ -57,9 +62,6 @@ class WordSet(Predicate):
     kind = "word"
     words: tuple[str, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "words", _strings(self.words, "word", "words"))
-
     def evaluate(self, tokens: Tokens) -> Mask:
         return per_word(tokens, _among(tokens.word_index, [w.lower() for w in self.words]))
 
@@ -69,13 +71,9 @@ class WordSet(Predicate):
     def one(self) -> str:
         return _listed(self.words)
 
-    @property
-    def length(self) -> float:
-        return 1 + (len(self.words) - 1) / 4
-
 
 @dataclass(frozen=True)
-class NGram(Predicate):
+class NGram(Listed):
     """The token ends this run of tokens, blanks around each and case apart.
 
     Examples
@@ -86,9 +84,6 @@ class NGram(Predicate):
 
     kind = "ngram"
     tokens: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", _strings(self.tokens, "ngram", "tokens"))
 
     def evaluate(self, tokens: Tokens) -> Mask:
         out = np.ones(len(tokens), bool)
@@ -106,14 +101,22 @@ class NGram(Predicate):
     def one(self) -> str:
         return quoted(" ".join(self.tokens))
 
-    @property
-    def length(self) -> float:
-        return 1 + (len(self.tokens) - 1) / 4
-
 
 def per_word(tokens: Tokens, of_word: Mask) -> Mask:
     """Spread a yes or no for each word over its tokens; tokens without letters get no."""
     return np.append(of_word, False)[tokens.word_of]
+
+
+def ask_words(tokens: Tokens, test: Callable[[str], bool]) -> Mask:
+    """Ask each different word once, in lower case."""
+    types = tokens.word_types
+    return per_word(tokens, np.fromiter(map(test, types), bool, len(types)))
+
+
+def ask_pieces(tokens: Tokens, test: Callable[[str], bool]) -> Mask:
+    """Ask each different piece once, as it is written."""
+    types = tokens.piece_types
+    return np.fromiter(map(test, types), bool, len(types))[tokens.piece_of]
 
 
 def shifted(mask: Mask, position: Ints, by: int) -> Mask:

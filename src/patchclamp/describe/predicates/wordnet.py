@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,29 +24,11 @@ _PLURALS = {
     "foot": "feet",
     "mouse": "mice",
 }
-_MASS = frozenset(
-    (
-        "food",
-        "clothing",
-        "furniture",
-        "money",
-        "music",
-        "equipment",
-        "information",
-        "communication",
-        "behavior",
-        "matter",
-        "substance",
-        "knowledge",
-        "language",
-        "speech",
-        "time",
-        "motion",
-        "change",
-        "activity",
-        "work",
-    )
+_UNCOUNTED = (
+    "food clothing furniture money music equipment information communication behavior matter substance knowledge "
+    "language speech time motion change activity work"
 )
+_MASS = frozenset(_UNCOUNTED.split())
 
 
 def senses_of(tokens: Tokens, pos: str) -> list[str | None]:
@@ -59,6 +42,16 @@ def senses_of(tokens: Tokens, pos: str) -> list[str | None]:
         found = [None if w in CLOSED or len(w) < 2 else net.first_sense(w, pos) for w in tokens.word_types]
         tokens.cache[f"senses of {pos}"] = found
     return list(found)
+
+
+def _ask_senses(tokens: Tokens, pos: str, name: str, test: Callable[[str], bool]) -> Mask:
+    """Ask the most frequent sense of each word; the answers are kept under `name`."""
+    held = tokens.cache.get(name)
+    if held is None:
+        found = senses_of(tokens, pos)
+        held = np.fromiter((key is not None and test(key) for key in found), bool, len(found))
+        tokens.cache[name] = held
+    return per_word(tokens, held)
 
 
 @dataclass(frozen=True)
@@ -87,12 +80,7 @@ class Hypernym(Predicate):
             raise PatchclampError(
                 f"predicate hypernym: {self.synset} ({self.name}) is not in this WordNet ({net.folder})"
             )
-        held = tokens.cache.get(f"under {self.synset}")
-        if held is None:
-            found = senses_of(tokens, pos)
-            below = (key is not None and self.synset in net.ancestors(key) for key in found)
-            held = tokens.cache[f"under {self.synset}"] = np.fromiter(below, bool, len(found))
-        return per_word(tokens, held)
+        return _ask_senses(tokens, pos, f"under {self.synset}", lambda key: self.synset in net.ancestors(key))
 
     def plural(self) -> str:
         if self.synset.startswith("verb"):
@@ -115,12 +103,7 @@ class Supersense(Predicate):
 
     def evaluate(self, tokens: Tokens) -> Mask:
         net, pos = tokens.lexicon(), self.name.split(".")[0]
-        held = tokens.cache.get(f"in {self.name}")
-        if held is None:
-            found = senses_of(tokens, pos)
-            inside = (key is not None and net.senses[key].label == self.name for key in found)
-            held = tokens.cache[f"in {self.name}"] = np.fromiter(inside, bool, len(found))
-        return per_word(tokens, held)
+        return _ask_senses(tokens, pos, f"in {self.name}", lambda key: net.senses[key].label == self.name)
 
     def plural(self) -> str:
         pos, field = self.name.split(".")

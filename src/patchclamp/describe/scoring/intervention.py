@@ -11,7 +11,6 @@ import numpy as np
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import Array, DescriptionScore, PredicateJudge, scored
-from patchclamp.describe.tokens import Tokens
 
 __all__ = ["Steered", "intervention"]
 
@@ -82,7 +81,12 @@ def intervention(
         )
     if not all(found.steered) or not all(found.clean):
         raise PatchclampError("intervention: a prompt has no generated token; generate at least one for each")
-    told: Likelihood = likelihood or _Share(judge or PredicateJudge())
+
+    def share(one: Description, texts: Sequence[tuple[str, ...]]) -> Array:
+        """Share of tokens of which the predicate holds."""
+        return np.array([held.mean() for held in (judge or PredicateJudge()).simulate(one, texts)])
+
+    told: Likelihood = likelihood or share
 
     def difference(one: Description) -> Array:
         return np.asarray(told(one, found.steered), np.float64) - np.asarray(
@@ -110,17 +114,3 @@ def intervention(
         seed=seed,
         facts=kl,
     )
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Share of tokens of which the predicate holds."""
-
-    judge: PredicateJudge
-
-    def __call__(self, description: Description, texts: Sequence[tuple[str, ...]]) -> Array:
-        if description.predicate is None:
-            raise PatchclampError(f"{description.unit}: no predicate to run; give likelihood=")
-        tokens = Tokens.of(texts, wordnet=self.judge.wordnet, embed=self.judge.embed)
-        held = description.predicate.evaluate(tokens)
-        return np.bincount(tokens.doc, held) / np.bincount(tokens.doc)

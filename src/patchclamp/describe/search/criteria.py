@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import check_choice
-
-__all__ = ["CRITERIA", "Criterion", "average_precision", "balanced_accuracy", "criterion_of"]
+__all__ = ["CRITERIA", "Criterion", "average_precision", "balanced_accuracy"]
 
 Numbers = NDArray[np.float64]
 Criterion = Callable[[Any, Any, Any, Any], Numbers]
@@ -57,9 +55,3 @@ CRITERIA: dict[str, Criterion] = {
     "balanced_accuracy": balanced_accuracy,
     "average_precision": average_precision,
 }
-
-
-def criterion_of(name: str) -> Criterion:
-    """The criterion of this name."""
-    check_choice("criterion", name, CRITERIA)
-    return CRITERIA[name]

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import permutation_p
 from patchclamp.describe.description import Description
 from patchclamp.describe.predicates import Centroid
 from patchclamp.describe.search.beam import Atom, Search
 from patchclamp.describe.search.candidates import candidates_of
-from patchclamp.describe.search.criteria import criterion_of
+from patchclamp.describe.search.criteria import CRITERIA
 from patchclamp.describe.search.heldout import held_out_rows
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.search.targets import TokenActivity, active, check_threshold, threshold_of
@@ -128,11 +128,7 @@ def search_description(
     >>> found.descriptions[0].text, float(found.table.score[0])
     ('the token “cat”', 1.0)
     """
-    source = TokenActivity(activity)
-    if source.shape[0] != len(tokens):
-        raise PatchclampError(
-            f"activity: {source.shape[0]} rows for {len(tokens)} tokens; wanted one a token"
-        )
+    source = TokenActivity.on(activity, tokens)
     chosen = list(range(source.shape[1])) if units is None else [int(u) for u in units]
     named = [f"{names}[{u}]" for u in chosen] if isinstance(names, str) else list(names)
     if len(named) != len(chosen) or any(not 0 <= u < source.shape[1] for u in chosen):
@@ -140,12 +136,12 @@ def search_description(
             f"units: {len(named)} names for {len(chosen)} units of 0..{source.shape[1] - 1}; wanted one each"
         )
     check_threshold(threshold, quantile)
-    worth = criterion_of(criterion)
+    check_choice("criterion", criterion, CRITERIA)
     made_rows, held_rows = split.rows(tokens)
     made, held = tokens.take(split.made(tokens)), tokens.take(split.held(tokens))
     search = Search(
         candidates_of(made, families, min_count),
-        worth,
+        CRITERIA[criterion],
         penalty,
         max_parts=max_parts,
         beam=beam,

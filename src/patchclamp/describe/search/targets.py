@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.describe.tokens import Ints, Mask
+from patchclamp.describe.tokens import Ints, Mask, Tokens
 from patchclamp.nouns.recording.sparse import SparseCodes
 
 __all__ = ["TokenActivity", "active", "check_threshold", "threshold_of"]
@@ -35,6 +35,16 @@ class TokenActivity:
     def __post_init__(self) -> None:
         if not isinstance(self.source, SparseCodes) and len(self.shape) != 2:
             raise PatchclampError(f"activity: shape {self.shape}; wanted (tokens, units)")
+
+    @classmethod
+    def on(cls, activity: Any, tokens: Tokens) -> TokenActivity:
+        """Activity that has a row for each of these tokens."""
+        found = cls(activity)
+        if found.shape[0] != len(tokens):
+            raise PatchclampError(
+                f"activity: {found.shape[0]} rows for {len(tokens)} tokens; wanted one a token"
+            )
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import quantiles, resamples
-from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness
+from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness, mean_height
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.clamp.bench import Bench
@@ -178,7 +178,7 @@ def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.Dat
             for axis in AXES:
                 for clipped in (False, True):
                     x = share if axis == "linear" else np.log10(share)
-                    one, many = (_area(x, _height(y, measure, clipped)) for y in (point, boot))
+                    one, many = (mean_height(x, _height(y, measure, clipped)) for y in (point, boot))
                     low, high = quantiles(many, (0.025, 0.975))
                     rows.append((order, measure, axis, clipped, float(one.mean()), float(low), float(high)))
     return pd.DataFrame(rows, columns=["order", "measure", "axis", "clipped", "value", "low", "high"])
@@ -194,10 +194,3 @@ def _shares(gain: Array, found: Faithfulness, weights: Array) -> Array:
 def _height(y: Array, measure: str, clipped: bool) -> Array:
     y = np.clip(y, 0, 1) if clipped else y
     return y if measure == "cpr" else np.abs(1 - y)
-
-
-def _area(x: Array, y: Array) -> Array:
-    """Mean height of (draw, size) curves over the range of x."""
-    if len(x) < 2:
-        return y[:, 0]
-    return np.asarray(((y[:, 1:] + y[:, :-1]) / 2 * np.diff(x)).sum(1) / (x[-1] - x[0]))

@@ -12,6 +12,7 @@ from scipy.stats import beta, binom
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.base.folds import group_codes
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Bench
@@ -115,11 +116,13 @@ def sign_equivalence(
     >>> sign_equivalence([1.0, -1.0, 1.0]).verdict
     'undecided'
     """
-    values = _by_group(np.asarray(difference, dtype=np.float64), groups)
     if not 0 < margin < 0.5:
         raise PatchclampError(f"margin={margin}: it lies between 0 and 0.5")
-    if not len(values):
+    items = np.asarray(difference, dtype=np.float64)
+    if not len(items):
         raise PatchclampError("there is no item to test on; give at least one")
+    member = group_codes(groups or None, len(items), fewest=2)
+    values = np.bincount(member, items) / np.bincount(member)
     n = len(values)
     ties = int((np.abs(values) <= tie).sum())
     wins = int((values > tie).sum())
@@ -140,11 +143,3 @@ def sign_equivalence(
     high = float(beta.ppf(0.975, far + 1, n - far)) if far < n else 1.0
     found, mean = Estimate(share, low, high, n), float(values.mean())
     return Equivalence(found, margin, min(p_different, 1.0), p_equivalent, verdict, mean, ties)
-
-
-def _by_group(values: Array, groups: Sequence[str]) -> Array:
-    if not groups or len(set(groups)) < 2:
-        return values
-    own = [group or f"\0{i}" for i, group in enumerate(groups)]
-    names, member = np.unique(own, return_inverse=True)
-    return np.bincount(member, values) / np.bincount(member, minlength=len(names))

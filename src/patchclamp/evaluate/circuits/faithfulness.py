@@ -267,16 +267,16 @@ def _areas(table: pd.DataFrame) -> dict[str, Any]:
     kept = table[(table["curve"] == "kept") & (table["order"] == RANKED)].sort_values("size")
     share, value = kept["fraction"].to_numpy(float), kept["value"].to_numpy(float)
     return {
-        "cpr": _area(share, value),
-        "cmd": _area(share, np.abs(1 - value)),
-        "cpr_log": _area(np.log10(share), value),
-        "cmd_log": _area(np.log10(share), np.abs(1 - value)),
+        "cpr": float(mean_height(share, value)),
+        "cmd": float(mean_height(share, np.abs(1 - value))),
+        "cpr_log": float(mean_height(np.log10(share), value)),
+        "cmd_log": float(mean_height(np.log10(share), np.abs(1 - value))),
         "beats_model": bool((value[share < 1] > 1).any()),
     }
 
 
-def _area(x: Array, y: Array) -> float:
-    """Area by trapezoid over the range of x, divided by its length: the mean height of the curve."""
+def mean_height(x: Array, y: Array) -> Array:
+    """Mean height over the range of x of one curve or of many, (..., size): the area by trapezoid over its length."""
     if len(x) < 2:
-        return float(y[0])
-    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))
+        return y[..., 0]
+    return np.asarray(((y[..., 1:] + y[..., :-1]) / 2 * np.diff(x)).sum(-1) / (x[-1] - x[0]))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from patchclamp.base.areas import roc_auc, roc_auc_interval
 from patchclamp.base.errors import PatchclampError
+from patchclamp.evaluate.scores.masked import unit_names
 from patchclamp.nouns.scores import Scores
-from patchclamp.subjects.clamp.matching import collect
 
 Array = NDArray[np.float64]
 
@@ -75,14 +75,17 @@ def auroc(
     """
     if by not in ("abs", "signed"):
         raise PatchclampError(f"by={by!r}: rank by 'abs' or 'signed'")
-    named = _named(scores) if isinstance(scores, Scores) else dict(scores)
-    lost = [name for name in truth if name not in named]
+    if isinstance(scores, Scores):
+        summed = scores.summed()
+        means = np.concatenate([summed.mean(site) for site in summed.sites])
+        scores = dict(zip(unit_names(summed), means, strict=True))
+    lost = [name for name in truth if name not in scores]
     if lost:
         raise PatchclampError(
             f"{lost[0]}: is in the truth and has no score ({len(lost)} of {len(truth)}); score every unit, 0 where "
             "a method leaves it out"
         )
-    values = np.array([float(named[name]) for name in truth])
+    values = np.array([float(scores[name]) for name in truth])
     if not np.isfinite(values).all():
         raise PatchclampError(
             f"{list(truth)[int(np.flatnonzero(~np.isfinite(values))[0])]}: its score is no number"
@@ -94,15 +97,6 @@ def auroc(
         raise PatchclampError(f"truth has {n} units of the mechanism and {others} others; both are needed")
     ends = roc_auc_interval(values, real, n_boot, seed)
     return Auroc(float(roc_auc(values, real)), *ends, n, others, _curve(values, real))
-
-
-def _named(scores: Scores) -> dict[str, float]:
-    summed = scores.summed()
-    return {
-        str(collect([(site, index)])): float(value)
-        for site in summed.sites
-        for index, value in zip(summed.index(site), summed.mean(site), strict=True)
-    }
 
 
 def _curve(values: Array, real: NDArray[np.bool_]) -> pd.DataFrame:

@@ -159,14 +159,14 @@ def calibration(
         )
     sizes = _sizes(len(units), strata, min(n, len(units)))
     rng = np.random.default_rng(seed)
+    stratum = np.repeat(np.arange(len(sizes)), sizes)
     if isinstance(exact, Scores):
-        found, stratum = exact, _stratum(sizes)
+        found = exact
     else:
-        stratum = _stratum(sizes)
         rows = _draw(stratum, min(n, len(units)), rng)
         found = exact(collect([units[i] for i in rows]))
-    _check(estimate.summed(), found.summed())
     known = found.summed()
+    _check(summed, known)
     there = [m for site in known.sites for m in ((site, index) for index in known.index(site)) if m in place]
     rows = np.array(sorted(place[member] for member in there), dtype=np.int64)
     if not isinstance(exact, Scores) and len(rows) < min(n, len(units)):
@@ -205,10 +205,6 @@ def _sizes(units: int, strata: int, n: int) -> list[int]:
     return sizes
 
 
-def _stratum(sizes: Sequence[int]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(sizes)), sizes)
-
-
 def _draw(stratum: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Places of the units to check: the top stratum whole, of the rest `SPREAD` by size of stratum, the others evenly."""
     sizes = np.bincount(stratum)
@@ -226,7 +222,6 @@ def _draw(stratum: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArr
 
 def _merged(stratum: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Strata joined with the next until each has at least two checked units (or is checked whole)."""
-    out = np.empty_like(stratum)
     counts, sizes = np.bincount(stratum[rows], minlength=stratum.max() + 1), np.bincount(stratum)
     number, checked, units = 0, 0, 0
     names = np.empty(len(sizes), dtype=np.int64)
@@ -237,8 +232,7 @@ def _merged(stratum: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.i
             number, checked, units = number + 1, 0, 0
     if units:  # what is left at the end joins the stratum before it
         names[names == number] = max(0, number - 1)
-    out[:] = names[stratum]
-    return out
+    return names[stratum]
 
 
 def _result(

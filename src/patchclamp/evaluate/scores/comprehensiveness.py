@@ -91,11 +91,7 @@ def comprehensiveness(
     if not shares or not all(0 < share <= 1 for share in shares):
         raise PatchclampError(f"shares {list(shares)}: each is above 0 and at most 1")
     features = MaskedFeatures(subject, task, scores, baseline, reference, batch_size)
-    nothing = np.zeros_like(features.values)
-    orders = {
-        "scores": [features.order(by, seed=seed)],
-        "random": [features.order(by, nothing, seed=seed + 1 + draw) for draw in range(n_random)],
-    }
+    orders = features.orders(by, n_random, seed)
     rationales = [
         features.first(order, share, up=True)
         for many in orders.values()

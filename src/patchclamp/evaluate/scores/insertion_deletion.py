@@ -102,14 +102,8 @@ def insertion_deletion(
     if steps < 1:
         raise PatchclampError(f"steps={steps}: at least one step is needed")
     features = MaskedFeatures(subject, task, scores, baseline, reference, batch_size)
-    if by not in ("signed", "abs"):
-        raise PatchclampError(f"by={by!r}: rank by 'signed' or 'abs'")
-    nothing = np.zeros_like(features.values)
-    orders = {
-        "scores": [features.order(by, seed=seed)],
-        "random": [features.order(by, nothing, seed=seed + 1 + draw) for draw in range(n_random)],
-        "equal": [features.order(by, nothing)],
-    }
+    orders = features.orders(by, n_random, seed)
+    orders["equal"] = [features.order(by, np.zeros_like(features.values))]
     if oracle is not None:
         best = MaskedFeatures(subject, task, oracle, baseline, reference, batch_size)
         if best.values.shape != features.values.shape or best.sites != features.sites:

@@ -15,6 +15,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.matching import collect
 from patchclamp.subjects.clamp.reference import Reference
 
 Array = NDArray[np.float64]
@@ -60,7 +61,7 @@ class MaskedFeatures:
         self.sites = scores.sites
         self.shapes = {s: np.shape(scores.values[s])[1:] for s in self.sites}
         self.level, self.nodes = scores.level, {s: scores.index(s) for s in self.sites}
-        self.values = _flat(scores)
+        self.values = flat_scores(scores)
         self.there = np.isfinite(self.values)
         self.groups = tuple(scores.groups)
 
@@ -71,13 +72,20 @@ class MaskedFeatures:
         key = np.where(self.there, key, -np.inf)
         out = np.empty(key.shape, dtype=np.int64)
         for item, row in enumerate(key):
-            first = (
-                np.arange(len(row))
-                if seed is None
-                else np.random.default_rng([seed, item]).permutation(len(row))
-            )
+            first = np.arange(len(row))
+            if seed is not None:
+                first = np.random.default_rng([seed, item]).permutation(first)
             out[item] = first[np.argsort(-row[first], kind="stable")]
         return out
+
+    def orders(self, by: str, n_random: int, seed: int) -> dict[str, list[NDArray[np.int64]]]:
+        """The order of the scores, and random ones, by name."""
+        check_choice("by", by, ("signed", "abs"))
+        nothing = np.zeros_like(self.values)
+        return {
+            "scores": [self.order(by, seed=seed)],
+            "random": [self.order(by, nothing, seed=seed + 1 + draw) for draw in range(n_random)],
+        }
 
     def first(self, order: NDArray[np.int64], share: float, *, up: bool = False) -> Mask:
         """(item, feature) mask of the first share of each item's features, rounded (`up`: upwards)."""
@@ -148,7 +156,12 @@ class MaskedFeatures:
         return {site: next(iter(means[site].values()))[0] for site in self.sites}
 
 
-def _flat(scores: Scores) -> Array:
+def flat_scores(scores: Scores) -> Array:
     """(item, feature), sites in order."""
     parts = [scores.values[s].reshape(scores.n, -1) for s in scores.sites]
     return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+def unit_names(scores: Scores) -> list[str]:
+    """Address of every node, in the order of `flat_scores` of scores summed over positions."""
+    return [str(collect([(site, index)])) for site in scores.sites for index in scores.index(site)]

@@ -12,9 +12,8 @@ from scipy.stats import t as student
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import group_codes
 from patchclamp.base.statistics import benjamini_hochberg
-from patchclamp.evaluate.scores.masked import _flat
+from patchclamp.evaluate.scores.masked import flat_scores, unit_names
 from patchclamp.nouns.scores import Scores
-from patchclamp.subjects.clamp.matching import collect
 
 Array = NDArray[np.float64]
 _BLOCK = 8_000_000
@@ -110,8 +109,8 @@ def benjamini_yekutieli(p: ArrayLike) -> Array:
 def _grouped(scores: Scores) -> tuple[list[str], Array]:
     """Names of units, and (group, unit) sums over the items of a group."""
     summed = scores.summed()
-    names = [str(collect([(site, index)])) for site in summed.sites for index in summed.index(site)]
-    values = _flat(summed)
+    names = unit_names(summed)
+    values = flat_scores(summed)
     if not np.isfinite(values).all():
         raise PatchclampError(f"{scores.method}: a score is not finite, so units cannot be tested")
     if scores.groups and len(set(scores.groups)) > 1:

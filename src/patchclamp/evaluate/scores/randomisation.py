@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import pearson, quantiles, resamples, spearman, weighted_means
-from patchclamp.evaluate.scores.masked import _flat
+from patchclamp.evaluate.scores.masked import flat_scores
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
 
@@ -211,7 +211,7 @@ def _random(parameter: Tensor, how: str, generator: torch.Generator) -> Tensor:
 def _result(
     before: Scores, parts: Sequence[tuple[str, float, Scores]], order: str, how: str, n_boot: int, seed: int
 ) -> Randomisation:
-    first = _flat(before)
+    first = flat_scores(before)
     weights = np.concatenate(
         [np.ones((1, before.n)), resamples(before.n, before.groups or None, max(1, n_boot), seed)]
     )
@@ -222,7 +222,7 @@ def _result(
             raise PatchclampError(
                 f"{after.method}: scored other sites or items than at first; score the same at each stage"
             )
-        now = weighted_means(weights, _flat(after.summed()))
+        now = weighted_means(weights, flat_scores(after.summed()))
         signed = np.array([_spearman(a, b) for a, b in zip(means, now, strict=True)])
         sizes = np.array([_spearman(np.abs(a), np.abs(b)) for a, b in zip(means, now, strict=True)])
         ends = [quantiles(values[1:], (0.025, 0.975)) for values in (signed, sizes)]

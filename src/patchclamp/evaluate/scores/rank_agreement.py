@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.evaluate.scores.masked import _flat
+from patchclamp.evaluate.scores.masked import flat_scores
 from patchclamp.nouns.scores import Scores
 
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def rank_agreement(
     """
     if one.n != other.n or one.sites != other.sites or one.positions != other.positions:
         raise PatchclampError(f"{one.method} and {other.method} score other items, sites or positions")
-    a, b = _flat(one), _flat(other)
+    a, b = flat_scores(one), flat_scores(other)
     if a.shape != b.shape:
         raise PatchclampError(f"{one.method} and {other.method} score other units of the same sites")
     there = np.isfinite(a) & np.isfinite(b)

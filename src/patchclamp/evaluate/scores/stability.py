@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import resamples, weighted_means
-from patchclamp.evaluate.scores.masked import _flat
+from patchclamp.evaluate.scores.masked import flat_scores, unit_names
 from patchclamp.nouns.scores import Scores
-from patchclamp.subjects.clamp.matching import collect
 
 Array = NDArray[np.float64]
 
@@ -87,14 +86,14 @@ def stability(
     summed = scores.summed()
     if points is not None:
         summed = summed.select([site for site in summed.sites if site.point in points])
-    names = [str(collect([(site, index)])) for site in summed.sites for index in summed.index(site)]
+    names = unit_names(summed)
     if not 0 < k < len(names):
         raise PatchclampError(f"k={k}: choose 1..{len(names) - 1} of the {len(names)} units scored")
     if by not in ("abs", "signed"):
         raise PatchclampError(f"by={by!r}: rank by 'abs' or 'signed'")
     weights = resamples(scores.n, scores.groups or None, n_boot, seed)
     weights = np.concatenate([np.ones((1, scores.n)), weights])
-    means = weighted_means(weights, _flat(summed))
+    means = weighted_means(weights, flat_scores(summed))
     means = np.abs(means) if by == "abs" else means
     order = np.argsort(-np.nan_to_num(means, nan=-np.inf), axis=1, kind="stable")[:, :k]
     sets = np.zeros(means.shape, dtype=bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from patchclamp.measure.activity.coactivation import Coactivation
 from patchclamp.measure.activity.codes import ActivationCodes, code_accuracy
 from patchclamp.measure.activity.complexity import LempelZiv, lempel_ziv
-from patchclamp.measure.activity.exemplars import ExemplarContext, Exemplars, contexts
+from patchclamp.measure.activity.exemplars import Exemplars
 from patchclamp.measure.activity.firing import DeadUnits, FiringRate
 from patchclamp.measure.activity.importance import Importance
 from patchclamp.measure.activity.information import AdaptiveInformation, adaptive_edges, kde_bounds
@@ -23,6 +23,7 @@ from patchclamp.measure.activity.sdr import (
     union_false_match,
 )
 from patchclamp.measure.activity.sparsity import Sparsity
+from patchclamp.nouns.recording.contexts import ExemplarContext, contexts
 
 __all__ = [
     "ActivationCodes",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -12,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import did_you_mean
 from patchclamp.nouns.measure import Measure, require
 
 if TYPE_CHECKING:
@@ -137,65 +136,6 @@ class Exemplars(Measure):
             {"rank": np.arange(self.k)},
             by=self.by,
         )
-
-
-@dataclass(frozen=True)
-class ExemplarContext:
-    """One exemplar in its context: `tokens[offset]` is the token on which the unit had `value`."""
-
-    unit: int
-    rank: int
-    value: float
-    doc: int
-    position: int
-    tokens: tuple[int, ...]
-    offset: int
-
-
-def contexts(
-    exemplars: xr.Dataset,
-    tokens_of: Callable[[int], Sequence[int]],
-    units: Sequence[int] | None = None,
-    before: int = 16,
-    after: int = 8,
-) -> list[ExemplarContext]:
-    """Windows of tokens around exemplars; they never leave the document.
-
-    Parameters
-    ----------
-    exemplars
-        Result of `Exemplars`.
-    tokens_of
-        Gives the token ids of a document.
-    units
-        Units wanted; None = all.
-    before, after
-        Tokens on either side.
-    """
-    require(before >= 0 and after >= 0, f"contexts: before={before}, after={after}; numbers of tokens")
-    known: dict[int, Sequence[int]] = {}
-    windows = []
-    available = {int(u) for u in exemplars["unit"].values}
-    for unit in sorted(available) if units is None else units:
-        if unit not in available:
-            raise PatchclampError(f"contexts: unit {unit}; these exemplars have units 0..{max(available)}")
-        part = exemplars.sel(unit=unit)
-        for rank in range(exemplars.sizes["rank"]):
-            doc, position = int(part["doc"][rank]), int(part["position"][rank])
-            if doc < 0:
-                continue
-            tokens = known.setdefault(doc, tokens_of(doc))
-            if position >= len(tokens):
-                raise PatchclampError(
-                    f"contexts: document {doc} has {len(tokens)} tokens, the exemplar is at {position}; "
-                    "tokens_of must give the documents that were measured"
-                )
-            start = max(0, position - before)
-            cut = tuple(int(t) for t in tokens[start : position + after + 1])
-            windows.append(
-                ExemplarContext(unit, rank, float(part["value"][rank]), doc, position, cut, position - start)
-            )
-    return windows
 
 
 def _best_rows(keys: Float[Tensor, "n units"], k: int) -> Int[Tensor, "k units"]:

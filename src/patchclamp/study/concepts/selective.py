@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
+from patchclamp.base.areas import Ranked, average_precision
 from patchclamp.base.statistics import permutation_p
 from patchclamp.nouns.units import Unit, Units
 
@@ -65,21 +67,14 @@ def find_experts(
     nothing.
     """
     member = np.array(labels)
-    ranks = _ranks(values)
+    ranked = Ranked.of(values)
     rng = np.random.default_rng(seed)
     found = []
     for label in sorted(set(labels)):
-        positive = torch.from_numpy(member == label)
-        precision = _average_precision(ranks, positive).numpy()
+        positive = member == label
+        precision = _precision(ranked, positive)
         null = np.array(
-            [
-                float(
-                    _average_precision(
-                        ranks, torch.from_numpy(_shuffled(positive.numpy(), groups, rng))
-                    ).max()
-                )
-                for _ in range(n_permutations)
-            ]
+            [_precision(ranked, _shuffled(positive, groups, rng)).max() for _ in range(n_permutations)]
         )
         order = np.argsort(-precision, kind="stable")[:keep]
         p = permutation_p(precision[order], null)
@@ -89,27 +84,16 @@ def find_experts(
                 "unit": [str(units[i]) for i in order],
                 "average_precision": precision[order],
                 "p": p,
-                "prevalence": float(positive.float().mean()),
+                "prevalence": float(positive.mean()),
             }
         )
         found.append(Experts(label, table, int((precision > threshold).sum()), threshold))
     return found
 
 
-def _ranks(values: Tensor) -> Tensor:
-    """(unit, text) rank of each text in a unit's order, 1 at the highest. Equal values keep the order of the texts."""
-    order = values.T.contiguous().argsort(dim=1, descending=True, stable=True)
-    ranks = torch.empty_like(order, dtype=torch.int16 if len(values) < 2**15 else torch.int32)
-    return ranks.scatter_(1, order, torch.arange(1, len(values) + 1, dtype=ranks.dtype).expand_as(order))
-
-
-def _average_precision(ranks: Tensor, positive: Tensor) -> Tensor:
-    """Mean over the positives of the share of positives at or above each, for every unit.
-
-    With the ranks r_1 < r_2 < ... of the positives it is the mean of j / r_j.
-    """
-    own = ranks[:, positive].sort(dim=1).values.float()
-    return (torch.arange(1, own.shape[1] + 1, dtype=torch.float32) / own).mean(1)
+def _precision(ranked: Ranked, positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Average precision of every unit."""
+    return average_precision(ranked, torch.from_numpy(positive)[None])[0].numpy()
 
 
 def _shuffled(positive: np.ndarray, groups: Sequence[str], rng: np.random.Generator) -> np.ndarray:

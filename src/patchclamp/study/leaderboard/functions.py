@@ -11,11 +11,6 @@ from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import BlackBox, Truth
 
 
-def describe_variants(name: str, method: Any, system: BlackBox) -> list[Variant]:
-    """One way of asking."""
-    return [Variant()]
-
-
 def ask(method: Any, system: BlackBox, variant: Variant, seed: int) -> Answer:
     """Let a describer ask."""
     answer: Answer = method(Query(system.data["function"], seed))
@@ -37,10 +32,4 @@ def judge_function(
     return Outcome(verdict, measure, recovery, note=said)  # type: ignore[arg-type]
 
 
-DESCRIBE = Adaptor(
-    "describe",
-    "function",
-    describe_variants,
-    ask,
-    judge_function,
-)
+DESCRIBE = Adaptor("describe", "function", lambda name, method, system: [Variant()], ask, judge_function)

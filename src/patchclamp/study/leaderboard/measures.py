@@ -88,19 +88,13 @@ def _random_labels(system: Planted, seed: int) -> Mapping[str, Any]:
     return {"membership": torch.from_numpy(membership), "statistics": ("auc",), "n_permutations": 199}
 
 
-def _nothing_selective(result: Any, system: Planted, seed: int) -> Outcome:
-    p = float(result["p_auc"].values.min())
-    verdict = "clean" if p > 0.05 else "false positive"
-    return Outcome(verdict, note=f"labels drawn at random: smallest p over units {p:.3g}")  # type: ignore[arg-type]
-
-
 def _unlabelled(name: str) -> Callable[[Any, Planted, int], Outcome]:
-    """Judge of a site-wide statistic of labels that were drawn at random, by its p-value `name`."""
+    """Judge of a statistic of labels that were drawn at random, by its smallest p-value `name` over units."""
 
     def judge(result: Any, system: Planted, seed: int) -> Outcome:
-        p = float(result[name])
+        p = float(result[name].min())
         verdict = "clean" if p > 0.05 else "false positive"
-        return Outcome(verdict, note=f"labels drawn at random: p {p:.3g}")  # type: ignore[arg-type]
+        return Outcome(verdict, note=f"labels drawn at random: smallest p {p:.3g}")  # type: ignore[arg-type]
 
     return judge
 
@@ -111,7 +105,7 @@ CHECKS: Mapping[str, Check] = {
     "dead": Check("activity", lambda s: "dead_units" in s.data and bool(s.codes.any()), _dead),
     "moments": Check("activity", lambda s: {"offset", "noise"} <= set(s.data) and bool(s.codes.any()), _mean),
     "coactivation": Check("codes", lambda s: bool(_linked(s)), _together),
-    "selectivity": Check("activity", lambda s: not s.codes.any(), _nothing_selective, _random_labels),
+    "selectivity": Check("activity", lambda s: not s.codes.any(), _unlabelled("p_auc"), _random_labels),
     "sdr": Check("codes", lambda s: "frequency" in s.data and bool(s.codes.any()), _frequency),
     "diffusion": Check(
         "activity",

@@ -93,9 +93,10 @@ def leaderboard(
         verb = "attribute"
     chosen = verbs() if verb is None else (verb,)
     table = {name: {**methods_of(name), **(methods or {})} for name in chosen}
-    table = {name: _some(found, only) for name, found in table.items()}
     if only is not None:
-        _all_there(only, [m for v in chosen for m in {**methods_of(v), **(methods or {})}])
+        for name in only:
+            check_choice("method", name, [method for found in table.values() for method in found])
+        table = {verb: {m: found[m] for m in found if m in only} for verb, found in table.items()}
     bench = _Bench(seed)
     jobs = list(_jobs(table, _truths(truths), slow or truths is not None))
     rows: list[Row] = []
@@ -104,15 +105,6 @@ def leaderboard(
             progress(f"{adaptor.verb}: {name} on {truth.name}", number, len(jobs))
         rows += bench.rows(adaptor, name, method, truth)
     return Board(tuple(rows), _about(seed, slow))
-
-
-def _some(methods: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Any]:
-    return {name: method for name, method in methods.items() if only is None or name in only}
-
-
-def _all_there(names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        check_choice("method", name, known)
 
 
 def _truths(names: Sequence[str | Truth] | None) -> list[Truth]:
@@ -150,9 +142,7 @@ class _Bench:
         try:
             system = self._system(truth)
             variants = adaptor.variants(name, method, system)
-        except PatchclampError as error:
-            return [row("", _named("failed", error, "building the system: "))]
-        except FAILURES as error:
+        except (PatchclampError, *FAILURES) as error:
             return [row("", _named("failed", error, "building the system: "))]
         return [row(v.name, *self._one(adaptor, name, method, truth, system, v)) for v in variants]
 

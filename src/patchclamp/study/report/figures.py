@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from patchclamp.draw.svg import Svg, linear, log_scale
-from patchclamp.study.report.text import number
+from patchclamp.study.report.text import number, percent
 
 __all__ = ["FIGURES", "Curve", "curves", "draw", "examples", "forest", "heat_map", "scatter"]
 
@@ -62,14 +62,14 @@ def curves(series: Sequence[Curve], x_label: str, y_label: str, label: str) -> S
             class_=f"line {s.css}",
         )
         for i, (a, b) in enumerate(zip(s.x, s.y, strict=True)):
-            interval = f" ({_percent(s.low[i])} to {_percent(s.high[i])})" if s.low else ""
+            interval = f" ({percent(s.low[i])} to {percent(s.high[i])})" if s.low else ""
             svg.add(
                 "circle",
                 cx=x(a),
                 cy=y(b),
                 r=3,
                 class_=f"dot {s.css}",
-                data_tip=f"{s.name}, {int(a):,} units: {_percent(b)}{interval}",
+                data_tip=f"{s.name}, {int(a):,} units: {percent(b)}{interval}",
             )
     svg.text(x_label, (box[0] + box[2]) / 2, height - 8, "axis-title")
     _upright_title(svg, y_label, (box[1] + box[3]) / 2)
@@ -205,10 +205,10 @@ def forest(rows: Sequence[Mapping[str, float | str]], x_label: str, label: str) 
     for i, row in enumerate(rows):
         y = 14 + step * (i + 0.5) - 4
         svg.text(str(row["name"]), left - 4, y + 4, "row", anchor="end")
-        tip = f"{row['name']}: {_percent(float(row['estimate']))} ({_percent(float(row['low']))} to {_percent(float(row['high']))})"
+        tip = f"{row['name']}: {percent(float(row['estimate']))} ({percent(float(row['low']))} to {percent(float(row['high']))})"
         if "control" in row and math.isfinite(float(row["control"])):
             a, b = x(float(row["control_low"])), x(float(row["control_high"]))
-            control = f"matched random: {_percent(float(row['control']))}"
+            control = f"matched random: {percent(float(row['control']))}"
             svg.add(
                 "rect",
                 x=min(a, b) - 1,
@@ -311,7 +311,3 @@ def _numbers(value: Any) -> Any:
 
 def _points(pairs: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in pairs if math.isfinite(a) and math.isfinite(b))
-
-
-def _percent(value: float) -> str:
-    return f"{number(100 * value, 0 if abs(value) >= 0.1 else 1)}%" if math.isfinite(value) else "—"

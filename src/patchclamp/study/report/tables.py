@@ -21,18 +21,10 @@ def head_map(scores: Scores, n_layers: int, unit: str) -> dict[str, Any] | None:
     layers = _by_layer(scores, "head", n_layers)
     if layers is None:
         return None
-    summed = [np.empty(0) if layer is None else np.nansum(layer, axis=-1) for layer in layers]
-    heads = range(max(len(layer) for layer in summed))
-    return {
-        "values": [[layer[head] if head < len(layer) else None for layer in summed] for head in heads],
-        "columns": [str(i) for i in range(n_layers)],
-        "rows": [str(head) for head in heads],
-        "x_label": "layer",
-        "y_label": "head",
-        "label": "Estimated effect of every attention head, layer by head",
-        "names": [[f"head.{layer}[{head}]" for layer in range(n_layers)] for head in heads],
-        "unit": f" {unit}",
-    }
+    summed = [None if layer is None else np.nansum(layer, axis=-1) for layer in layers]
+    heads = range(max(len(layer) for layer in summed if layer is not None))
+    label = "Estimated effect of every attention head, layer by head"
+    return _map(summed, [str(head) for head in heads], "head.{layer}[{row}]", "layer", "head", label, unit)
 
 
 def role_map(
@@ -43,15 +35,27 @@ def role_map(
     if layers is None or scores.positions is None:
         return None
     summed = [None if layer is None else np.nansum(layer, axis=0) for layer in layers]
-    roles = list(scores.positions)
+    label = f"Estimated effect by layer and position: {point}"
+    name = f"{point}.{{layer}} at {{row}}"
+    return _map(summed, list(scores.positions), name, x_label, y_label, label, unit)
+
+
+def _map(
+    layers: list[Map | None], rows: list[str], name: str, x_label: str, y_label: str, label: str, unit: str
+) -> dict[str, Any]:
+    """A heat map with a column for each layer, which may have no value or fewer rows; `name` is what a cell is called."""
+    places = range(len(layers))
     return {
-        "values": [[None if layer is None else layer[r] for layer in summed] for r in range(len(roles))],
-        "columns": [str(i) for i in range(n_layers)],
-        "rows": roles,
+        "values": [
+            [None if layer is None or r >= len(layer) else layer[r] for layer in layers]
+            for r in range(len(rows))
+        ],
+        "columns": [str(layer) for layer in places],
+        "rows": rows,
         "x_label": x_label,
         "y_label": y_label,
-        "label": f"Estimated effect by layer and position: {point}",
-        "names": [[f"{point}.{layer} at {role}" for layer in range(n_layers)] for role in roles],
+        "label": label,
+        "names": [[name.format(layer=layer, row=row) for layer in places] for row in rows],
         "unit": f" {unit}",
     }
 
