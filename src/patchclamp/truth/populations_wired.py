@@ -36,7 +36,7 @@ def roll_trials(activity: Array, rng: np.random.Generator) -> Array:
 
 def simulated(source: str, seed: int, samples: Samples | None = None, **sites: Array) -> Recording:
     """A recording of these sites that says what made it and by which seed."""
-    values = {name: x.astype(np.float32) for name, x in sites.items()}
+    values: dict[Site | str, Array] = {name: x.astype(np.float32) for name, x in sites.items()}
     return Recording.from_arrays(values, samples, {"source": source, "seed": seed})
 
 

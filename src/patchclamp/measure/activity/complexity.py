@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.measure.activity.kept import check_memory
 from patchclamp.nouns.measure import Measure, require
 
 if TYPE_CHECKING:
@@ -134,13 +135,8 @@ class LempelZiv(Measure):
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         packed = np.packbits((values > self.threshold).cpu().numpy(), axis=1)
-        needed = (self.n_samples + len(values)) * (packed.shape[1] + 16)
-        if needed > self.memory_limit:
-            raise PatchclampError(
-                f"{self._who}: {self.n_samples + len(values)} samples of {values.shape[1]} units need "
-                f"{needed / 2**20:.0f} MiB, the limit is {self.memory_limit / 2**20:.0f} MiB; "
-                "measure fewer of them, or raise memory_limit"
-            )
+        n = self.n_samples + len(values)
+        check_memory(self, n * (packed.shape[1] + 16), f"{n} samples of {values.shape[1]} units")
         self._parts.append((torch.from_numpy(packed), samples.doc.cpu(), samples.position.cpu()))
 
     def _merge(self, other: Self) -> None:

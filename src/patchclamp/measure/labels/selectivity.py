@@ -22,6 +22,7 @@ from patchclamp.base.areas import (
 )
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.shuffles import Shuffle
+from patchclamp.measure.activity.kept import check_memory
 from patchclamp.nouns.measure import Measure, require
 
 if TYPE_CHECKING:
@@ -126,12 +127,7 @@ class Selectivity(Measure):
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         part = self._pooled(values, samples)
         examples = len(self.doc) + sum(len(p["doc"]) for p in self._pending) + len(part["doc"])
-        needed = examples * values.shape[1] * 8
-        if needed > self.memory_limit:
-            raise PatchclampError(
-                f"{self._who}: {examples} examples of {values.shape[1]} units need {needed / 2**20:.0f} MiB, "
-                f"the limit is {self.memory_limit / 2**20:.0f} MiB; measure fewer of them, or raise memory_limit"
-            )
+        check_memory(self, examples * values.shape[1] * 8, f"{examples} examples of {values.shape[1]} units")
         self._pending.append(part)
         if sum(len(p["doc"]) for p in self._pending) > max(1024, len(self.doc)):
             self._settle()
@@ -141,14 +137,8 @@ class Selectivity(Measure):
         doc, position = samples.doc.cpu(), samples.position.cpu()
         label, group = samples.label.cpu(), samples.group.cpu()
         if self.pool == "none":
-            columns = {
-                "size": torch.ones_like(doc),
-                "doc": doc,
-                "position": position,
-                "label": label,
-                "group": group,
-            }
-            return {"values": values.cpu().double(), **columns}
+            labels = {"doc": doc, "position": position, "label": label, "group": group}
+            return {"values": values.cpu().double(), "size": torch.ones_like(doc), **labels}
         docs, place = doc.unique(return_inverse=True)
         one = torch.zeros_like(docs).scatter_(0, place, torch.arange(len(doc)))  # some row of each document
         for name, column in (("label", label), ("group", group)):
@@ -172,14 +162,8 @@ class Selectivity(Measure):
             pooled = torch.zeros(len(docs), values.shape[1], dtype=torch.float64).index_add_(
                 0, place, values.double()
             )
-        return {
-            "values": pooled,
-            "size": size,
-            "doc": docs,
-            "position": last,
-            "label": label[one],
-            "group": group[one],
-        }
+        labels = {"doc": docs, "position": last, "label": label[one], "group": group[one]}
+        return {"values": pooled, "size": size, **labels}
 
     def _settle(self) -> None:
         """Join what has come in: one row an example again, in order."""
