@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import benjamini_hochberg
 from patchclamp.connect.series import Series
+from patchclamp.nouns.graph import Graph
 
 Array = NDArray[np.float64]
 Null = Literal["circular_shift", "phase_randomised", "permutation"]
 Correction = Literal["max", "bh"]
 Tail = Literal["both", "upper"]
+Options = tuple[Null | None, int, Correction, int]  # null, samples, correction, seed
 NULLS = ("circular_shift", "phase_randomised", "permutation")
 MOST = 2**30  # bytes that draws may take
 
@@ -111,6 +113,36 @@ def make_null(
         "tail": tail,
         **_bands(drawn, pairs, tail, correction, directed),
     }
+
+
+def tested_graph(
+    measure: Callable[[Series], Array],
+    units: Series,
+    method: str,
+    limits: str,
+    options: Options,
+    *,
+    directed: bool = False,
+    tail: Tail = "both",
+    baseline: Graph | None = None,
+    **settings: Any,
+) -> Graph:
+    """The graph that `measure` gives, with its null."""
+    null, samples, correction, seed = options
+    weights = measure(units)
+    found = make_null(
+        measure,
+        units,
+        weights,
+        null=null,
+        samples=samples,
+        seed=seed,
+        tail=tail,
+        correction=correction,
+        directed=directed,
+    )
+    about = {**settings, "seed": seed, "reading": units.about}
+    return Graph(units.names, weights, directed, method, found, baseline, limits, units.table, about)
 
 
 def _bands(
