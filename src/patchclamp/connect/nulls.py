@@ -207,11 +207,11 @@ def shared_scale_null(
         )
     rng = np.random.default_rng([seed, 6001])
     drawn = np.stack([measure(MAKE[null](units, rng)) for _ in range(samples)])
-    return {"name": null, "samples": samples, "correction": correction, **bands(drawn, observed, correction)}
+    return bands(drawn, observed, correction, null)
 
 
-def bands(drawn: Array, observed: Array, correction: SharedCorrection) -> dict[str, Array]:
-    """low, high (95 % of each pair's draws), p and q of (draw, target, source) draws.
+def bands(drawn: Array, observed: Array, correction: SharedCorrection, name: str = "") -> dict[str, Any]:
+    """A `Graph.null` of (draw, target, source) draws: low, high (95 % of each pair's draws), p and q.
 
     The diagonal and pairs that were not measured (NaN) are NaN and do not count.
     """
@@ -227,8 +227,8 @@ def bands(drawn: Array, observed: Array, correction: SharedCorrection) -> dict[s
         p = (1 + len(sorted_) - np.searchsorted(sorted_, beyond)) / (1 + len(sorted_))
         q = benjamini_hochberg(p)
     low, high = np.quantile(drawn[:, off], (0.025, 0.975), axis=0)
-    out = {}
-    for name, values in (("low", low), ("high", high), ("p", p), ("q", q)):
-        out[name] = np.full(observed.shape, np.nan)
-        out[name][off] = values
+    out: dict[str, Any] = {"name": name, "samples": len(drawn), "correction": correction}
+    for band, values in (("low", low), ("high", high), ("p", p), ("q", q)):
+        out[band] = np.full(observed.shape, np.nan)
+        out[band][off] = values
     return out
