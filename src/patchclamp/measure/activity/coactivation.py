@@ -42,7 +42,6 @@ class Coactivation(Measure):
     """
 
     name = "coactivation"
-    config = ("units", "threshold", "memory_limit")
     fields = ("both", "cross", "total", "shift")
 
     both: Tensor

@@ -111,7 +111,6 @@ class LempelZiv(Measure):
     """
 
     name = "lempel_ziv"
-    config = ("threshold", "n_surrogates", "seed", "min_length", "memory_limit")
     fields = ("bits", "doc", "position")
 
     bits: Tensor  # samples x bytes: eight units a byte

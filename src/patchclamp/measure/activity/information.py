@@ -124,7 +124,6 @@ class AdaptiveInformation(Kept):
     """
 
     name = "information"
-    config = ("bins", "noise", "proportional", "max_samples", "n_permutations", "seed")
 
     def __init__(
         self,

@@ -150,7 +150,6 @@ class SparseOverlap(Measure):
     """
 
     name = "sdr"
-    config = ("threshold", "share")
     fields = ("count", "squares", "least", "most")
     lows = ("least",)
     highs = ("most",)

@@ -204,7 +204,6 @@ class DiffusionEntropy(Kept):
     """
 
     name = "diffusion"
-    config = ("sigma", "t", "alpha", "quantile", "max_samples", "n_permutations", "seed")
 
     def __init__(
         self,

@@ -99,7 +99,6 @@ class Discrimination(Kept):
     """
 
     name = "gdv"
-    config = ("max_samples", "n_permutations", "seed")
     balanced = True
 
     def __init__(self, *, max_samples: int = 100, n_permutations: int = 199, seed: int = 0) -> None:

@@ -77,16 +77,6 @@ class Selectivity(Measure):
     """
 
     name = "selectivity"
-    config = (
-        "labels",
-        "membership",
-        "pool",
-        "statistics",
-        "bins",
-        "n_permutations",
-        "seed",
-        "memory_limit",
-    )
     fields = ("values", "size", "doc", "position", "label", "group")
 
     def __init__(
