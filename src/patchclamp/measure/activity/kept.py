@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.shuffles import Shuffle
 from patchclamp.base.statistics import permutation_p
-from patchclamp.nouns.measure import Measure, require
+from patchclamp.nouns.measure import Measure, State, require
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
@@ -125,6 +125,45 @@ class Kept(Measure):
             raise PatchclampError(str(error).replace("Selectivity", self._who)) from None
         generator = torch.Generator().manual_seed(self.seed)
         return [shuffle(member, generator)[0].long() for _ in range(self.n_permutations)]
+
+
+class Rows(Measure):
+    """Base of the measures that keep all rows, as one table in order of document and position.
+
+    What comes in waits in `_pending` until the table is needed; `_joined` may make one row of several.
+    """
+
+    _pending: Sequence[dict[str, Tensor]] = ()
+
+    def _joined(self, table: dict[str, Tensor]) -> dict[str, Tensor]:
+        return table
+
+    def _settle(self) -> None:
+        """Put what has come in into the table."""
+        if not self._pending:
+            return
+        known: dict[str, Any] = {name: getattr(self, name, None) for name in self.fields}
+        parts = self._pending if known[self.fields[0]] is None else [known, *self._pending]
+        self._pending = ()
+        table = {name: torch.cat([part[name] for part in parts]) for name in self.fields}
+        for name, column in self._joined(in_order(table)).items():
+            setattr(self, name, column)
+
+    def _merge(self, other: Self) -> None:
+        other._settle()
+        self._settle()
+        self._pending = [{name: getattr(other, name) for name in self.fields}]
+
+    def state(self) -> State:
+        """Settings and the table, for `from_state`."""
+        self._settle()
+        return super().state()
+
+
+def in_order(table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rows by document, then by position."""
+    order = torch.from_numpy(np.lexsort((table["position"].numpy(), table["doc"].numpy())))
+    return {name: column[order] for name, column in table.items()}
 
 
 def check_memory(measure: Any, needed: float, what: str, advice: str = "measure fewer of them") -> None:
