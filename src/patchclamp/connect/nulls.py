@@ -115,7 +115,7 @@ def make_null(
     }
 
 
-def tested_graph(
+def graph_with_null(
     measure: Callable[[Series], Array],
     units: Series,
     method: str,

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect.nulls import Array, Correction, Null, Options, tested_graph
+from patchclamp.connect.nulls import Array, Correction, Null, Options, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -70,7 +70,9 @@ def correlation(
 
 def _correlation(units: Series, kind: str, options: Options) -> Graph:
     n, groups = len(units.values), len(units.segments)
-    return tested_graph(pearson, units, "correlation", LIMITS, options, kind=kind, samples=n, groups=groups)
+    return graph_with_null(
+        pearson, units, "correlation", LIMITS, options, kind=kind, samples=n, groups=groups
+    )
 
 
 def pearson(units: Series) -> Array:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import Array, Correction, Null, tested_graph
+from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -69,7 +69,7 @@ def lagged_correlation(
     def measure(one: Series) -> Array:
         return _largest(one, steps)[0]
 
-    return tested_graph(
+    return graph_with_null(
         measure,
         units,
         "lagged_correlation",

@@ -9,7 +9,7 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import Array, Correction, Null, tested_graph
+from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -73,7 +73,7 @@ def partial_correlation(
     def measure(one: Series) -> Array:
         return _partial(_scaled_covariance(one), chosen)
 
-    return tested_graph(
+    return graph_with_null(
         measure,
         units,
         "partial_correlation",
@@ -133,7 +133,7 @@ def compositional_partial_correlation(
     def measure(one: Series) -> Array:
         return partial_of_logs(one, chosen)
 
-    return tested_graph(
+    return graph_with_null(
         measure,
         logs,
         "compositional_partial_correlation",

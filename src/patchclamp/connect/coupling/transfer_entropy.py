@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.lagged import lagged_correlation
-from patchclamp.connect.nulls import Array, Correction, Null, tested_graph
+from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -75,7 +75,7 @@ def transfer_entropy(
     def measure(one: Series) -> Array:
         return _gaussian(one, lag, history) if estimator == "gaussian" else _binned(one, lag, history, bins)
 
-    return tested_graph(
+    return graph_with_null(
         measure,
         units,
         "transfer_entropy",
