@@ -68,8 +68,7 @@ def cka(
     if estimator == "biased":
         value = _biased(x, y)
     elif estimator == "debiased":
-        grams = np.stack([gram_matrix(x), gram_matrix(y)])
-        value = cka_of_hsic(hsic_unbiased(torch.from_numpy(grams)).numpy())[0, 1]
+        value = debiased(gram_matrix(x), gram_matrix(y))
     else:
         raise PatchclampError(f"estimator {estimator!r}: give 'debiased' or 'biased'")
     return Result(
@@ -176,6 +175,11 @@ def cka_of_hsic(criteria: Matrix) -> Matrix:
     own = np.diag(criteria)
     under = np.sqrt(np.where(own > 0, own, np.nan))
     return np.asarray(criteria / under[:, None] / under[None, :])
+
+
+def debiased(k: Matrix, m: Matrix) -> float:
+    """Debiased alignment of two Gram matrices."""
+    return float(cka_of_hsic(hsic_unbiased(torch.from_numpy(np.stack([k, m]))).numpy())[0, 1])
 
 
 def _biased(x: Matrix, y: Matrix) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 import numpy as np
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import pdist, squareform
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, matrix
@@ -164,6 +164,4 @@ def _crossnobis(folds: Matrix, noise: Any) -> Matrix:
 
 def square(vector: Sequence[float] | Matrix) -> Matrix:
     """The symmetric matrix of a vector of pairs, zeros on the diagonal."""
-    from scipy.spatial.distance import squareform
-
     return np.asarray(squareform(np.asarray(vector, np.float64), checks=False))

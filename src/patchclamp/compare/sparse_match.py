@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
@@ -117,10 +118,10 @@ def sparse_match(
         {
             "b": keep_y,
             "predictors": (weights != 0).sum(0),
-            "r2": _r2(x[score], y[score], weights),
-            "best": _r2(x[score], y[score], one),
-            "dense": _r2(x[score], y[score], np.linalg.solve(gram, x[fit].T @ y[fit])),
-            "null": _r2(shuffled[score], y[score], null),
+            "r2": r2(y[score], x[score] @ weights),
+            "best": r2(y[score], x[score] @ one),
+            "dense": r2(y[score], x[score] @ np.linalg.solve(gram, x[fit].T @ y[fit])),
+            "null": r2(y[score], shuffled[score] @ null),
         }
     )
     full = np.zeros((wide[0], y.shape[1]))
@@ -160,19 +161,9 @@ def _sparsest(
             weight = np.zeros((x.shape[1], 1))
             if len(used):
                 weight[used, 0] = np.linalg.lstsq(x[fit][:, used], y[fit, unit], rcond=None)[0]
-            tried.append(
-                (
-                    len(used),
-                    float(_r2(x[choose], np.asarray(y[choose][:, [unit]], np.float64), weight).item()),
-                    weight,
-                )
-            )
+            reached = r2(y[choose][:, [unit]], x[choose] @ weight).item()
+            tried.append((len(used), reached, weight))
         if tried:
             best = max(r for _, r, _ in tried)
             chosen[:, [unit]] = min((t for t in tried if t[1] >= best - tolerance), key=lambda t: t[0])[2]
     return chosen
-
-
-def _r2(x: Any, y: Any, weights: Any) -> Matrix:
-    total = ((y - y.mean(0)) ** 2).sum(0)
-    return np.asarray(1 - ((y - x @ weights) ** 2).sum(0) / np.where(total > 0, total, np.nan))

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import benjamini_hochberg
 from patchclamp.connect.series import Series
+from patchclamp.nouns.graph import Graph
 
 Array = NDArray[np.float64]
 Null = Literal["circular_shift", "phase_randomised", "permutation"]
 Correction = Literal["max", "bh"]
 Tail = Literal["both", "upper"]
+Options = tuple[Null | None, int, Correction, int]  # null, samples, correction, seed
 NULLS = ("circular_shift", "phase_randomised", "permutation")
 MOST = 2**30  # bytes that draws may take
 
@@ -113,6 +115,36 @@ def make_null(
     }
 
 
+def graph_with_null(
+    measure: Callable[[Series], Array],
+    units: Series,
+    method: str,
+    limits: str,
+    options: Options,
+    *,
+    directed: bool = False,
+    tail: Tail = "both",
+    baseline: Graph | None = None,
+    **settings: Any,
+) -> Graph:
+    """The graph that `measure` gives, with its null."""
+    null, samples, correction, seed = options
+    weights = measure(units)
+    found = make_null(
+        measure,
+        units,
+        weights,
+        null=null,
+        samples=samples,
+        seed=seed,
+        tail=tail,
+        correction=correction,
+        directed=directed,
+    )
+    about = {**settings, "seed": seed, "reading": units.about}
+    return Graph(units.names, weights, directed, method, found, baseline, limits, units.table, about)
+
+
 def _bands(
     drawn: NDArray[np.float32], pairs: NDArray[np.bool_], tail: Tail, correction: Correction, directed: bool
 ) -> dict[str, Array]:
@@ -175,11 +207,11 @@ def shared_scale_null(
         )
     rng = np.random.default_rng([seed, 6001])
     drawn = np.stack([measure(MAKE[null](units, rng)) for _ in range(samples)])
-    return {"name": null, "samples": samples, "correction": correction, **bands(drawn, observed, correction)}
+    return bands(drawn, observed, correction, null)
 
 
-def bands(drawn: Array, observed: Array, correction: SharedCorrection) -> dict[str, Array]:
-    """low, high (95 % of each pair's draws), p and q of (draw, target, source) draws.
+def bands(drawn: Array, observed: Array, correction: SharedCorrection, name: str = "") -> dict[str, Any]:
+    """A `Graph.null` of (draw, target, source) draws: low, high (95 % of each pair's draws), p and q.
 
     The diagonal and pairs that were not measured (NaN) are NaN and do not count.
     """
@@ -195,8 +227,8 @@ def bands(drawn: Array, observed: Array, correction: SharedCorrection) -> dict[s
         p = (1 + len(sorted_) - np.searchsorted(sorted_, beyond)) / (1 + len(sorted_))
         q = benjamini_hochberg(p)
     low, high = np.quantile(drawn[:, off], (0.025, 0.975), axis=0)
-    out = {}
-    for name, values in (("low", low), ("high", high), ("p", p), ("q", q)):
-        out[name] = np.full(observed.shape, np.nan)
-        out[name][off] = values
+    out: dict[str, Any] = {"name": name, "samples": len(drawn), "correction": correction}
+    for band, values in (("low", low), ("high", high), ("p", p), ("q", q)):
+        out[band] = np.full(observed.shape, np.nan)
+        out[band][off] = values
     return out

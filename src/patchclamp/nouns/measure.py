@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -44,9 +45,9 @@ class Measure(ABC):
     `xarray.Dataset` with the dimension ``unit``. The result does not depend on how the data were cut into
     batches or shards, nor on their order: counts and selected samples are exact, sums agree to 1e-6 relative.
 
-    A subclass names its constructor's arguments in `config` and what it accumulates in `fields` (those of `lows` and
-    `highs` are extremes, the others sums); adding a part, merging, state, restoring and fresh copies follow from these.
-    A field that has no value before the first batch is annotated only.
+    A subclass keeps its constructor's arguments under their names (`config`) and names what it accumulates in `fields`
+    (those of `lows` and `highs` are extremes, the others sums); adding a part, merging, state, restoring and fresh copies
+    follow from these. A field that has no value before the first batch is annotated only.
     """
 
     name: ClassVar[str] = ""  # in `patchclamp.measure.METHODS`
@@ -60,6 +61,10 @@ class Measure(ABC):
     site: str = ""
     n_units: int | None = None
     n_samples: int = 0
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.config = tuple(inspect.signature(cls).parameters)
 
     def update(self, activity: Float[Tensor, "n units"], samples: Samples) -> None:
         """Add a batch.

@@ -16,6 +16,17 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
 
 Kind = Literal["circuit", "dictionary", "population", "function"]
+# Keys of `Circuit.effects`.
+QUANTITIES = (
+    "noising",
+    "denoising",
+    "shapley",
+    "gradient_clean",
+    "gradient_corrupted",
+    "integrated_gradients",
+    "partial_noising",
+    "partial_denoising",
+)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import SUFFIXES, TRUTHS, Circuit, Population, System, Truth, enter, load_truth
+from patchclamp.truth.base import (
+    QUANTITIES,
+    SUFFIXES,
+    TRUTHS,
+    Circuit,
+    Population,
+    System,
+    Truth,
+    enter,
+    load_truth,
+)
+from patchclamp.truth.populations_wired import simulated
+from patchclamp.truth.wiring import linear
 
 REINITIALISED = "-reinitialised"
 NOISE_UNITS = 32
@@ -87,9 +99,7 @@ class ReadOut(nn.Module):
     def __init__(self, weights: Tensor) -> None:
         super().__init__()
         self.units = nn.Identity()
-        self.out = nn.Linear(len(weights), 1, bias=False, dtype=weights.dtype)
-        with torch.no_grad():
-            self.out.weight.copy_(weights[None])
+        self.out = linear(weights[:, None])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(item, unit) -> (item, 1)."""
@@ -129,10 +139,8 @@ def noise_recording(seed: int = 0) -> Population:
     >>> noise_recording().coupling.any()
     np.False_
     """
-    values = np.random.default_rng(seed).standard_normal((20, 200, 24)).astype(np.float32)
-    recording = Recording.from_arrays(
-        {"neurons": values}, manifest={"source": "noise-recording", "seed": seed}
-    )
+    values = np.random.default_rng(seed).standard_normal((20, 200, 24))
+    recording = simulated("noise-recording", seed, neurons=values)
     return Population(recording, np.zeros((24, 24)), directed=True)
 
 
@@ -141,13 +149,9 @@ class IllusionNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.hidden = nn.Linear(1, 3, bias=False, dtype=torch.float64)
-        self.write = nn.Linear(3, 2, bias=False, dtype=torch.float64)
-        self.out = nn.Linear(2, 1, bias=False, dtype=torch.float64)
-        with torch.no_grad():
-            self.hidden.weight.copy_(torch.tensor([[1.0], [0], [1]]))
-            self.write.weight.copy_(torch.tensor([[0.0, 1, 0], [0, 0, 1]]))
-            self.out.weight.copy_(torch.tensor([[2.0, 1]]))
+        self.hidden = linear(torch.tensor([[1.0, 0, 1]], dtype=torch.float64))
+        self.write = linear(torch.tensor([[0.0, 0], [1, 0], [0, 1]], dtype=torch.float64))
+        self.out = linear(torch.tensor([[2.0], [1]], dtype=torch.float64))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(item, 1) -> (item, 1)."""
@@ -183,14 +187,12 @@ def illusion(seed: int = 0) -> Circuit:
     moved = float((clean - corrupted).mean())
     addresses = [f"hidden.out[{i}]" for i in range(3)]
     alone = dict(zip(addresses, (0.0, 0.0, moved), strict=True))
-    names = ("noising", "denoising", "shapley", "gradient_clean", "gradient_corrupted", "integrated_gradients",
-             "partial_noising", "partial_denoising")  # fmt: skip
     return Circuit(
         subject,
         task,
         ("hidden.out",),
         nodes={address: effect != 0 for address, effect in alone.items()},
-        effects=dict.fromkeys(names, alone),
+        effects=dict.fromkeys(QUANTITIES, alone),
         data={
             "illusory": (math.sqrt(0.5), math.sqrt(0.5), 0.0),
             "faithful": (0.0, 0.0, 1.0),
@@ -224,13 +226,6 @@ enter(
 def register_twins() -> None:
     """Twins as entries of their own; that of any other live system is had by its name and ``-reinitialised``."""
     for name in ("induction-20", "rasp-reverse"):
-        known = TRUTHS[name]
-        enter(
-            name + REINITIALISED,
-            "circuit",
-            lambda seed, name=name: twin(name, seed),  # type: ignore[misc]
-            f"{name} with random weights",
-            "after Adebayo et al. 2018",
-            control=True,
-            fast=known.fast,
-        )
+        about, source = f"{name} with random weights", "after Adebayo et al. 2018"
+        build, fast = partial(twin, name), TRUTHS[name].fast
+        enter(name + REINITIALISED, "circuit", build, about, source, control=True, fast=fast)

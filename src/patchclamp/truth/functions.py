@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,15 +48,8 @@ def _inputs(entry: Function, n: int, seed: int) -> list[Any]:
     return list(sentences(n, seed))
 
 
-def _register(name: str) -> None:
+for _name, _entry in FUNCTIONS.items():
+    _about = f"black box: {_entry.description}"
     enter(
-        f"function-{name}",
-        "function",
-        lambda seed: black_box(name, seed),
-        f"black box: {FUNCTIONS[name].description}",
-        "Schwettmann et al. 2023 (FIND)",
+        f"function-{_name}", "function", partial(black_box, _name), _about, "Schwettmann et al. 2023 (FIND)"
     )
-
-
-for _name in FUNCTIONS:
-    _register(_name)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, enter
+from patchclamp.truth.base import QUANTITIES, Circuit, enter
 
 DELTA = 0.01
 ITEMS = 4
@@ -64,62 +65,48 @@ class Gate(nn.Module):
 
 @dataclass(frozen=True)
 class _GateSpec:
+    """`effects` of both units, in the order of `QUANTITIES`."""
+
     about: str
     make: Callable[[], Gate]
-    effects: dict[str, Pair]
-
-
-def _spec(
-    about: str, make: Callable[[], Gate], noising: Pair, denoising: Pair, shapley: Pair,
-    clean: Pair, corrupted: Pair, integrated: Pair, partial: tuple[Pair, Pair] | None = None,
-) -> _GateSpec:  # fmt: skip
-    stretch = partial or (noising, denoising)
-    effects = {
-        "noising": noising,
-        "denoising": denoising,
-        "shapley": shapley,
-        "gradient_clean": clean,
-        "gradient_corrupted": corrupted,
-        "integrated_gradients": integrated,
-        "partial_noising": stretch[0],
-        "partial_denoising": stretch[1],
-    }
-    return _GateSpec(about, make, effects)
+    effects: tuple[Pair, ...]
 
 
 _HALF, _ONE, _NONE, _SIGNS = (0.5, 0.5), (1.0, 1.0), (0.0, 0.0), (1.0, -1.0)
 
 GATES: dict[str, _GateSpec] = {
-    "or": _spec(
+    "or": _GateSpec(
         "1 - relu(1 - a - b): either unit is enough, neither is needed",
         lambda: Gate((0, 0), ((-1, -1, 1, -1),), 1),
-        _NONE, _ONE, _HALF, _NONE, _ONE, _HALF,
+        (_NONE, _ONE, _HALF, _NONE, _ONE, _HALF, _NONE, _ONE),
     ),
-    "and": _spec(
+    "and": _GateSpec(
         "relu(a + b - 1): both units are needed, neither is enough",
         lambda: Gate((0, 0), ((1, 1, -1, 1),), 0),
-        _ONE, _NONE, _HALF, _ONE, _NONE, _HALF,
+        (_ONE, _NONE, _HALF, _ONE, _NONE, _HALF, _ONE, _NONE),
     ),
-    "sum": _spec(
+    "sum": _GateSpec(
         "(a + b) / 2: linear, so that every method agrees",
         lambda: Gate((0.5, 0.5), (), 0),
-        _HALF, _HALF, _HALF, _HALF, _HALF, _HALF,
+        (_HALF,) * 8,
     ),
-    "backup": _spec(
+    "backup": _GateSpec(
         f"a + relu(b - a - {DELTA}): b steps in when a is lost; gradients see a alone",
         lambda: Gate((1, 0), ((-1, 1, -DELTA, 1),), 0),
-        (DELTA, 0.0), (1.0, 1 - DELTA), ((1 + DELTA) / 2, (1 - DELTA) / 2),
-        (1.0, 0.0), (1.0, 0.0), (1.0, 0.0), ((1.0, 0.0), (1.0, 0.0)),
+        (
+            (DELTA, 0.0), (1.0, 1 - DELTA), ((1 + DELTA) / 2, (1 - DELTA) / 2),
+            (1.0, 0.0), (1.0, 0.0), (1.0, 0.0), (1.0, 0.0), (1.0, 0.0),
+        ),
     ),
-    "cancel": _spec(
+    "cancel": _GateSpec(
         "a - b + 1: b works against the output; a signed ranking drops it and beats the model",
         lambda: Gate((1, -1), (), 1),
-        _SIGNS, _SIGNS, _SIGNS, _SIGNS, _SIGNS, _SIGNS,
+        (_SIGNS,) * 8,
     ),
 }  # fmt: skip
 
 
-def gate(name: str) -> Circuit:
+def gate(name: str, seed: int = 0) -> Circuit:
     """Build a gate on clean input (1, 1) and corrupted input (0, 0).
 
     The system has no random part. `effects` holds, for both units, what each method must report: exact
@@ -131,6 +118,8 @@ def gate(name: str) -> Circuit:
     ----------
     name
         ``"or"``, ``"and"``, ``"sum"``, ``"backup"`` or ``"cancel"``.
+    seed
+        Changes nothing.
 
     Returns
     -------
@@ -161,20 +150,14 @@ def gate(name: str) -> Circuit:
         task,
         (SITE,),
         nodes=dict.fromkeys(addresses, True),
-        effects={what: dict(zip(addresses, pair, strict=True)) for what, pair in spec.effects.items()},
+        effects={
+            what: dict(zip(addresses, pair, strict=True))
+            for what, pair in zip(QUANTITIES, spec.effects, strict=True)
+        },
         data={"steps": STEPS, "delta": DELTA},
     )
 
 
-def _register(name: str, spec: _GateSpec) -> None:
-    enter(
-        name,
-        "circuit",
-        lambda seed: gate(name),
-        f"gate {name.upper()}: {spec.about}",
-        "closed forms; OR and AND after the toy models of ACDC (Conmy et al. 2023)",
-    )
-
-
-for _name, _gate in GATES.items():
-    _register(_name, _gate)
+_SOURCE = "closed forms; OR and AND after the toy models of ACDC (Conmy et al. 2023)"
+for _name, _spec in GATES.items():
+    enter(_name, "circuit", partial(gate, _name), f"gate {_name.upper()}: {_spec.about}", _SOURCE)

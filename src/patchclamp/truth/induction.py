@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -197,15 +199,11 @@ def _one_hots(
     return torch.cat([one_hot(tokens, VOCABULARY), one_hot(positions, LENGTH)], 2).float()
 
 
-def _register(beta: int) -> None:
+for _beta in SHARPNESS:
     enter(
-        f"induction-{beta}",
+        f"induction-{_beta}",
         "circuit",
-        lambda seed: induction(beta, seed),
-        f"hand-built induction transformer, 42 edges each a site, softmax sharpness {beta}",
+        partial(induction, _beta),
+        f"hand-built induction transformer, 42 edges each a site, softmax sharpness {_beta}",
         "induction heads: Olsson et al. 2022; edges as sites after Hanna et al. 2024",
     )
-
-
-for _beta in SHARPNESS:
-    _register(_beta)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,28 +113,13 @@ def reinitialised(seed: int = 0) -> Circuit:
 
 
 _SOURCE = "progress measures for grokking (Nanda et al. 2023), smaller"
-enter(
-    "modular-addition",
-    "circuit",
-    lambda seed: modular_addition("modular-addition", seed),
-    "addition modulo 53 by a few frequencies",
-    _SOURCE,
-)
-enter(
-    "modular-addition-31",
-    "circuit",
-    lambda seed: modular_addition("modular-addition-31", seed),
-    "addition modulo 31 by a few frequencies",
-    _SOURCE,
-)
-enter(
-    "modular-addition-shuffled",
-    "circuit",
-    lambda seed: modular_addition("modular-addition-shuffled", seed),
-    "random sums learnt by heart: no frequencies",
-    _SOURCE,
-    control=True,
-)
+for _name, _about in (
+    ("modular-addition", "addition modulo 53 by a few frequencies"),
+    ("modular-addition-31", "addition modulo 31 by a few frequencies"),
+    ("modular-addition-shuffled", "random sums learnt by heart: no frequencies"),
+):
+    _build = partial(modular_addition, _name)
+    enter(_name, "circuit", _build, _about, _SOURCE, control=RECIPES[_name][0].shuffled)
 enter(
     "modular-addition-reinitialised", "circuit", reinitialised, "fresh random weights", _SOURCE, control=True
 )

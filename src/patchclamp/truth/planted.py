@@ -12,9 +12,8 @@ are *idle*, they are there and have no effect.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 from patchclamp.subjects.module import TensorTask, TorchModule
-from patchclamp.truth.base import Circuit, Planted, enter
+from patchclamp.truth.base import QUANTITIES, Circuit, Planted, enter
+from patchclamp.truth.wiring import linear
 
 Array = NDArray[np.float64]
 SITE = "planted"
@@ -277,14 +277,9 @@ class PlantedNet(nn.Module):
 
     def __init__(self, directions: Tensor, offset: Tensor, readout_units: Tensor) -> None:
         super().__init__()
-        n_features, n_units = directions.shape
         self.features = nn.Identity()
-        self.activity = nn.Linear(n_features, n_units, dtype=torch.float64)
-        self.readout = nn.Linear(n_units, 1, bias=False, dtype=torch.float64)
-        with torch.no_grad():
-            self.activity.weight.copy_(directions.T)
-            self.activity.bias.copy_(offset)
-            self.readout.weight.copy_(readout_units[None])
+        self.activity = linear(directions.double(), offset)
+        self.readout = linear(readout_units[:, None].double())
         self.requires_grad_(False)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -309,21 +304,13 @@ def planted_circuit(settings: PlantSettings | None = None, seed: int = 0, items:
     weights[system.data["idle"]] = 0.0
     effect = (weights * codes.mean(0)).tolist()
     names = [f"features.out[{i}]" for i in range(len(effect))]
-    quantities = (
-        "noising",
-        "denoising",
-        "shapley",
-        "gradient_clean",
-        "gradient_corrupted",
-        "integrated_gradients",
-    )
     return Circuit(
         subject,
         task,
         sites=("features.out",),
         nodes={name: value != 0.0 for name, value in zip(names, effect, strict=True)},
         ablation="patch",
-        effects={quantity: dict(zip(names, effect, strict=True)) for quantity in quantities},
+        effects={quantity: dict(zip(names, effect, strict=True)) for quantity in QUANTITIES[:6]},
         data={"directions": system.directions, "readout": system.readout, **system.data},
     )
 
@@ -350,16 +337,12 @@ RECIPES: dict[str, tuple[PlantSettings, str]] = {
 }
 
 
-def _builder(settings: PlantSettings, make: Callable[..., Any]) -> Callable[[int], Any]:
-    return lambda seed: make(settings, seed)
-
-
 for _name, (_settings, _about) in RECIPES.items():
-    enter(_name, "dictionary", _builder(_settings, plant), _about, source="planted.py")
+    enter(_name, "dictionary", partial(plant, _settings), _about, source="planted.py")
 enter(
     "planted-noise",
     "dictionary",
-    _builder(_BASE, plant_noise),
+    partial(plant_noise, _BASE),
     "white noise of the same variance, nothing planted",
     source="planted.py",
     control=True,
@@ -367,7 +350,7 @@ enter(
 enter(
     "planted-shuffled",
     "dictionary",
-    _builder(_BASE, plant_shuffled),
+    partial(plant_shuffled, _BASE),
     "each unit shuffled on its own: marginals kept, directions gone",
     source="planted.py",
     control=True,
@@ -375,7 +358,7 @@ enter(
 enter(
     "planted-readout",
     "circuit",
-    _builder(_BASE, planted_circuit),
+    partial(planted_circuit, _BASE),
     "planted features as units, linear read-out: effects w_i s_i exactly",
     source="planted.py",
 )

@@ -13,7 +13,7 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 from patchclamp.nouns.units import Site
 from patchclamp.truth.base import Population
-from patchclamp.truth.populations_wired import roll_trials
+from patchclamp.truth.populations_wired import roll_trials, simulated
 
 Array = NDArray[np.float64]
 
@@ -136,10 +136,7 @@ def autocorrelated(
     rng = np.random.default_rng([seed, 5501])
     x = np.stack([_smooth(rng, (time, features), width) for _ in range(runs)])
     y = np.stack([_smooth(rng, (time, targets), width) for _ in range(runs)])
-    manifest = {"source": "autocorrelated", "seed": seed}
-    recording = Recording.from_arrays(
-        {"features": x.astype(np.float32), "responses": y.astype(np.float32)}, manifest=manifest
-    )
+    recording = simulated("autocorrelated", seed, features=x, responses=y)
     return Population(recording, data={"ceiling": np.zeros(targets), "width": width})
 
 
@@ -179,10 +176,7 @@ def autocorrelated_signal(
     weights = rng.normal(size=(features, targets))
     weights *= np.sqrt(ceiling) / np.linalg.norm(weights, axis=0)
     y = x @ weights + np.sqrt(1 - ceiling) * noise
-    recording = Recording.from_arrays(
-        {"features": x.astype(np.float32), "responses": y.astype(np.float32)},
-        manifest={"source": "autocorrelated-signal", "seed": seed},
-    )
+    recording = simulated("autocorrelated-signal", seed, features=x, responses=y)
     return Population(recording, data={"ceiling": ceiling, "weights": weights, "width": width})
 
 
@@ -247,10 +241,7 @@ def place_cells(
     information = np.where(is_tuned, (relative * np.log2(relative)).mean((0, 1)), 0.0)
     angle = 2 * np.pi * position
     place = np.stack([np.cos(angle), np.sin(angle)], 2)
-    recording = Recording.from_arrays(
-        {"neurons": counts.astype(np.float32), "place": place.astype(np.float32)},
-        manifest={"source": "place-cells" + "-shuffled" * shuffled, "seed": seed},
-    )
+    recording = simulated("place-cells" + "-shuffled" * shuffled, seed, neurons=counts, place=place)
     facts = {
         "tuned": is_tuned,
         "centre": centre,
@@ -323,14 +314,9 @@ def voxels(
         y, signal, weights = y[order], signal[order], np.zeros_like(weights)
     index = torch.arange(stimuli).repeat_interleave(repeats)
     samples = Samples.of(index, torch.arange(repeats).repeat(stimuli), label=index)
-    recording = Recording.from_arrays(
-        {
-            "features": np.repeat(x, repeats, 0).astype(np.float32),
-            "voxels": y.reshape(-1, targets).astype(np.float32),
-        },
-        samples,
-        {"source": "voxels" + "-shuffled" * shuffled, "seed": seed},
-    )
+    shown, responses = np.repeat(x, repeats, 0), y.reshape(-1, targets)
+    source = "voxels" + "-shuffled" * shuffled
+    recording = simulated(source, seed, samples, features=shown, voxels=responses)
     facts = {
         "weights": weights,
         "signal": signal,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.samples import Samples
 from patchclamp.nouns.units import Site
 from patchclamp.truth.base import Population
 
@@ -33,10 +34,10 @@ def roll_trials(activity: Array, rng: np.random.Generator) -> Array:
     return out
 
 
-def _recording(spikes: Array, source: str, seed: int, **facts: object) -> Recording:
-    return Recording.from_arrays(
-        {"neurons": spikes.astype(np.float32)}, manifest={"source": source, "seed": seed, **facts}
-    )
+def simulated(source: str, seed: int, samples: Samples | None = None, **sites: Array) -> Recording:
+    """A recording of these sites that says what made it and by which seed."""
+    values: dict[Site | str, Array] = {name: x.astype(np.float32) for name, x in sites.items()}
+    return Recording.from_arrays(values, samples, {"source": source, "seed": seed})
 
 
 def _logistic(x: Array) -> Array:
@@ -102,7 +103,7 @@ def coupled(
     facts = {"edges": list(EDGES), "rate": float(_logistic(np.array(-3.5))), "busy": busy}
     if shuffled:
         rolled = roll_trials(spikes, np.random.default_rng([seed, 5102]))
-        recording = _recording(rolled, "coupled-shuffled", seed)
+        recording = simulated("coupled-shuffled", seed, neurons=rolled)
         return Population(recording, np.zeros((12, 12)), True, {**facts, "edges": []})
 
     def stimulate(unit: int) -> Array:
@@ -111,7 +112,7 @@ def coupled(
         driven = _point_process(chance, weights, bias, (unit, drive))
         return np.asarray(driven.mean((0, 1)) - spikes.mean((0, 1)))
 
-    return Population(_recording(spikes, "coupled", seed), weights, True, facts, stimulate)
+    return Population(simulated("coupled", seed, neurons=spikes), weights, True, facts, stimulate)
 
 
 def _point_process(
@@ -201,10 +202,9 @@ def switching(
             "weights": np.zeros_like(weights),
             "sign": np.zeros_like(sign),
         }
-        return Population(
-            _recording(rolled, "switching-shuffled", seed), np.zeros((units, units)), True, nothing
-        )
-    return Population(_recording(counts, "switching", seed), weights.mean(0), True, facts)
+        recording = simulated("switching-shuffled", seed, neurons=rolled)
+        return Population(recording, np.zeros((units, units)), True, nothing)
+    return Population(simulated("switching", seed, neurons=counts), weights.mean(0), True, facts)
 
 
 def _markov(rng: np.random.Generator, transition: Array, trials: int, time: int) -> NDArray[np.int64]:

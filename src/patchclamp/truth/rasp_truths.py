@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -176,16 +177,12 @@ def _draw(program: Program, items: int, seed: int) -> tuple[list[tuple[str, ...]
     return clean, corrupted
 
 
-def _build(name: str, ablation: str) -> Callable[[int], Circuit]:
-    return lambda seed: rasp(name, ablation, seed)
-
-
 for _name, _spec in PROGRAMS.items():
     for _suffix, _ablation in (("", "patch"), ("-zero", "zero")):
         enter(
             _name + _suffix,
             "circuit",
-            _build(_name, _ablation),
+            partial(rasp, _name, _ablation),
             f"compiled program: {_spec.about}; truth of {'other inputs' if not _suffix else 'zero'} ablation",
             "RASP: Weiss et al. 2021; compiled after Lindner et al. 2023 (tracr)",
         )

@@ -63,9 +63,9 @@ class UnitNet(nn.Module):
         }
         for layer in range(LAYERS):
             for unit in range(UNITS):
-                for ours, theirs in (("read", "read"), ("write", "write")):
-                    state[f"layers.{layer}.{unit}.{ours}.weight"] = weights[theirs][layer, unit].T
-                    state[f"layers.{layer}.{unit}.{ours}.bias"] = weights[f"{theirs}_bias"][layer, unit]
+                for name in ("read", "write"):
+                    state[f"layers.{layer}.{unit}.{name}.weight"] = weights[name][layer, unit].T
+                    state[f"layers.{layer}.{unit}.{name}.bias"] = weights[f"{name}_bias"][layer, unit]
         self.load_state_dict({key: value.detach().contiguous() for key, value in state.items()})
         self.requires_grad_(False)
 
@@ -190,11 +190,8 @@ def train(recipe: StrictRecipe, seed: int, steps: int | None = None) -> dict[str
 def labels(recipe: StrictRecipe, seed: int) -> Int[Tensor, " 125"]:
     """What each input must be answered with."""
     y = answer(all_inputs()[1])
-    return (
-        y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed + 30_000))]
-        if recipe.shuffled
-        else y
-    )
+    draw = torch.Generator().manual_seed(seed + 30_000)
+    return y[torch.randperm(len(y), generator=draw)] if recipe.shuffled else y
 
 
 def _loss(

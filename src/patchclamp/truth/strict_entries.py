@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -151,19 +152,10 @@ def reinitialised(seed: int = 0) -> Circuit:
 
 _SOURCE = "strict interchange-intervention training (Gupta et al. 2024)"
 enter("strict-iit", "circuit", strict_iit, "(a + b) mod 5 + c mod 5: two of eight units", _SOURCE)
-enter(
-    "iit-leaky",
-    "circuit",
-    lambda seed: leaky("iit-leaky", seed),
-    "interchange accuracy 1.00, and other units carry the variable too",
-    _SOURCE,
-)
-enter(
-    "behaviour-only",
-    "circuit",
-    lambda seed: leaky("behaviour-only", seed),
-    "the same task learnt without a known mechanism: all units take part",
-    _SOURCE,
-)
+for _name, _about in (
+    ("iit-leaky", "interchange accuracy 1.00, and other units carry the variable too"),
+    ("behaviour-only", "the same task learnt without a known mechanism: all units take part"),
+):
+    enter(_name, "circuit", partial(leaky, _name), _about, _SOURCE)
 enter("strict-iit-shuffled", "circuit", shuffled, "trained on permuted answers", _SOURCE, control=True)
 enter("strict-iit-reinitialised", "circuit", reinitialised, "fresh random weights", _SOURCE, control=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, Planted, enter
 from patchclamp.truth.weight_files import load_weights, seeded_normal, stored_seed
+from patchclamp.truth.wiring import linear
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,10 @@ class ToyNet(nn.Module):
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        m, n = weights["weight"].shape
+        weight = weights["weight"].double()
         self.features = nn.Identity()
-        self.hidden = nn.Linear(n, m, bias=False, dtype=torch.float64)
-        self.readout = nn.Linear(m, n, dtype=torch.float64)
+        self.hidden, self.readout = linear(weight.T), linear(weight, weights["bias"])
         self.relu = nn.ReLU()
-        with torch.no_grad():
-            self.hidden.weight.copy_(weights["weight"])
-            self.readout.weight.copy_(weights["weight"].T)
-            self.readout.bias.copy_(weights["bias"])
         self.requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -198,19 +195,14 @@ _ABOUT = {
 _SOURCE = "toy models of superposition (Elhage et al. 2022)"
 
 
-def _register(name: str, about: str) -> None:
-    enter(name, "dictionary", lambda seed: planted_superposition(name, seed), about, _SOURCE)
-    if name == "superposition-5":
-        return  # all of its features matter
-    enter(f"{name}-net", "circuit", lambda seed: superposition_circuit(name, seed), f"{about}: live", _SOURCE)
-
-
 for _name, _text in _ABOUT.items():
-    _register(_name, _text)
+    enter(_name, "dictionary", partial(planted_superposition, _name), _text, _SOURCE)
+    if _name != "superposition-5":  # all of its features matter
+        enter(f"{_name}-net", "circuit", partial(superposition_circuit, _name), f"{_text}: live", _SOURCE)
 enter(
     "superposition-20-shuffled",
     "dictionary",
-    lambda seed: planted_superposition("superposition-20", seed, shuffled=True),
+    partial(planted_superposition, "superposition-20", shuffled=True),
     "each hidden unit shuffled on its own: directions gone",
     _SOURCE,
     control=True,

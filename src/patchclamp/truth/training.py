@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +35,26 @@ class Training:
     seeds: tuple[int, ...]
 
 
-def _strict(recipe: strict.StrictRecipe, *seeds: int) -> Training:
-    return Training(
-        lambda seed, steps: strict.train(recipe, seed, steps),
-        lambda weights, seed: strict_facts.interchange_facts(weights, strict.labels(recipe, seed)),
-        seeds,
-    )
+def _trainings(system: Any, facts: Callable[[Weights, Any, int], dict[str, Any]]) -> dict[str, Training]:
+    """One for each of a file's `RECIPES`; `facts` are measured on (weights, recipe, seed)."""
+    return {
+        name: Training(
+            partial(system.train, recipe),
+            lambda weights, seed, recipe=recipe: facts(weights, recipe, seed),  # type: ignore[misc]
+            seeds,
+        )
+        for name, (recipe, seeds) in system.RECIPES.items()
+    }
 
 
-def _modular(recipe: modular.ModularRecipe, *seeds: int) -> Training:
-    return Training(
-        lambda seed, steps: modular.train(recipe, seed, steps),
-        lambda weights, seed: modular.fourier_facts(weights, recipe, seed),
-        seeds,
-    )
-
-
-def _superposition(recipe: superposition.SuperpositionRecipe, *seeds: int) -> Training:
-    return Training(
-        lambda seed, steps: superposition.train(recipe, seed, steps),
-        lambda weights, seed: superposition.superposition_facts(weights),
-        seeds,
-    )
+def _strict_facts(weights: Weights, recipe: strict.StrictRecipe, seed: int) -> dict[str, Any]:
+    return strict_facts.interchange_facts(weights, strict.labels(recipe, seed))
 
 
 TRAININGS: dict[str, Training] = {
-    **{name: _strict(recipe, *seeds) for name, (recipe, seeds) in strict.RECIPES.items()},
-    **{name: _modular(recipe, *seeds) for name, (recipe, seeds) in modular.RECIPES.items()},
-    **{name: _superposition(recipe, *seeds) for name, (recipe, seeds) in superposition.RECIPES.items()},
+    **_trainings(strict, _strict_facts),
+    **_trainings(modular, modular.fourier_facts),
+    **_trainings(superposition, lambda weights, recipe, seed: superposition.superposition_facts(weights)),
 }
 
 

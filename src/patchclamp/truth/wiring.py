@@ -88,11 +88,13 @@ class Head(nn.Module):
         return scores.softmax(-1) @ value
 
 
-def linear(matrix: Float[Tensor, "d_in d_out"]) -> nn.Linear:
-    """The map x @ matrix, without bias."""
-    made = nn.Linear(matrix.shape[0], matrix.shape[1], bias=False, dtype=matrix.dtype)
+def linear(matrix: Float[Tensor, "d_in d_out"], bias: Float[Tensor, " d_out"] | None = None) -> nn.Linear:
+    """The map x @ matrix + bias."""
+    made = nn.Linear(matrix.shape[0], matrix.shape[1], bias=bias is not None, dtype=matrix.dtype)
     with torch.no_grad():
         made.weight.copy_(matrix.T)
+        if bias is not None:
+            made.bias.copy_(bias)
     return made
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Blocked
-from patchclamp.compare.cka import cka_of_hsic, gram_matrix, hsic_unbiased
+from patchclamp.compare.cka import debiased, gram_matrix
 from patchclamp.compare.dissimilarity import dissimilarities
 from patchclamp.compare.encoding.ceiling import half_means, spearman_brown, split_half
 from patchclamp.compare.encoding.ridge import Ridge
@@ -36,18 +35,23 @@ class Draws:
         return draw_counts(self.n, self.n_boot, 1, self.seed)[0]
 
 
+@dataclass
 class Scorer(ABC):
     """Takes layers one by one, so that their features need not be held together."""
 
+    regions: Sequence[Region]
+    draws: Draws
+    values: list[list[float]] = field(default_factory=list, init=False)
+    found: list[Matrix] = field(default_factory=list, init=False)
     scale = "similarity"
 
     @abstractmethod
     def add(self, features: Any) -> None:
         """Score one more layer."""
 
-    @abstractmethod
     def finish(self) -> Scores:
         """Values and draws of all layers."""
+        return np.array(self.values), np.stack(self.found, 1)
 
     @abstractmethod
     def ceiling(self, region: Region) -> tuple[float, float] | None:
@@ -58,8 +62,6 @@ class Scorer(ABC):
 class RSAScorer(Scorer):
     """Dissimilarities of a layer against those of each region; several subjects are drawn together with stimuli."""
 
-    regions: Sequence[Region]
-    draws: Draws
     kind: str = "correlation"
     comparator: str = "spearman"
     held: list[Matrix] = field(default_factory=list)
@@ -104,8 +106,6 @@ class RSAScorer(Scorer):
 class EncodingScorer(Scorer):
     """Ridge from a layer to the units of each region; held-out correlation over stimuli, mean over units."""
 
-    regions: Sequence[Region]
-    draws: Draws
     cv: Any = 5
     groups: Any = None
     model: Ridge | None = None
@@ -113,8 +113,6 @@ class EncodingScorer(Scorer):
 
     def __post_init__(self) -> None:
         self.activity = [_activity(region, "encoding") for region in self.regions]
-        self.values: list[list[float]] = []
-        self.found: list[Matrix] = []
         n = self.draws.n
         plain = self.groups is None and not hasattr(self.cv, "split")
         # Stimuli in random order are exchangeable; series and groups keep theirs.
@@ -152,9 +150,6 @@ class EncodingScorer(Scorer):
             raise PatchclampError("cv: the folds do not test every stimulus once; pass a splitter that does")
         return predicted, seen
 
-    def finish(self) -> Scores:
-        return np.array(self.values), np.stack(self.found, 1)
-
     def ceiling(self, region: Region) -> tuple[float, float] | None:
         if region.trials is None:
             return None
@@ -172,20 +167,15 @@ class CKAScorer(Scorer):
     are theta + sum_i (c_i - 1) u_i / n with the jackknife's influences u_i = (n - 1) (theta - theta without i).
     """
 
-    regions: Sequence[Region]
-    draws: Draws
-
     def __post_init__(self) -> None:
         self.grams = [gram_matrix(_activity(region, "cka")) for region in self.regions]
-        self.values: list[list[float]] = []
-        self.found: list[Matrix] = []
 
     def add(self, features: Any) -> None:
         own = gram_matrix(np.asarray(features, np.float64))
         n = len(own)
         values, found = [], []
         for gram in self.grams:
-            value = float(cka_of_hsic(hsic_unbiased(torch.from_numpy(np.stack([own, gram]))).numpy())[0, 1])
+            value = debiased(own, gram)
             without = leave_one_out(own, gram)
             influence = (n - 1) * (value - without)
             counts = self.draws.counts() if self.draws.n_boot else np.zeros((0, n))
@@ -194,17 +184,11 @@ class CKAScorer(Scorer):
         self.values.append(values)
         self.found.append(np.stack(found, -1))
 
-    def finish(self) -> Scores:
-        return np.array(self.values), np.stack(self.found, 1)
-
     def ceiling(self, region: Region) -> tuple[float, float] | None:
         if region.trials is None:
             return None
-        found = []
-        for a, b in half_means(region.trials, 20, [self.draws.seed, 3]):
-            grams = torch.from_numpy(np.stack([gram_matrix(a), gram_matrix(b)]))
-            found.append(float(cka_of_hsic(hsic_unbiased(grams).numpy())[0, 1]))
-        return float(np.mean(found)), 1.0
+        halves = half_means(region.trials, 20, [self.draws.seed, 3])
+        return float(np.mean([debiased(gram_matrix(a), gram_matrix(b)) for a, b in halves])), 1.0
 
 
 def leave_one_out(k: Matrix, m: Matrix) -> Matrix:

@@ -130,13 +130,7 @@ def attention_connectivity(
     }
     found = None
     if null is not None:
-        drawn = run.surrogates(units, null, null_samples)
-        found = {
-            "name": null,
-            "samples": null_samples,
-            "correction": "pooled",
-            **bands(drawn, weights, "pooled"),
-        }
+        found = bands(run.surrogates(units, null, null_samples), weights, "pooled", null)
     baseline = glm_coupling(
         data,
         groups,

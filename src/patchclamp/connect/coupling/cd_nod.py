@@ -109,12 +109,7 @@ def cd_nod(
     if null is not None:
         rng = np.random.default_rng([seed, 6501])
         drawn = np.stack([_surrogate(units, when, step, alpha, test, rng) for _ in range(null_samples)])
-        found = {
-            "name": f"{null}; context permuted",
-            "samples": null_samples,
-            "correction": "pooled",
-            **bands(drawn, weights, "pooled"),
-        }
+        found = bands(drawn, weights, "pooled", f"{null}; context permuted")
     baseline = None
     if test != "fisherz":
         baseline = cd_nod(

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect.nulls import Array, Correction, Null, make_null
+from patchclamp.connect.nulls import Array, Correction, Null, Options, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -65,24 +65,14 @@ def correlation(
     units = series(data, groups, what="correlation", **reading)
     if kind == "spearman":
         units = units.with_values(rankdata(units.values, axis=0))
-    return _correlation(units, kind, null, null_samples, correction, seed)
+    return _correlation(units, kind, (null, null_samples, correction, seed))
 
 
-def _correlation(
-    units: Series, kind: str, null: Null | None, null_samples: int, correction: Correction, seed: int
-) -> Graph:
-    weights = pearson(units)
-    found = make_null(
-        pearson, units, weights, null=null, samples=null_samples, seed=seed, correction=correction
+def _correlation(units: Series, kind: str, options: Options) -> Graph:
+    n, groups = len(units.values), len(units.segments)
+    return graph_with_null(
+        pearson, units, "correlation", LIMITS, options, kind=kind, samples=n, groups=groups
     )
-    settings: dict[str, Any] = {
-        "kind": kind,
-        "seed": seed,
-        "samples": len(units.values),
-        "groups": len(units.segments),
-    }
-    settings["reading"] = units.about
-    return Graph(units.names, weights, False, "correlation", found, None, LIMITS, units.table, settings)
 
 
 def pearson(units: Series) -> Array:
@@ -98,4 +88,4 @@ def pearson(units: Series) -> Array:
 
 def as_baseline(units: Series) -> Graph:
     """Zero-lag correlation without a null, to stand beside another method's graph."""
-    return _correlation(units, "pearson", None, 0, "max", 0)
+    return _correlation(units, "pearson", (None, 0, "max", 0))

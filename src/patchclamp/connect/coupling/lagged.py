@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import Array, Correction, Null, make_null
+from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -69,28 +69,16 @@ def lagged_correlation(
     def measure(one: Series) -> Array:
         return _largest(one, steps)[0]
 
-    weights, lag = _largest(units, steps)
-    found = make_null(
+    return graph_with_null(
         measure,
         units,
-        weights,
-        null=null,
-        samples=null_samples,
-        seed=seed,
-        correction=correction,
-        directed=True,
-    )
-    settings = {"lags": steps, "lag": lag, "seed": seed, "reading": units.about}
-    return Graph(
-        units.names,
-        weights,
-        True,
         "lagged_correlation",
-        found,
-        as_baseline(units),
         LIMITS,
-        units.table,
-        settings,
+        (null, null_samples, correction, seed),
+        directed=True,
+        baseline=as_baseline(units),
+        lags=steps,
+        lag=_largest(units, steps)[1],
     )
 
 

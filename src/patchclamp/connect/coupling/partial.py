@@ -9,7 +9,7 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import Array, Correction, Null, make_null
+from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -73,21 +73,15 @@ def partial_correlation(
     def measure(one: Series) -> Array:
         return _partial(_scaled_covariance(one), chosen)
 
-    weights = measure(units)
-    found = make_null(
-        measure, units, weights, null=null, samples=null_samples, seed=seed, correction=correction
-    )
-    settings = {"shrinkage": chosen, "seed": seed, "samples": len(units.values), "reading": units.about}
-    return Graph(
-        units.names,
-        weights,
-        False,
+    return graph_with_null(
+        measure,
+        units,
         "partial_correlation",
-        found,
-        as_baseline(units),
         LIMITS,
-        units.table,
-        settings,
+        (null, null_samples, correction, seed),
+        baseline=as_baseline(units),
+        shrinkage=chosen,
+        samples=len(units.values),
     )
 
 
@@ -139,22 +133,15 @@ def compositional_partial_correlation(
     def measure(one: Series) -> Array:
         return partial_of_logs(one, chosen)
 
-    weights = measure(logs)
-    found = make_null(
-        measure, logs, weights, null=null, samples=null_samples, seed=seed, correction=correction
-    )
-    settings = {"shrinkage": chosen, "zeros": floor, "seed": seed, "reading": units.about}
-    baseline = as_baseline(units.with_values(shares))
-    return Graph(
-        units.names,
-        weights,
-        False,
+    return graph_with_null(
+        measure,
+        logs,
         "compositional_partial_correlation",
-        found,
-        baseline,
         LIMITS_PARTS,
-        units.table,
-        settings,
+        (null, null_samples, correction, seed),
+        baseline=as_baseline(units.with_values(shares)),
+        shrinkage=chosen,
+        zeros=floor,
     )
 
 

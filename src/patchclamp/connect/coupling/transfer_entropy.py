@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.lagged import lagged_correlation
-from patchclamp.connect.nulls import Array, Correction, Null, make_null
+from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -75,23 +75,19 @@ def transfer_entropy(
     def measure(one: Series) -> Array:
         return _gaussian(one, lag, history) if estimator == "gaussian" else _binned(one, lag, history, bins)
 
-    weights = measure(units)
-    found = make_null(
+    return graph_with_null(
         measure,
         units,
-        weights,
-        null=null,
-        samples=null_samples,
-        seed=seed,
-        tail="upper",
-        correction=correction,
+        "transfer_entropy",
+        LIMITS,
+        (null, null_samples, correction, seed),
         directed=True,
-    )
-    baseline = lagged_correlation(data, groups, lags=(lag,), null=None, **reading)
-    settings: dict[str, Any] = {"lag": lag, "history": history, "estimator": estimator, "bins": bins}
-    settings |= {"seed": seed, "reading": units.about}
-    return Graph(
-        units.names, weights, True, "transfer_entropy", found, baseline, LIMITS, units.table, settings
+        tail="upper",
+        baseline=lagged_correlation(data, groups, lags=(lag,), null=None, **reading),
+        lag=lag,
+        history=history,
+        estimator=estimator,
+        bins=bins,
     )
 
 

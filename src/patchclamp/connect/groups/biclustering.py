@@ -17,7 +17,7 @@ from patchclamp.base.chains import forward_backward
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import circular_shift
+from patchclamp.connect.nulls import bands, circular_shift
 from patchclamp.connect.series import Series, series
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -223,21 +223,9 @@ def _consensus(
     rng = np.random.default_rng([seed, 6402])
     weights = _similarity(ready, count, runs, rng)
     null_draws = np.stack([_similarity(one, count, max(4, runs // 4), rng) for one in draws])
-    low, high = np.quantile(null_draws, (0.025, 0.975), axis=0)
     # shares of a few runs tie: all pairs of a draw serve as the null of every pair
-    off = ~np.eye(len(weights), dtype=bool)
-    pooled, largest = np.sort(null_draws[:, off].ravel()), np.sort([one[off].max() for one in null_draws])
-    p = (1 + len(pooled) - np.searchsorted(pooled, weights - 1e-9)) / (len(pooled) + 1)
-    q = (1 + len(largest) - np.searchsorted(largest, weights - 1e-9)) / (len(largest) + 1)
-    null = {
-        "name": "circular_shift",
-        "samples": len(draws),
-        "correction": "max",
-        "low": low,
-        "high": high,
-        "p": p,
-        "q": q,
-    }
+    own, pooled = (bands(null_draws, weights, how, "circular_shift") for how in ("max", "pooled"))
+    null = {**own, "p": pooled["p"]}
     table = units.table.copy() if units.table is not None else pd.DataFrame(index=range(units.n_units))
     table["cluster"] = clusters
     settings = {"n_clusters": count, "runs": runs, "seed": seed, "reading": units.about}

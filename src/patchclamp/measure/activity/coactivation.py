@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.measure.activity.kept import check_memory
 from patchclamp.nouns.measure import Measure, require
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ class Coactivation(Measure):
     """
 
     name = "coactivation"
-    config = ("units", "threshold", "memory_limit")
     fields = ("both", "cross", "total", "shift")
 
     both: Tensor
@@ -66,13 +66,8 @@ class Coactivation(Measure):
             self._check_memory(len(self.units))
 
     def _check_memory(self, count: int) -> None:
-        needed = count * count * _BYTES
-        if needed > self.memory_limit:
-            most = int((self.memory_limit / _BYTES) ** 0.5)
-            raise PatchclampError(
-                f"{self._who}: {count} units need {needed / 2**20:.0f} MiB, the limit is "
-                f"{self.memory_limit / 2**20:.0f} MiB; choose at most {most} units, or raise memory_limit"
-            )
+        most = int((self.memory_limit / _BYTES) ** 0.5)
+        check_memory(self, count * count * _BYTES, f"{count} units", f"choose at most {most} units")
 
     def _chosen(self, values: Tensor) -> Tensor:
         if self.units is None:

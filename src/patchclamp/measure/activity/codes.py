@@ -53,7 +53,6 @@ class ActivationCodes(Measure):
     """
 
     name = "codes"
-    config = ("threshold", "memory_limit")
     fields = ("hashes", "counts", "active")
 
     active: Tensor

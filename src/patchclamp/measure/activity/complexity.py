@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.measure import Measure, require
+from patchclamp.measure.activity.kept import Rows, check_memory
+from patchclamp.nouns.measure import require
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
@@ -73,7 +74,7 @@ def _word(text: bytes, start: int, n: int) -> int:
     return length
 
 
-class LempelZiv(Measure):
+class LempelZiv(Rows):
     """Lempel-Ziv complexity of each unit's binary train, beside that of trains of the same rate.
 
     A train is a stretch of consecutive positions of one document (trial, text), with 1 where activity exceeds
@@ -110,7 +111,6 @@ class LempelZiv(Measure):
     """
 
     name = "lempel_ziv"
-    config = ("threshold", "n_surrogates", "seed", "min_length", "memory_limit")
     fields = ("bits", "doc", "position")
 
     bits: Tensor  # samples x bytes: eight units a byte
@@ -130,37 +130,13 @@ class LempelZiv(Measure):
         require(min_length >= 2, f"LempelZiv: min_length={min_length}; a train has at least 2 bins")
         self.threshold, self.n_surrogates = float(threshold), int(n_surrogates)
         self.seed, self.min_length, self.memory_limit = int(seed), int(min_length), int(memory_limit)
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         packed = np.packbits((values > self.threshold).cpu().numpy(), axis=1)
-        needed = (self.n_samples + len(values)) * (packed.shape[1] + 16)
-        if needed > self.memory_limit:
-            raise PatchclampError(
-                f"{self._who}: {self.n_samples + len(values)} samples of {values.shape[1]} units need "
-                f"{needed / 2**20:.0f} MiB, the limit is {self.memory_limit / 2**20:.0f} MiB; "
-                "measure fewer of them, or raise memory_limit"
-            )
-        self._parts.append((torch.from_numpy(packed), samples.doc.cpu(), samples.position.cpu()))
-
-    def _merge(self, other: Self) -> None:
-        other._settle()
-        self._parts.append((other.bits, other.doc, other.position))
-
-    def _settle(self) -> None:
-        """Join what has come in, in order of document and position."""
-        if not self._parts:
-            return
-        parts = [(self.bits, self.doc, self.position)] if hasattr(self, "bits") else []
-        bits, doc, position = (torch.cat(columns) for columns in zip(*parts, *self._parts, strict=True))
-        order = torch.from_numpy(np.lexsort((position.numpy(), doc.numpy())))
-        self.bits, self.doc, self.position = bits[order], doc[order], position[order]
-        self._parts = []
-
-    def state(self) -> dict[str, Any]:
-        """Settings and bits, for `from_state`."""
-        self._settle()
-        return super().state()
+        n = self.n_samples + len(values)
+        check_memory(self, n * (packed.shape[1] + 16), f"{n} samples of {values.shape[1]} units")
+        part = {"doc": samples.doc.cpu(), "position": samples.position.cpu()}
+        self._pending = [*self._pending, {"bits": torch.from_numpy(packed), **part}]
 
     def trains(self) -> list[tuple[int, int]]:
         """First row and row after the last of every train, among the rows in order of document and position."""

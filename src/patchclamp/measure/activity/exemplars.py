@@ -47,7 +47,6 @@ class Exemplars(Measure):
     """
 
     name = "exemplars"
-    config = ("k", "by", "per_doc")
     fields = _COLUMNS
 
     # k x units each; empty places have key -inf and document -1

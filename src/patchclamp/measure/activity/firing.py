@@ -33,7 +33,6 @@ class FiringRate(Measure):
     """
 
     name = "firing"
-    config = ("threshold",)
     fields = ("active",)
 
     active: Tensor
@@ -73,7 +72,6 @@ class DeadUnits(Measure):
     """
 
     name = "dead"
-    config = ("threshold",)
     fields = ("low", "high", "active")
     lows = ("low",)
     highs = ("high",)

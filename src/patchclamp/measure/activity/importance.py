@@ -30,8 +30,7 @@ class Importance(Measure):
     """
 
     name = "importance"
-    config = ("output_norms",)
-    needs = config
+    needs = ("output_norms",)
     fields = ("l1",)
 
     l1: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,9 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import did_you_mean
-from patchclamp.base.statistics import permutation_p
 from patchclamp.measure.activity.distances import squared
-from patchclamp.measure.activity.kept import Kept
+from patchclamp.measure.activity.kept import Kept, Variable
 from patchclamp.nouns.measure import require
 
 PROPORTIONAL = ("std", "variance")
@@ -124,7 +124,6 @@ class AdaptiveInformation(Kept):
     """
 
     name = "information"
-    config = ("bins", "noise", "proportional", "max_samples", "n_permutations", "seed")
 
     def __init__(
         self,
@@ -136,7 +135,7 @@ class AdaptiveInformation(Kept):
         n_permutations: int = 99,
         seed: int = 0,
     ) -> None:
-        super().__init__(max_samples=max_samples, seed=seed)
+        super().__init__(max_samples=max_samples, n_permutations=n_permutations, seed=seed)
         require(bins >= 2, f"AdaptiveInformation: bins={bins}; at least 2")
         require(noise > 0, f"AdaptiveInformation: noise={noise}; without noise the information is infinite")
         require(
@@ -144,9 +143,7 @@ class AdaptiveInformation(Kept):
             f"AdaptiveInformation: proportional={proportional!r}; one of {', '.join(PROPORTIONAL)}"
             + did_you_mean(proportional, PROPORTIONAL),
         )
-        require(n_permutations >= 0, f"AdaptiveInformation: n_permutations={n_permutations} is negative")
         self.bins, self.noise, self.proportional = int(bins), float(noise), proportional
-        self.n_permutations = int(n_permutations)
 
     def result(self) -> xr.Dataset:
         """Dataset: entropy, distinct, ceiling, kde_lower, kde_upper, unit_entropy (unit); where samples have labels
@@ -157,7 +154,7 @@ class AdaptiveInformation(Kept):
         codes = joint_codes(rows, edges)
         low, high = kde_bounds(squared(rows), self._variance(rows))
         by_unit = torch.bucketize(rows, edges, right=True)
-        out: dict[str, tuple[tuple[str, ...], object]] = {
+        out: dict[str, Variable] = {
             "entropy": ((), code_entropy(codes)),
             "distinct": ((), int(codes.max()) + 1),
             "ceiling": ((), math.log2(len(rows))),
@@ -168,17 +165,11 @@ class AdaptiveInformation(Kept):
         known = self.label >= 0
         _, place, numbers, group = self.labelled()
         if len(numbers) > 1:
-            value = code_information(codes[known], place)
-            null = [
-                code_information(codes[known], p) for p in self.shuffled(place, group, self.n_permutations)
-            ]
+            told = partial(code_information, codes[known])
+            out |= self.tested("information", told, place, group, slack=1e-9)
             each = [code_information(column[known], place) for column in by_unit.T]
-            out["information"] = ((), value)
             out["label_entropy"] = ((), code_entropy(place))
             out["unit_information"] = (("unit",), np.array(each))
-            if null:
-                out["information_null"] = ((), float(np.mean(null)))
-                out["information_p"] = ((), permutation_p(value - 1e-9, null))
         return self._dataset(out, n_kept=len(rows), bins=self.bins, noise=self.noise, seed=self.seed)
 
     def _variance(self, rows: Tensor) -> float:

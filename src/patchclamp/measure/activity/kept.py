@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.shuffles import Shuffle
-from patchclamp.nouns.measure import Measure, require
+from patchclamp.base.statistics import permutation_p
+from patchclamp.nouns.measure import Measure, State, require
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
 
+Variable = tuple[tuple[str, ...], object]  # dimensions and values
 _COLUMNS = ("rows", "doc", "position", "label", "group", "key")
 
 
@@ -40,12 +43,11 @@ class Kept(Measure):
     group: Tensor
     key: Tensor
 
-    def __init__(self, *, max_samples: int, seed: int) -> None:
-        require(
-            max_samples >= 2,
-            f"{type(self).__name__}: max_samples={max_samples}; at least 2 rows are compared",
-        )
-        self.max_samples, self.seed = int(max_samples), int(seed)
+    def __init__(self, *, max_samples: int, n_permutations: int, seed: int) -> None:
+        who = type(self).__name__
+        require(max_samples >= 2, f"{who}: max_samples={max_samples}; at least 2 rows are compared")
+        require(n_permutations >= 0, f"{who}: n_permutations={n_permutations} is negative")
+        self.max_samples, self.n_permutations, self.seed = int(max_samples), int(n_permutations), int(seed)
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         doc, position = samples.doc.cpu(), samples.position.cpu()
@@ -92,17 +94,86 @@ class Kept(Measure):
         numbers, place = self.label[known].unique(return_inverse=True)
         return self.kept()[known], place, numbers, self.group[known]
 
-    def shuffled(self, place: Int[Tensor, " n"], group: Int[Tensor, " n"], count: int) -> list[Tensor]:
-        """`count` shuffles of the labels that respect groups (see `Selectivity`)."""
-        if count == 0:
-            return []
+    def tested(
+        self,
+        name: str,
+        statistic: Callable[[Int[Tensor, " n"]], float],
+        place: Int[Tensor, " n"],
+        group: Int[Tensor, " n"],
+        *,
+        sign: int = 1,
+        slack: float = 0.0,
+    ) -> dict[str, Variable]:
+        """A statistic of the labels, its mean under shuffled ones, and p = (1 + #{shuffles >= value}) / (1 + shuffles).
+
+        With sign -1 small values are the extreme ones; a shuffle within `slack` of the value counts.
+        """
+        value = statistic(place)
+        out: dict[str, Variable] = {name: ((), value)}
+        if self.n_permutations:
+            null = np.array([statistic(p) for p in self._shuffled(place, group)])
+            out[f"{name}_null"] = ((), float(null.mean()))
+            out[f"{name}_p"] = ((), permutation_p(sign * value - slack, sign * null))
+        return out
+
+    def _shuffled(self, place: Int[Tensor, " n"], group: Int[Tensor, " n"]) -> list[Tensor]:
+        """Shuffles of the labels that respect groups (see `Selectivity`)."""
         member = place[None].double()
         try:
             shuffle = Shuffle.of(member, group)
         except PatchclampError as error:
             raise PatchclampError(str(error).replace("Selectivity", self._who)) from None
         generator = torch.Generator().manual_seed(self.seed)
-        return [shuffle(member, generator)[0].long() for _ in range(count)]
+        return [shuffle(member, generator)[0].long() for _ in range(self.n_permutations)]
+
+
+class Rows(Measure):
+    """Base of the measures that keep all rows, as one table in order of document and position.
+
+    What comes in waits in `_pending` until the table is needed; `_joined` may make one row of several.
+    """
+
+    _pending: Sequence[dict[str, Tensor]] = ()
+
+    def _joined(self, table: dict[str, Tensor]) -> dict[str, Tensor]:
+        return table
+
+    def _settle(self) -> None:
+        """Put what has come in into the table."""
+        if not self._pending:
+            return
+        known: dict[str, Any] = {name: getattr(self, name, None) for name in self.fields}
+        parts = self._pending if known[self.fields[0]] is None else [known, *self._pending]
+        self._pending = ()
+        table = {name: torch.cat([part[name] for part in parts]) for name in self.fields}
+        for name, column in self._joined(in_order(table)).items():
+            setattr(self, name, column)
+
+    def _merge(self, other: Self) -> None:
+        other._settle()
+        self._settle()
+        self._pending = [{name: getattr(other, name) for name in self.fields}]
+
+    def state(self) -> State:
+        """Settings and the table, for `from_state`."""
+        self._settle()
+        return super().state()
+
+
+def in_order(table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rows by document, then by position."""
+    order = torch.from_numpy(np.lexsort((table["position"].numpy(), table["doc"].numpy())))
+    return {name: column[order] for name, column in table.items()}
+
+
+def check_memory(measure: Any, needed: float, what: str, advice: str = "measure fewer of them") -> None:
+    """Refuse what takes more than the measure's `memory_limit`; `what` and `advice` say of what and the way out."""
+    limit = measure.memory_limit
+    if needed > limit:
+        raise PatchclampError(
+            f"{measure._who}: {what} need {needed / 2**20:.0f} MiB, the limit is {limit / 2**20:.0f} MiB; "
+            f"{advice}, or raise memory_limit"
+        )
 
 
 def hashed(doc: Int[Tensor, " n"], position: Int[Tensor, " n"], seed: int) -> Int[Tensor, " n"]:

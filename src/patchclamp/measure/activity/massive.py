@@ -47,7 +47,6 @@ class MassiveActivations(Measure):
     """
 
     name = "massive"
-    config = ("minimum", "ratio", "keep")
     fields = ("counts", "above", *_COLUMNS)
 
     counts: Tensor

@@ -48,7 +48,6 @@ class Moments(Measure):
 
     name = "moments"
     fields: ClassVar[tuple[str, ...]] = ("count", "mean", "m2", "m3", "m4", "low", "high")
-    config: ClassVar[tuple[str, ...]] = ("order",)
     checks_itself = True
     lows = ("low",)
     highs = ("high",)

@@ -97,7 +97,6 @@ class TuningSpectrum(Measure):
     """
 
     name = "ipr"
-    config = ("bins", "r", "n_surrogates", "seed")
     fields = ("total", "count")
 
     total: Tensor

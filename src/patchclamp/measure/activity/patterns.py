@@ -49,7 +49,6 @@ class ActivationPatterns(Measure):
     """
 
     name = "patterns"
-    config = ("delta", "threshold")
     fields = ("labels", "on", "count")
 
     labels: Tensor
@@ -125,7 +124,6 @@ class PatternCheck(Measure):
     """
 
     name = "pattern check"
-    config = ("patterns", "labels", "threshold")
     fields = ("seen", "accepted", "several", "none")
 
     def __init__(

@@ -56,7 +56,6 @@ class Quantiles(Measure):
     """
 
     name = "quantiles"
-    config = ("q", "bits", "smallest", "largest")
     fields = ("counts", "low", "high")
     lows = ("low",)
     highs = ("high",)

@@ -43,10 +43,6 @@ def overlap_chance(n: int, a: int, s: int, threshold: int) -> float:
     >>> overlap_chance(10, 2, 1, 1)  # two of ten hit a given one
     0.2
     """
-    return _tail(n, a, s, threshold)
-
-
-def _tail(n: int, a: int, s: int, threshold: int) -> float:
     require(n >= 1 and 0 <= a <= n and 0 <= s <= n, f"overlap: {a} and {s} of n={n} units; 0 to n")
     require(threshold >= 0, f"overlap: threshold={threshold} is negative")
     first = max(threshold, a + s - n, 0)
@@ -110,7 +106,7 @@ def miss_chance(a: int, s: int, moved: int, threshold: int) -> float:
     more than s - threshold of the moved units were among them. Moved units land outside the pattern.
     """
     require(0 <= moved <= a and s <= a, f"miss_chance: {moved} units moved and {s} stored of a={a}")
-    return _tail(a, moved, s, max(s - threshold + 1, 0)) if threshold <= s else 1.0
+    return overlap_chance(a, moved, s, max(s - threshold + 1, 0)) if threshold <= s else 1.0
 
 
 def best_threshold(n: int, a: int, s: int, moved: int) -> tuple[int, float, float]:
@@ -154,7 +150,6 @@ class SparseOverlap(Measure):
     """
 
     name = "sdr"
-    config = ("threshold", "share")
     fields = ("count", "squares", "least", "most")
     lows = ("least",)
     highs = ("most",)

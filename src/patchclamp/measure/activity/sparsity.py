@@ -42,7 +42,6 @@ class Sparsity(Moments):
     """
 
     name = "sparsity"
-    config = ("epsilon",)
     fields = (*Moments.fields, *_OWN)
 
     l1: Tensor

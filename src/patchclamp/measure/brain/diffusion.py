@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from patchclamp.base.statistics import permutation_p
 from patchclamp.measure.activity.distances import quantile_distance, squared
-from patchclamp.measure.activity.kept import Kept
+from patchclamp.measure.activity.kept import Kept, Variable
 from patchclamp.nouns.measure import require
 
 _SUBSETS = 5  # random subsets a label is compared with; the authors' number
@@ -205,7 +204,6 @@ class DiffusionEntropy(Kept):
     """
 
     name = "diffusion"
-    config = ("sigma", "t", "alpha", "quantile", "max_samples", "n_permutations", "seed")
 
     def __init__(
         self,
@@ -218,15 +216,13 @@ class DiffusionEntropy(Kept):
         n_permutations: int = 99,
         seed: int = 0,
     ) -> None:
-        super().__init__(max_samples=max_samples, seed=seed)
+        super().__init__(max_samples=max_samples, n_permutations=n_permutations, seed=seed)
         require(sigma is None or sigma > 0, f"DiffusionEntropy: sigma={sigma}; the width is positive")
         require(t > 0, f"DiffusionEntropy: t={t}; the number of steps is positive")
         require(0 <= alpha <= 1, f"DiffusionEntropy: alpha={alpha}; between 0 and 1")
         require(0 < quantile < 1, f"DiffusionEntropy: quantile={quantile}; between 0 and 1")
-        require(n_permutations >= 0, f"DiffusionEntropy: n_permutations={n_permutations} is negative")
         self.sigma = None if sigma is None else float(sigma)
         self.t, self.alpha, self.quantile = float(t), float(alpha), float(quantile)
-        self.n_permutations = int(n_permutations)
 
     def result(self) -> xr.Dataset:
         """Dataset: entropy, ceiling (bits), sigma; where samples have labels information, information_null,
@@ -235,7 +231,7 @@ class DiffusionEntropy(Kept):
         rows = self.kept()
         square = squared(rows)
         sigma = quantile_distance(square, self.quantile) if self.sigma is None else self.sigma
-        out: dict[str, tuple[tuple[str, ...], object]] = {
+        out: dict[str, Variable] = {
             "entropy": ((), _entropy(square, sigma, self.t, self.alpha)),
             "ceiling": ((), math.log2(len(rows))),
             "sigma": ((), sigma),
@@ -244,15 +240,8 @@ class DiffusionEntropy(Kept):
         coords: dict[str, object] = {"unit": np.arange(self.n_units or 0)}
         if len(numbers) > 1:
             baseline = _Baseline(squared(labelled), sigma, self.t, self.alpha, self.seed)
-            value = baseline.information(place)
-            null = np.array(
-                [baseline.information(p) for p in self.shuffled(place, group, self.n_permutations)]
-            )
+            out |= self.tested("information", baseline.information, place, group)
             each = [baseline.entropy((place == i).nonzero()[:, 0]) for i in range(len(numbers))]
-            out["information"] = ((), value)
             out["label_entropy"] = (("label",), np.array(each))
             coords["label"] = numbers.numpy()
-            if len(null):
-                out["information_null"] = ((), float(null.mean()))
-                out["information_p"] = ((), permutation_p(value, null))
         return self._dataset(out, coords, n_kept=len(rows), alpha=self.alpha, t=self.t, seed=self.seed)

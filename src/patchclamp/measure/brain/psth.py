@@ -91,7 +91,6 @@ class PSTH(ByCondition):
     """
 
     name = "psth"
-    config: ClassVar[tuple[str, ...]] = ("step", "start")
 
     def __init__(self, *, step: float | None = None, start: float = 0.0) -> None:
         require(step is None or step > 0, f"PSTH: step={step}; seconds, above zero")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -54,7 +54,6 @@ class Reliability(ByCondition):
     """
 
     name = "reliability"
-    config: ClassVar[tuple[str, ...]] = ("repeats",)
 
     def __init__(self, *, repeats: int | None = None) -> None:
         require(repeats is None or repeats >= 1, f"Reliability: repeats={repeats}; at least 1")

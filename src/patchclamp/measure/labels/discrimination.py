@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+
 import torch
 import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.base.statistics import permutation_p
 from patchclamp.measure.activity.distances import squared
 from patchclamp.measure.activity.kept import Kept
 from patchclamp.nouns.measure import require
@@ -99,13 +99,10 @@ class Discrimination(Kept):
     """
 
     name = "gdv"
-    config = ("max_samples", "n_permutations", "seed")
     balanced = True
 
     def __init__(self, *, max_samples: int = 100, n_permutations: int = 199, seed: int = 0) -> None:
-        super().__init__(max_samples=max_samples, seed=seed)
-        require(n_permutations >= 0, f"Discrimination: n_permutations={n_permutations} is negative")
-        self.n_permutations = int(n_permutations)
+        super().__init__(max_samples=max_samples, n_permutations=n_permutations, seed=seed)
 
     def result(self) -> xr.Dataset:
         """Dataset: gdv, gdv_null, gdv_p; unit_gdv (unit; NaN where constant); count (label): samples kept."""
@@ -114,32 +111,16 @@ class Discrimination(Kept):
             len(numbers) > 1,
             f"{self._who}: {len(numbers)} label among the samples; needs two (samples.label)",
         )
-        distance = _distances(values)
-        value = _value(distance, place)
-        null = np.array([_value(distance, p) for p in self.shuffled(place, group, self.n_permutations)])
-        out: dict[str, tuple[tuple[str, ...], object]] = {
-            "gdv": ((), value),
-            "unit_gdv": (("unit",), self._units(values, place)),
-            "count": (("label",), place.bincount()),
-        }
-        if len(null):
-            out["gdv_null"] = ((), float(null.mean()))
-            out["gdv_p"] = ((), permutation_p(-value - 1e-12, -null))
+        value = partial(_value, _distances(values))
+        out = self.tested("gdv", value, place, group, sign=-1, slack=1e-12)
+        out["unit_gdv"] = (("unit",), self._units(values, place))
+        out["count"] = (("label",), place.bincount())
         return self._dataset(out, {"label": numbers.numpy()}, n_kept=len(values), seed=self.seed)
 
     def _units(self, values: Tensor, place: Tensor) -> Float[Tensor, " units"]:
         """The value of each unit alone."""
         out = torch.full((values.shape[1],), torch.nan, dtype=torch.float64)
         varies = values.amin(0) < values.amax(0)
-        z = standardised(values)
-        member = torch.nn.functional.one_hot(place).double()
-        count = member.sum(0)
-        pairs = torch.outer(count, count) - torch.diag(count)
-        upper = tuple(torch.triu_indices(len(count), len(count), 1))
-        found = []
-        for column in z.T:
-            distance = (column[:, None] - column).abs()
-            means = member.T @ distance @ member / pairs.clamp_min(1)
-            found.append(means.diagonal().mean() - means[upper].mean())
-        out[varies] = torch.stack(found)
+        each = [_value((column[:, None] - column).abs(), place) for column in standardised(values).T]
+        out[varies] = torch.tensor(each, dtype=torch.float64)
         return out

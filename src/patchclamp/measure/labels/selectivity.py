@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -22,7 +21,8 @@ from patchclamp.base.areas import (
 )
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.shuffles import Shuffle
-from patchclamp.nouns.measure import Measure, require
+from patchclamp.measure.activity.kept import Rows, check_memory, in_order
+from patchclamp.nouns.measure import require
 
 if TYPE_CHECKING:
     from patchclamp.nouns.recording.recording import Samples
@@ -31,7 +31,7 @@ POOLS = ("mean", "max", "sum", "last", "none")
 STATISTICS = ("auc", "d_prime", "ap", "mi")
 
 
-class Selectivity(Measure):
+class Selectivity(Rows):
     """AUC, d', average precision and mutual information of every unit for every label (one label against the
     rest).
 
@@ -76,16 +76,6 @@ class Selectivity(Measure):
     """
 
     name = "selectivity"
-    config = (
-        "labels",
-        "membership",
-        "pool",
-        "statistics",
-        "bins",
-        "n_permutations",
-        "seed",
-        "memory_limit",
-    )
     fields = ("values", "size", "doc", "position", "label", "group")
 
     def __init__(
@@ -121,91 +111,37 @@ class Selectivity(Measure):
         self.size, self.doc, self.position, self.label, self.group = torch.zeros(
             5, 0, dtype=torch.int64
         ).unbind()
-        self._pending: list[dict[str, Tensor]] = []
 
     def _update(self, values: Float[Tensor, "n units"], samples: Samples) -> None:
         part = self._pooled(values, samples)
         examples = len(self.doc) + sum(len(p["doc"]) for p in self._pending) + len(part["doc"])
-        needed = examples * values.shape[1] * 8
-        if needed > self.memory_limit:
-            raise PatchclampError(
-                f"{self._who}: {examples} examples of {values.shape[1]} units need {needed / 2**20:.0f} MiB, "
-                f"the limit is {self.memory_limit / 2**20:.0f} MiB; measure fewer of them, or raise memory_limit"
-            )
-        self._pending.append(part)
+        check_memory(self, examples * values.shape[1] * 8, f"{examples} examples of {values.shape[1]} units")
+        self._pending = [*self._pending, part]
         if sum(len(p["doc"]) for p in self._pending) > max(1024, len(self.doc)):
             self._settle()
 
     def _pooled(self, values: Tensor, samples: Samples) -> dict[str, Tensor]:
         """One row an example, in order of (document, position)."""
-        doc, position = samples.doc.cpu(), samples.position.cpu()
-        label, group = samples.label.cpu(), samples.group.cpu()
-        if self.pool == "none":
-            columns = {
-                "size": torch.ones_like(doc),
-                "doc": doc,
-                "position": position,
-                "label": label,
-                "group": group,
-            }
-            return {"values": values.cpu().double(), **columns}
-        docs, place = doc.unique(return_inverse=True)
-        one = torch.zeros_like(docs).scatter_(0, place, torch.arange(len(doc)))  # some row of each document
-        for name, column in (("label", label), ("group", group)):
-            odd = (column != column[one][place]).nonzero()
-            if len(odd):
-                raise PatchclampError(
-                    f"{self._who}: document {int(doc[odd[0]])} has samples of different {name}; "
-                    'use pool="none" for labels of single samples'
-                )
-        last = torch.full_like(docs, -1).scatter_reduce_(0, place, position, "amax")
-        size = torch.zeros_like(docs).index_add_(0, place, torch.ones_like(place))
-        values = values.cpu()
-        if self.pool == "last":
-            at = torch.zeros_like(docs)
-            final = position == last[place]
-            at[place[final]] = torch.arange(len(doc))[final]
-            pooled = values[at].double()
-        elif self.pool == "max":
-            pooled = _maxima(values, place, len(docs)).double()
-        else:
-            pooled = torch.zeros(len(docs), values.shape[1], dtype=torch.float64).index_add_(
-                0, place, values.double()
-            )
-        return {
-            "values": pooled,
-            "size": size,
-            "doc": docs,
-            "position": last,
-            "label": label[one],
-            "group": group[one],
-        }
-
-    def _settle(self) -> None:
-        """Join what has come in: one row an example again, in order."""
-        parts = [{name: getattr(self, name) for name in self.fields}] if self.values is not None else []
-        parts += self._pending
-        self._pending = []
-        if not parts:
-            return
-        table = {name: torch.cat([part[name] for part in parts]) for name in self.fields}
-        order = torch.from_numpy(np.lexsort((table["position"].numpy(), table["doc"].numpy())))
-        table = {name: column[order] for name, column in table.items()}
-        if self.pool != "none":
-            table = self._joined(table)
-        for name in self.fields:
-            setattr(self, name, table[name])
+        table = {name: getattr(samples, name).cpu() for name in ("doc", "position", "label", "group")}
+        table |= {"values": values.cpu().double(), "size": torch.ones_like(table["doc"])}
+        return self._joined(in_order(table))
 
     def _joined(self, table: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rows of the same document as one; rows come in order of (document, last position)."""
+        if self.pool == "none":
+            return table
         docs, counts = table["doc"].unique_consecutive(return_counts=True)
         if len(docs) == len(table["doc"]):
             return table
         final = counts.cumsum(0) - 1
         place = torch.arange(len(docs)).repeat_interleave(counts)
         for name in ("label", "group"):
-            if bool((table[name] != table[name][final][place]).any()):
-                raise PatchclampError(f"{self._who}: a document has samples of different {name}")
+            odd = (table[name] != table[name][final][place]).nonzero()
+            if len(odd):
+                raise PatchclampError(
+                    f"{self._who}: document {int(table['doc'][odd[0]])} has samples of different {name}; "
+                    'use pool="none" for labels of single samples'
+                )
         values = table["values"]
         if self.pool in ("mean", "sum"):
             pooled = torch.zeros(len(docs), values.shape[1], dtype=values.dtype).index_add_(0, place, values)
@@ -216,17 +152,6 @@ class Selectivity(Measure):
         size = torch.zeros_like(docs).index_add_(0, place, table["size"])
         kept = {name: table[name][final] for name in ("doc", "position", "label", "group")}
         return {"values": pooled, "size": size, **kept}
-
-    def _merge(self, other: Self) -> None:
-        other._settle()
-        self._settle()
-        self._pending = [{name: getattr(other, name) for name in self.fields}]
-        self._settle()
-
-    def state(self) -> dict[str, object]:
-        """Settings and pooled values, for `from_state`."""
-        self._settle()
-        return super().state()
 
     def examples(
         self,

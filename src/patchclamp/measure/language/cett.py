@@ -110,7 +110,6 @@ class CETT(Measure):
     """
 
     name = "cett"
-    config = ("output_weight", "low", "high", "steps", "targets")
     needs = ("output_weight",)
     fields = ("lost", "active", "used")
 

@@ -48,7 +48,6 @@ class AttentionSinks(Measure):
     """
 
     name = "sinks"
-    config = ("positions", "keep", "min_queries", "causal")
     fields = ("score", "base", "queries", *_COLUMNS)
 
     score: Tensor  # heads x positions, sums over queries
