@@ -27,7 +27,6 @@ from patchclamp.nouns.units import Site
 
 BLOCK = 2048  # rows of activity held at a time
 STRETCH = 4096  # rows of the source read at a time
-MatrixLike: TypeAlias = "Recording | ActivityMatrix | Tensor | ArrayLike"  # what `matrix` reads
 Heads = Literal["norm", "join"]
 Missing = Literal["refuse", "drop"]
 
@@ -243,6 +242,9 @@ class ActivityMatrix:
                 "finite number; leave the sample out, or mark the unit as not present"
             )
         return values
+
+
+MatrixLike: TypeAlias = Recording | ActivityMatrix | Tensor | ArrayLike  # what `matrix` reads
 
 
 def matrix(
