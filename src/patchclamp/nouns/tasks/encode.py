@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from patchclamp.base.errors import PatchclampError
 
@@ -104,11 +105,13 @@ def encode_items(
     if corrupted is not None:
         _check_alignment(items, tokenizer, offsets, corrupted_offsets, name)
     answers, foils = _answer_tokens(items, tokenizer, clean, name)
-    full = _pad([prefix + ids for ids in clean])
+    full = padded(
+        [prefix + ids for ids in clean], 0
+    )  # token 0 exists in every vocabulary, and nothing reads it
     lengths = torch.tensor([len(prefix) + len(ids) for ids in clean])
     return EncodedTask(
         clean=full,
-        corrupted=None if corrupted is None else _pad([prefix + ids for ids in corrupted]),
+        corrupted=None if corrupted is None else padded([prefix + ids for ids in corrupted], 0),
         mask=torch.arange(full.shape[1])[None, :] < lengths[:, None],
         last=lengths - 1,
         answers=answers,
@@ -160,12 +163,10 @@ def _tokenise(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], Of
     return [list(ids) for ids in found["input_ids"]], offsets
 
 
-def _pad(sequences: list[list[int]]) -> Int[Tensor, "batch pos"]:
-    # Token 0 under the padding: it exists in every vocabulary, and nothing reads it.
-    out = torch.zeros(len(sequences), max(len(s) for s in sequences), dtype=torch.int64)
-    for row, ids in enumerate(sequences):
-        out[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-    return out
+def padded(rows: Sequence[Sequence[int]], fill: int) -> Int[Tensor, "row k"]:
+    """Rows of whole numbers as one tensor, with `fill` behind the shorter ones."""
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=fill)
 
 
 def _check_lengths(
@@ -266,7 +267,7 @@ def _answer_tokens(
                 f"task {name}, item {index}: token {min(both)} is an answer and a foil: answers "
                 f"{item.answers}, foils {item.foils}"
             )
-    return _pad_words(answers), _pad_words(foils)
+    return padded(answers, -1), padded(foils, -1)
 
 
 def _refuse_word(
@@ -281,10 +282,3 @@ def _refuse_word(
         f"task {name}, item {index}: the {kind} {word!r} {found} after {text[-40:]!r}, and must be one "
         f"token{hint}"
     )
-
-
-def _pad_words(rows: list[list[int]]) -> Int[Tensor, "batch k"]:
-    out = torch.full((len(rows), max(len(r) for r in rows)), -1, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        out[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
-    return out

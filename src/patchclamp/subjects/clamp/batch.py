@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.encode import padded
 from patchclamp.nouns.units import Site
 
 
@@ -94,11 +95,8 @@ def right_pad(sequences: list[list[int]], rows: list[int] | None = None, pad: in
         raise PatchclampError(
             f"sequence {lengths.index(0)} is empty: it has no token to run on; leave it out"
         )
-    width = max(lengths)
-    tokens = torch.full((len(sequences), width), pad, dtype=torch.int64)
-    for row, sequence in enumerate(sequences):
-        tokens[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.int64)
-    mask = torch.arange(width)[None, :] < torch.tensor(lengths)[:, None]
+    tokens = padded(sequences, pad)
+    mask = torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
     index = torch.arange(len(sequences)) if rows is None else torch.tensor(rows, dtype=torch.int64)
     return Batch(tokens, mask, index)
 
