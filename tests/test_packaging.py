@@ -105,3 +105,15 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     script = "import sys, patchclamp, patchclamp.app.cli; print([m for m in ('torch', 'transformers', 'zarr') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_root_offers_its_names_and_the_verbs_without_an_import_of_theirs() -> None:
+    script = (
+        "import sys, patchclamp as pc\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert pc.measure.METHODS['moments'] is pc.measure.Moments\n"
+        "names = [name for name in pc.__all__ if not isinstance(getattr(pc, name), type(sys))]\n"
+        "assert 25 <= len(names) <= 30, names\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """patchclamp: record any unit of a network, say what it encodes, prove what it causes, change it.
 
-The names below are loaded when they are first used, so that ``import patchclamp`` costs nothing.
+The names below, and the verbs as modules (``pc.measure.Moments``), are loaded when they are first used, so that
+``import patchclamp`` costs nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ _WHERE = {
     "Samples": "patchclamp.nouns.recording.recording",
     "SpikeTrains": "patchclamp.nouns.recording.spikes",
     "open_recording": "patchclamp.record",
+    "Dictionary": "patchclamp.nouns.dictionary",
+    "Graph": "patchclamp.nouns.graph",
     "Estimate": "patchclamp.base.estimate",
     "effect": "patchclamp.intervene",
     "effects": "patchclamp.intervene",
@@ -40,10 +43,26 @@ _WHERE = {
     "PatchclampError": "patchclamp.base.errors",
 }
 
-__all__ = list(_WHERE)
+_MODULES = (
+    "record",
+    "measure",
+    "decompose",
+    "describe",
+    "attribute",
+    "connect",
+    "compare",
+    "intervene",
+    "evaluate",
+    "truth",
+    "study",
+)
+
+__all__ = list(_WHERE) + list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"patchclamp.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'patchclamp' has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)
