@@ -198,12 +198,12 @@ def waiting() -> dict[str, list[str]]:
 def test_every_method_has_a_row_of_truth_or_waits_for_it(verb: str) -> None:
     adaptors = [adaptor for (own, _), adaptor in ADAPTORS.items() if own == verb]
     truths = TRUTHS.values()
+    entries = {**table(verb), **table(verb, "TOOLS")}
     rows = [
         name
-        for name, method in table(verb).items()
+        for name, method in entries.items()
         if any(adaptor.takes(name, method, truth, slow=True) for adaptor in adaptors for truth in truths)
     ]
-    entries = {**table(verb), **table(verb, "TOOLS")}
     assert not {
         fault: names for fault, names in out_of_step(entries, rows, waiting().get(verb, ())).items() if names
     }

@@ -30,7 +30,10 @@ def read(population: MatrixLike, what: str = "population", **reading: Unpack[Rea
         return read_matrix(population, **how)
     if isinstance(population, torch.Tensor):
         population = population.detach().cpu().double().numpy()
-    values = np.asarray(population, np.float64)
+    try:
+        values = np.asarray(population, np.float64)
+    except (TypeError, ValueError) as error:
+        raise PatchclampError(f"{what}: no array of numbers ({error})") from error
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[1] == 0:
         raise PatchclampError(f"{what}: wanted samples x units, got shape {values.shape}")

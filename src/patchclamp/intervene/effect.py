@@ -100,9 +100,14 @@ def effects(
     subject, task, n_control, seed, reference, batch_size, n_boot, progress
         As for `effect`.
     """
+    if isinstance(sets, Intervention):
+        raise PatchclampError("`effects` takes a list of sets; `effect` takes one")
     changes = [_together(one) for one in sets]
     if not changes:
         raise PatchclampError("no intervention was given")
+    for change in changes:
+        for one in change:
+            subject.check_units(one.units)
     if control not in ("matched", "shared", None):
         raise PatchclampError(f"control={control!r}: choose 'matched', 'shared' or None")
     if control and n_control < FEWEST:
@@ -111,7 +116,7 @@ def effects(
         )
     source = Reference.of(subject, reference or task, batch_size)
     drawn = _controls(changes, control, subject, source, n_control, seed)
-    measured = [*changes, *(c for many, _ in drawn for c in many)]
+    measured = [*changes, *(c for ablated, _ in drawn for c in ablated)]
     trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)
     found, offset = [], len(changes)
     for number, change in enumerate(changes):
@@ -148,6 +153,10 @@ def _together(interventions: Intervention | Sequence[Intervention]) -> Change:
     """One set of interventions, which act together."""
     if isinstance(interventions, Intervention):
         return (interventions,)
+    if isinstance(interventions, str):
+        raise PatchclampError(
+            f"{interventions!r}: say what is done to these units, as Intervention({interventions!r}, 'mean')"
+        )
     listed = tuple(interventions)
     if not listed:
         raise PatchclampError("no intervention was given")

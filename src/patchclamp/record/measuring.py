@@ -71,6 +71,11 @@ def fresh_measures(
 def _by_name(measures: Sequence[Any]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for spec in measures:
+        if isinstance(spec, str):
+            raise PatchclampError(
+                f"measures={measures!r}: give measures, not their names, such as [Moments] or {{'moments': Moments}}; "
+                "patchclamp.measure.METHODS[name] is the measure of a name"
+            )
         kind = spec[0] if isinstance(spec, tuple) else spec
         kind = kind if isinstance(kind, type) or not hasattr(kind, "update") else type(kind)
         name = str(getattr(kind, "name", None) or getattr(kind, "__name__", kind)).lower()

@@ -233,6 +233,8 @@ def _refuse(task: Task, options: StudyOptions) -> None:
     check_choice("method", options.method, METHODS)
     if options.decompose:
         check_choice("decompose", options.decompose, DECOMPOSITIONS)
+    if not isinstance(task, Task):
+        raise PatchclampError(f"a {type(task).__name__}: a study takes a Task of texts, or the name of one")
     if not task.has_contrast:
         raise PatchclampError(
             f"task {task.name}: its items have no corrupted texts, which attribution needs; give each one"

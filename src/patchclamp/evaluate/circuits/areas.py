@@ -17,7 +17,7 @@ from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness, mean_height
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.subjects.clamp.bench import Bench
+from patchclamp.subjects.clamp.bench import Bench, check_bench
 
 Array = NDArray[np.float64]
 AXES = ("linear", "log")
@@ -109,6 +109,7 @@ def areas(
     -----
     Mueller et al. 2025 (MIB) for CPR and CMD. Verified in closed form on linear networks.
     """
+    check_bench(bench)
     check_held_out(bench.task, chosen_on)
     found = faithfulness(
         bench, ranking, sizes, points=points, rank_by=rank_by, baselines=baselines, n_random=n_random

@@ -12,7 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
-from patchclamp.subjects.clamp.bench import Ablations, Bench, chosen, halves, mean_interval
+from patchclamp.subjects.clamp.bench import Ablations, Bench, check_bench, chosen, halves, mean_interval
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 
 Array = NDArray[np.float64]
@@ -94,6 +94,7 @@ def completeness(
     Wang et al. 2022 (IOI), whose greedy search looked at ten random units a step; all are looked at here, on one half of
     the items, and every figure is from the other half. Verified on OR, AND and BACKUP gates.
     """
+    check_bench(bench)
     own, runs = bench.circuit(circuit, candidates)
     span = runs.span
     if n_random < 0 or n_greedy < 0:

@@ -15,7 +15,7 @@ from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import group_codes
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
-from patchclamp.subjects.clamp.bench import Bench
+from patchclamp.subjects.clamp.bench import Bench, check_bench
 
 Array = NDArray[np.float64]
 Verdict = Literal["equivalent", "different", "undecided"]
@@ -82,6 +82,7 @@ def equivalence(
     Shi et al. 2024 ("Hypothesis testing the circuit hypothesis in LLMs"), with the test that can find equivalence
     beside theirs, which can only fail to find a difference. Rates of both verified at their margins (see tests).
     """
+    check_bench(bench)
     own, runs = bench.circuit(circuit, candidates)
     difference = runs.full - runs.kept([own])[0]
     size = float(np.abs(runs.full).max())

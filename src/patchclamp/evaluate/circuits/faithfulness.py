@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import resamples
 from patchclamp.nouns.scores import Scores
-from patchclamp.subjects.clamp.bench import (
-    Bench,
-    check_span,
-    default_points,
-    refuse_overlap,
-)
+from patchclamp.subjects.clamp.bench import Bench, check_bench, check_span, default_points, refuse_overlap
 from patchclamp.subjects.clamp.matching import UnitOrSite, matched_order
 
 Array = NDArray[np.float64]
@@ -171,6 +166,7 @@ def faithfulness(
     -----
     Passes: at most 1 + 2 |sizes| (1 + n_random |baselines|) over the items. Verified on networks with planted circuits.
     """
+    check_bench(bench)
     for name in baselines:
         check_choice("baseline", name, BASELINES)
     points = points or default_points(ranking)

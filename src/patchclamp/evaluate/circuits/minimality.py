@@ -14,7 +14,7 @@ from patchclamp.base.estimate import Null
 from patchclamp.base.statistics import holm, permutation_p
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
-from patchclamp.subjects.clamp.bench import Ablations, Bench, chosen, halves, mean_interval
+from patchclamp.subjects.clamp.bench import Ablations, Bench, check_bench, chosen, halves, mean_interval
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 
 Array = NDArray[np.float64]
@@ -92,6 +92,7 @@ def minimality(
     Wang et al. 2022 (IOI; 1 % of F(M) there); the control follows the inflated circuits of Shi et al. 2024. Verified on
     OR, AND and SUM gates with an idle unit.
     """
+    check_bench(bench)
     if not 0 <= threshold < 1:
         raise PatchclampError(f"threshold={threshold}: a share of the span is in 0..1")
     own, runs = bench.circuit(circuit, candidates)

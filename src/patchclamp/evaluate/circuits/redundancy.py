@@ -12,7 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import quantiles, resamples
 from patchclamp.nouns.units import UnitsLike
-from patchclamp.subjects.clamp.bench import Ablations, Bench, as_units
+from patchclamp.subjects.clamp.bench import Ablations, Bench, as_units, check_bench
 from patchclamp.subjects.clamp.matching import collect, members
 
 Array = NDArray[np.float64]
@@ -87,6 +87,7 @@ def redundancy(bench: Bench, units: UnitsLike) -> Redundancy:
     Verified on the gates OR, AND, SUM, BACKUP and CANCEL. Redundancy among more than two units, where any two are
     enough, is named as well; that among subsets of them is not looked for.
     """
+    check_bench(bench)
     chosen = members(as_units(bench.subject, units))
     if len(chosen) < 2:
         raise PatchclampError(f"{collect(chosen)}: one unit cannot be redundant; give at least two")

@@ -17,7 +17,7 @@ from patchclamp.evaluate.circuits.draws import CONTROLS, draw_sets
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
-from patchclamp.subjects.clamp.bench import Bench
+from patchclamp.subjects.clamp.bench import Bench, check_bench
 from patchclamp.subjects.clamp.matching import activity_of, strata
 
 Array = NDArray[np.float64]
@@ -87,6 +87,7 @@ def sufficiency(
     -----
     Shi et al. 2024. p of a circuit that is itself drawn so is uniform (verified).
     """
+    check_bench(bench)
     check_choice("control", control, CONTROLS)
     own, runs = bench.circuit(circuit, candidates)
     pool = runs.candidates

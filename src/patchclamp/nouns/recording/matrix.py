@@ -300,7 +300,10 @@ def matrix(
         raise PatchclampError(
             f"activity is a {type(source).__name__}; wanted a recording, a tensor or an array"
         )
-    values = torch.as_tensor(source)
+    try:
+        values = torch.as_tensor(source)
+    except (TypeError, ValueError) as error:
+        raise PatchclampError(f"activity is no array of numbers ({error})") from error
     if values.ndim not in (2, 3):
         raise PatchclampError(f"activity is {tuple(values.shape)}; wanted samples x units")
     where = named("activity" if site is None else site)

@@ -29,11 +29,11 @@ TRAINED_ON = frozenset({"planted-orthogonal", "planted-coherent", "planted-noise
 def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
     """Whether a method is an estimator of features of one site: told how many, and fitted to activity alone.
 
-    Those of several sites are not: planted activity has one.
+    Those of several sites, or of the heads of an attention layer, are not: planted activity has none.
     """
     known = inspect.signature(method).parameters
     fit = getattr(method, "fit", None)
-    if fit is None or not {"n_features", "n_components"} & set(known):
+    if fit is None or "heads" in known or not {"n_features", "n_components"} & set(known):
         return False
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     taken = inspect.signature(fit).parameters.values()

@@ -36,4 +36,5 @@ def methods_of(verb: str) -> Mapping[str, Callable[..., Any]]:
     check_choice("leaderboard: verb", verb, verbs())
     if find_spec(f"patchclamp.{verb}") is None:
         return {}
-    return dict(getattr(import_module(f"patchclamp.{verb}"), "METHODS", {}))
+    module = import_module(f"patchclamp.{verb}")
+    return {**getattr(module, "METHODS", {}), **getattr(module, "TOOLS", {})}

@@ -188,6 +188,14 @@ class Bench:
         return members(units), Ablations(self, pool_of(self.subject, candidates, units))
 
 
+def check_bench(bench: Bench) -> None:
+    """Refuse what is no `Bench`, such as a subject in its place."""
+    if not isinstance(bench, Bench):
+        raise PatchclampError(
+            f"a {type(bench).__name__} in place of a bench: give Bench(subject, task, ablation, reference) first"
+        )
+
+
 class Ablations:
     """The metric per item with sets of the candidates ablated on a bench, each set run once.
 
