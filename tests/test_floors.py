@@ -38,7 +38,7 @@ from patchclamp.describe.scoring import SCORES, DescriptionScore
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.measure import Measure
 from patchclamp.nouns.scores import Scores
-from patchclamp.study.leaderboard.table import ADAPTORS
+from patchclamp.study.leaderboard.table import ADAPTORS, methods_of, verbs
 from patchclamp.truth import TRUTHS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,7 +201,7 @@ def test_every_method_has_a_row_of_truth_or_waits_for_it(verb: str) -> None:
     entries = {**table(verb), **table(verb, "TOOLS")}
     rows = [
         name
-        for name, method in entries.items()
+        for name, method in (methods_of(verb) if verb in verbs() else {}).items()
         if any(adaptor.takes(name, method, truth, slow=True) for adaptor in adaptors for truth in truths)
     ]
     assert not {

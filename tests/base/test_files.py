@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,33 @@ def test_without_a_terminal_nothing_is_shown(capfd: pytest.CaptureFixture[str]) 
             assert tell is silent
             tell("recording", 1, 2)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_link_stays_a_link_and_a_file_keeps_its_mode(tmp_path: Path) -> None:
+    real = tmp_path / "real.txt"
+    real.write_text("old")
+    real.chmod(0o600)
+    link = tmp_path / "link.txt"
+    link.symlink_to(real)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with in_one_step(pipe) as draft:
+        assert draft == pipe
+    assert pipe.is_fifo()
+
+
+def test_a_checkpoint_leaves_files_of_others_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "0001.safetensors"
+    theirs.write_bytes(b"a user's own")
+    kept = Checkpoint(tmp_path, {"seed": 0}, "measures")
+    kept.save({"x": torch.ones(1)}, {})
+    kept.save({"x": torch.ones(1)}, {})
+    kept.forget()
+    assert [path.name for path in tmp_path.iterdir()] == ["0001.safetensors"]

@@ -95,7 +95,8 @@ class Checkpoint:
         """Files of tensors with their numbers."""
         assert self.folder is not None
         found = (
-            (path, path.stem.removeprefix(f"{self.name}-")) for path in self.folder.glob("*.safetensors")
+            (path, path.stem.removeprefix(f"{self.name}-"))
+            for path in self.folder.glob(f"{self.name}-*.safetensors")
         )
         return {path: int(number) for path, number in found if number.isdecimal()}
 

@@ -50,7 +50,8 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
     """Give the name of a draft beside `path`, a file or a folder to write; at the end it takes the place of `path`.
 
     Whoever reads, and whoever comes after a killed process, finds the old one or the new one, never half of it. A
-    draft that a killed process left is overwritten; one whose writing failed is removed.
+    draft that a killed process left is overwritten; one whose writing failed is removed. A link stays a link, a file
+    keeps its mode, and a pipe or a device is written to directly.
 
     Parameters
     ----------
@@ -68,11 +69,17 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
     >>> path.read_text(), len(list(path.parent.iterdir()))
     ('whole', 1)
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path  # a pipe or a device, such as /dev/stdout, is written to and not replaced
+        return
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}{PARTIAL}")
     _remove(draft)
     try:
         yield draft
+        if path.is_file():
+            shutil.copymode(path, draft)
         if sync:
             sync_to_disk(draft)
         os.replace(draft, path)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
@@ -228,6 +227,8 @@ def blocked_folds(groups: ArrayLike, position: ArrayLike, n_splits: int, gap: fl
     """
     if n_splits < 2:
         raise PatchclampError(f"folds={n_splits}: at least two are needed to hold anything out")
+    import pandas as pd
+
     codes, names = pd.factorize(np.asarray(groups))
     one, use = np.zeros(len(codes), np.int64), np.ones(len(codes), bool)
     if len(names) >= n_splits:

@@ -7,7 +7,6 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import group_codes
@@ -122,6 +121,8 @@ def ranks(values: Array, weights: Array | None = None) -> Array:
     ([3.0, 1.5, 1.5], [4.5, 2.0])
     """
     if weights is None:
+        from scipy.stats import rankdata  # half a second
+
         return np.asarray(rankdata(values, axis=-1), np.float64)
     levels, level = np.unique(values, return_inverse=True)
     mass = np.bincount(level, weights, minlength=len(levels))

@@ -235,7 +235,7 @@ def record(
                 recording = sink.finish()
                 assert recording is not None
                 return measure_recording(recording, measures, subject, heads=heads, content=content_only)
-            kept = Checkpoint(store or checkpoint, work.manifest, "measures")
+            kept = Checkpoint(store or checkpoint, {**work.manifest, "heads": heads}, "measures")
             found = _go(stream, sink, found, kept, progress)
             recording = sink.finish()
             kept.forget()

@@ -339,6 +339,7 @@ class Study(Generic[C]):
         path = Path(folder if folder is not None else self.context.cover().folder)
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "study.json", self.data)
+        (path / "claims.json").unlink(missing_ok=True)  # those of an earlier study
         if self.claims:
             write_claims(path / "claims.json", self.claims, __version__)
         for name, table in self.tables.items():

@@ -154,7 +154,7 @@ class ActivityMatrix:
 
     def __getitem__(self, key: Any) -> Float[Tensor, "row unit"]:
         """Rows by slice, mask or indices, in the type in which they are kept."""
-        return self._read(self.places[key])
+        return self._read(np.atleast_1d(self.places[key]))
 
     def rows(self, places: NDArray[np.int64]) -> Float[Tensor, "row unit"]:
         """Rows at places of the source, as float32.
@@ -180,7 +180,9 @@ class ActivityMatrix:
         places = self.places
         if n < len(places):
             places = np.sort(np.random.default_rng([seed, 7]).choice(places, n, replace=False))
-        return torch.cat([self.rows(part) for part in np.array_split(places, -(-len(places) // BLOCK))])
+        return torch.cat(
+            [self.rows(part) for part in np.array_split(places, max(1, -(-len(places) // BLOCK)))]
+        )
 
     def split(self, held_out: float, seed: int) -> tuple[ActivityMatrix, ActivityMatrix | None]:
         """(rows to fit, rows of held-out groups); None where `held_out` is 0. Groups are never cut.

@@ -133,6 +133,8 @@ class Adaptor:
     quick
         (name of the method, the method, truth) -> whether a fast truth is fast for this method too; else the pair is
         left to ``--all``.
+    tools
+        Names of the verb's `TOOLS`, which have signatures of their own, that it takes beside `METHODS`.
     """
 
     verb: str
@@ -142,6 +144,7 @@ class Adaptor:
     judge: Callable[[str, Any, Any, Variant, Truth, int], Outcome]
     fits: Callable[[str, Any, Truth], bool] = lambda name, method, truth: True
     quick: Callable[[str, Any, Truth], bool] = lambda name, method, truth: True
+    tools: frozenset[str] = frozenset()
 
     def takes(self, name: str, method: Any, truth: Truth, slow: bool) -> bool:
         """Whether this pair is a row of the table."""

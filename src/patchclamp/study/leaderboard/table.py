@@ -37,4 +37,6 @@ def methods_of(verb: str) -> Mapping[str, Callable[..., Any]]:
     if find_spec(f"patchclamp.{verb}") is None:
         return {}
     module = import_module(f"patchclamp.{verb}")
-    return {**getattr(module, "METHODS", {}), **getattr(module, "TOOLS", {})}
+    taken = frozenset[str]().union(*(one.tools for (own, _), one in ADAPTORS.items() if own == verb))
+    tools = {name: tool for name, tool in getattr(module, "TOOLS", {}).items() if name in taken}
+    return {**getattr(module, "METHODS", {}), **tools}
