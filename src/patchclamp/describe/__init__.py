@@ -1,8 +1,12 @@
 """describe: what does a unit encode?
 
-`METHODS` names the describers, which may ask a black box and answer in words and in something that runs. `TOOLS` names what
-each takes a signature of its own: those that decode directions take a subject; the others take activity and the tokens on
-which it was recorded, and every score is of documents that did not make the description.
+`METHODS` names the describers, which may ask a black box and answer in words and in something that runs. `TOOLS` names the
+other functions, each with a signature of its own: those that decode directions take a subject; the others take activity and
+the tokens on which it was recorded, and every score is of documents that did not make the description.
+
+``search_description`` is in both: ``METHODS["search_description"]`` is `executable_describer`, which asks a `Query` and
+runs the search (or, for functions of numbers, fits a formula) on the answers; ``TOOLS["search_description"]`` is
+`search_description`, the search itself, on recorded activity.
 """
 
 from __future__ import annotations

@@ -21,7 +21,9 @@ SUMMARY = ("method", "found", "median", "weakest", "exact", "clean", "refused, f
 
 
 def leaderboard(
-    verb: Annotated[str | None, typer.Argument(help="attribute, decompose, ...; all by default.")] = None,
+    verb: Annotated[
+        str | None, typer.Argument(help="measure, decompose, describe or attribute; all four by default.")
+    ] = None,
     truths: Annotated[
         list[str] | None, typer.Option("--truth", help="A truth by name, fast or slow; may be repeated.")
     ] = None,
@@ -34,7 +36,7 @@ def leaderboard(
     page: Annotated[Path | None, typer.Option("--html", help="HTML page to write.")] = None,
     as_json: common.JsonOption = False,
 ) -> int:
-    """Run every method on every truth that fits: recovery, time, memory, failures by name."""
+    """Run all of measure, decompose, describe, attribute on every truth that fits: recovery, time, memory, failures."""
     from patchclamp.base.files import write_text
     from patchclamp.study.leaderboard import leaderboard as run
     from patchclamp.study.leaderboard import render
