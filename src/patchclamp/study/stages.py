@@ -339,9 +339,10 @@ class Study(Generic[C]):
         path = Path(folder if folder is not None else self.context.cover().folder)
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "study.json", self.data)
-        (path / "claims.json").unlink(missing_ok=True)  # those of an earlier study
         if self.claims:
             write_claims(path / "claims.json", self.claims, __version__)
+        else:
+            (path / "claims.json").unlink(missing_ok=True)  # those of an earlier study
         for name, table in self.tables.items():
             table.to_parquet(path / f"{name}.parquet")
         for section in self.context.sections.values():

@@ -123,8 +123,11 @@ class Selectivity(Rows):
     def _pooled(self, values: Tensor, samples: Samples) -> dict[str, Tensor]:
         """One row an example, in order of (document, position)."""
         table = {name: getattr(samples, name).cpu() for name in ("doc", "position", "label", "group")}
-        table |= {"values": values.cpu().double(), "size": torch.ones_like(table["doc"])}
-        return self._joined(in_order(table))
+        # What picks values needs no wider copy of the whole batch to pick from; what adds them up does.
+        picks = self.pool in ("last", "max") and values.dtype in (torch.float32, torch.float64)
+        table |= {"values": values.cpu() if picks else values.cpu().double()}
+        joined = self._joined(in_order(table | {"size": torch.ones_like(table["doc"])}))
+        return joined | {"values": joined["values"].double()}
 
     def _joined(self, table: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rows of the same document as one; rows come in order of (document, last position)."""
