@@ -26,6 +26,8 @@ from pages import ROOT, blocks
 from patchclamp.truth import TRUTHS
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Their examples fit models that are worth showing, and take 5 to 15 seconds each.
+SLOW = {"connect.md", "connect-models.md", "decompose.md", "decompose-sae.md"}
 VERBS = ("measure", "decompose", "describe", "attribute", "connect", "evaluate", "compare")
 
 
@@ -37,7 +39,7 @@ def pages() -> list[Any]:
             embedded = any(
                 '"smollm2"' in block.code and not block.note.startswith("not run") for block in python
             )
-            marks = [pytest.mark.smollm2] if embedded else []
+            marks = [pytest.mark.smollm2] if embedded else [pytest.mark.slow] if page.name in SLOW else []
             found.append(pytest.param(page, marks=marks, id=page.name))
     return found
 

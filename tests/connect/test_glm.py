@@ -102,6 +102,7 @@ def test_bases_sum_to_one_and_design_is_the_plain_sum() -> None:
 # ---- the circuit
 
 
+@pytest.mark.slow
 def test_all_eight_directions_of_the_circuit_where_zero_lag_fails() -> None:
     system = load_truth("coupled", 0)
     graph = glm_coupling(system.recording, window=3, basis="bins", null_samples=19)

@@ -223,6 +223,7 @@ def test_planted_states_and_weights_come_back(prior: em.Prior) -> None:
             np.testing.assert_allclose(kind.sum(-1), 1)
 
 
+@pytest.mark.slow
 def test_the_one_hot_prior_predicts_best_what_was_not_fitted() -> None:
     held = {prior: fitted(prior).params["held_out"]["switching"] for prior in em.PRIORS}
     assert max(held, key=held.get) == "one_hot"

@@ -42,6 +42,7 @@ def recovered() -> dict[str, tuple[float, Any]]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_planted_features_are_recovered(recovered: dict[str, Any], name: str) -> None:
     mcc, figures = recovered[name]
@@ -49,12 +50,14 @@ def test_planted_features_are_recovered(recovered: dict[str, Any], name: str) ->
     assert 2.9 < figures.l0 < 4.1
 
 
+@pytest.mark.slow
 def test_a_variable_number_of_features_halves_the_error(recovered: dict[str, Any]) -> None:
     top, batch = recovered["topk"][1], recovered["batch_topk"][1]
     assert abs(top.l0 - batch.l0) < 0.15
     assert batch.unexplained < 0.5 * top.unexplained
 
 
+@pytest.mark.slow
 def test_only_l1_shrinks(recovered: dict[str, Any]) -> None:
     assert 1 / recovered["relu_l1"][1].shrinkage > 1.3
     for name in ("gated", "jumprelu", "topk", "batch_topk"):

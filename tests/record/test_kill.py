@@ -48,6 +48,7 @@ record(tiny_subject(), texts(300), "mlp_act.*", store={store!r}, batch_tokens=16
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_named_and_the_run_resumed(tmp_path: Path) -> None:
     """The system itself refuses the write: here by its limit on the size of a file, as a full disk would."""
     assert resource.RLIMIT_FSIZE is not None

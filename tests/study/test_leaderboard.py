@@ -251,6 +251,7 @@ def stored():
     return Board.load(STORED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", verbs())
 def test_the_stored_table_is_what_a_fresh_run_gives(stored, verb):
     said = compare(stored.of(verb), leaderboard(verb))
