@@ -148,6 +148,8 @@ def prepare(
     if example is not None:
         check_sharing(subject, corpus.tokens(example[0]), example[1], sites)
     manifest = _manifest(subject, corpus, dtype, schedule) | options | provenance(subject, sites)
+    if note := subject.training_note:
+        manifest["training"] = note
     plan = _plan(corpus, sites, layout, schedule, windows, keeps)
     return Work(corpus, sites, layout, schedule, windows, manifest, plan)
 

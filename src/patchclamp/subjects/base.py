@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,13 @@ from patchclamp.nouns.units import Site, SitesLike, Unit, Units, UnitsLike, pars
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
 from patchclamp.subjects.clamp.hooks import Place, Session, frozen, keep
+from patchclamp.subjects.clamp.modes import (
+    Training,
+    check_training,
+    evaluating,
+    refuse_training,
+    training_note,
+)
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
 
@@ -37,7 +44,8 @@ class Subject(ABC):
     """A live network under the instrument.
 
     The model object is the user's own: it is never changed, converted or copied. Passes run under plain torch
-    hooks, which are taken off afterwards, also after an exception; parameters receive no gradient.
+    hooks, which are taken off afterwards, also after an exception; parameters receive no gradient. A pass is refused
+    while a part that computes otherwise in training (dropout, batch norm) is in training mode.
 
     Attributes
     ----------
@@ -45,11 +53,17 @@ class Subject(ABC):
     name : str
     fingerprint : str
         Hash of the weights; recordings and claims carry it.
+    training : {"refuse", "as it is"}
+        ``"as it is"`` lets passes run in training mode; results then say so (`training_note`).
     """
 
-    def __init__(self, model: nn.Module, name: str, fingerprint: str) -> None:
+    def __init__(
+        self, model: nn.Module, name: str, fingerprint: str, *, training: Training = "refuse"
+    ) -> None:
+        check_training(training)
         self.model = model
         self.name = name
+        self.training = training
         self._fingerprint = fingerprint
         self._widths: dict[Site, tuple[int, int]] = {}
         self._attached = AttachedDictionaries(self)
@@ -72,6 +86,32 @@ class Subject(ABC):
     def dtype(self) -> torch.dtype:
         """Type of the first floating parameter."""
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    # ---- mode
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Evaluation mode for the passes inside; each module's own mode is put back afterwards, also after an exception.
+
+        Examples
+        --------
+        >>> from patchclamp import TorchModule
+        >>> subject = TorchModule(nn.Sequential(nn.Linear(2, 3), nn.Dropout()), torch.ones(1, 2))
+        >>> with subject.evaluating():
+        ...     run = subject.run(subject.dummy(), read=subject.resolve("0.out"))
+        >>> subject.model.training
+        True
+        """
+        return evaluating(self.model)
+
+    @property
+    def training_note(self) -> str:
+        """What results say of passes in training mode; empty in evaluation mode and where both are the same."""
+        return training_note(self.model)
+
+    def check_mode(self) -> None:
+        """Refuse training mode where it makes a difference, unless the subject was opened with ``training="as it is"``."""
+        if self.training == "refuse":
+            refuse_training(self.model, self.name)
 
     # ---- addresses
 
@@ -298,7 +338,13 @@ class Subject(ABC):
         -------
         Run
             `activity` by site, and `logits`.
+
+        Raises
+        ------
+        PatchclampError
+            While dropout, batch norm or the like is in training mode (see `evaluating`).
         """
+        self.check_mode()
         batch = batch.to(self.device)
         reads = dict.fromkeys(read, keep) if not isinstance(read, Mapping) else dict(read)
         hooks = FeatureHooks(self, reads, write, grad)

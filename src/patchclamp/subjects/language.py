@@ -15,6 +15,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each, right_pad
+from patchclamp.subjects.clamp.modes import Training
 from patchclamp.subjects.texts import text_pairs
 from patchclamp.subjects.transformer import Transformer
 
@@ -31,7 +32,7 @@ class LanguageModel(Transformer):
         A Hugging Face model object, used as it is.
     tokenizer
         Its tokenizer; None leaves only passes over token ids.
-    name, fingerprint
+    name, fingerprint, training
         As `open_subject` gives them.
     bos
         Whether a beginning-of-sequence token is put before every text; None follows the tokenizer.
@@ -50,8 +51,10 @@ class LanguageModel(Transformer):
         name: str = "model",
         fingerprint: str = "",
         bos: bool | None = None,
+        *,
+        training: Training = "refuse",
     ) -> None:
-        super().__init__(model, name, fingerprint)
+        super().__init__(model, name, fingerprint, training=training)
         self.tokenizer = tokenizer
         self.bos = bos
         if bos and getattr(tokenizer, "bos_token_id", None) is None:
