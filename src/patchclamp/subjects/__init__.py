@@ -72,10 +72,8 @@ def open_subject(
         source, device=device, dtype=dtype, trust_remote_code=trust_remote_code, tokenizer=tokenizer
     )
     if getattr(loaded.model, "main_input_name", "input_ids") == "pixel_values":
-        return VisionModel(loaded.model, loaded.name, loaded.fingerprint, training=training)
-    return LanguageModel(
-        loaded.model, loaded.tokenizer, loaded.name, loaded.fingerprint, bos, training=training
-    )
+        return VisionModel(loaded.model, loaded.name, training=training)
+    return LanguageModel(loaded.model, loaded.tokenizer, loaded.name, bos=bos, training=training)
 
 
 def _by_scheme(source: str, device: str, dtype: str) -> Subject | None:

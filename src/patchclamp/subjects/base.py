@@ -25,6 +25,7 @@ from patchclamp.subjects.clamp.modes import (
     refuse_training,
     training_note,
 )
+from patchclamp.subjects.files.identity import answer, fingerprint, is_old, same_model
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
 
@@ -52,7 +53,8 @@ class Subject(ABC):
     model : torch.nn.Module
     name : str
     fingerprint : str
-        Hash of the weights; recordings and claims carry it.
+        Of weights and settings; recordings and claims carry it. One that is given is taken at its word, so changes of
+        weights are not noticed then.
     training : {"refuse", "as it is"}
         ``"as it is"`` lets passes run in training mode; results then say so (`training_note`).
     """
@@ -65,17 +67,48 @@ class Subject(ABC):
         self.name = name
         self.training = training
         self._fingerprint = fingerprint
+        self._answered = ("", "")
         self._widths: dict[Site, tuple[int, int]] = {}
         self._attached = AttachedDictionaries(self)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights, computed when it is first asked for."""
-        if not self._fingerprint:
-            from patchclamp.subjects.files.loading import fingerprint
+        """What tells this model from others (`patchclamp.subjects.files.identity`), worked out anew each time it is asked for.
 
-            self._fingerprint = fingerprint(self.model)
-        return self._fingerprint
+        So weights that were changed in place are noticed. Cost: one reading of the weights (SmolLM2: 0.1 s), and the first
+        time, and after a change, a pass over a few tokens (SmolLM2: 0.05 s).
+        """
+        if self._fingerprint:
+            return self._fingerprint
+        mark = fingerprint(self.model)
+        if self._answered[0] != mark:
+            with self.evaluating():
+                self._answered = (mark, self._answer())
+        return "~".join(filter(None, self._answered))
+
+    def is_model(self, mark: str) -> bool:
+        """Whether the fingerprint that a file carries is that of this model as it is now.
+
+        Answers are compared within rounding. Of a fingerprint by an older version, what that version counted is compared.
+        """
+        if is_old(mark) and not self._fingerprint:
+            return mark == fingerprint(self.model, version=1)
+        return same_model(mark, self.fingerprint)
+
+    def _answer(self) -> str:
+        """The output on a small fixed input, summed up; empty where there is none."""
+        batch = self._probe()
+        given = batch.tokens if batch.tokens is not None else next(iter(batch.tensors.values()))
+        out = self._output(batch)
+        return answer(given, out, self.dtype) if isinstance(out, Tensor) else ""
+
+    def _probe(self) -> Batch:
+        """The input of which a fingerprint holds the answer."""
+        return self.dummy()
+
+    def _output(self, batch: Batch) -> Tensor | None:
+        """The model's output on a batch, as far as it has one."""
+        return self.run(batch, logits="last").logits
 
     @property
     def device(self) -> torch.device:

@@ -135,6 +135,19 @@ class LanguageModel(Transformer):
         """Two tokens."""
         return right_pad([[1, 2]])
 
+    def _probe(self) -> Batch:
+        """Eight tokens from all over the vocabulary, those to which the config gives a part (images, say) aside."""
+        configs = (self.config, getattr(self.model, "config", self.config))
+        special = {
+            value
+            for config in configs
+            for key, value in config.to_dict().items()
+            if "token" in key and isinstance(value, int)
+        }
+        spread = dict.fromkeys((11 + 7919 * k) % self._vocabulary for k in range(64))
+        plain = [token for token in spread if token not in special]
+        return right_pad([plain[:8] or [0]])
+
     def _forward(self, batch: Batch, logits: str | Tensor | None, whole: bool) -> Tensor | None:
         assert batch.tokens is not None
         if logits is not None and "logits" not in self.row.fixed:

@@ -205,6 +205,13 @@ class Transformer(Subject):
     def _root(self) -> tuple[Place, ...]:
         return (self.place(Site("embeddings")),)
 
+    def _output(self, batch: Batch) -> Tensor | None:
+        if Site("logits") in self._known:
+            return super()._output(batch)
+        last = Site("resid_post", self.n_layers - 1)
+        found: Tensor = self.run(batch, read=[last]).activity[last]
+        return found
+
     @contextmanager
     def _resumed(
         self, start: tuple[int, Tensor] | None, read: Sequence[Site], write: Sequence[Edit]
