@@ -298,7 +298,7 @@ class Subject(ABC):
         """The table of sites of this model."""
         from patchclamp.nouns.units import POINTS
 
-        names = {id(module): name for name, module in self.model.named_modules()}
+        names = {id(module): name or type(module).__name__ for name, module in self.model.named_modules()}
         table = []
         for site in self.known_sites():
             place = self.place(site)

@@ -200,7 +200,7 @@ class Transformer(Subject):
 
     def _of_head(self, site: Site) -> bool:
         module = self.place(site).module
-        return any(module is self._modules[path] for path in self.row.head_path)
+        return site == Site("logits") or any(module is self._modules[path] for path in self.row.head_path)
 
     def _root(self) -> tuple[Place, ...]:
         return (self.place(Site("embeddings")),)

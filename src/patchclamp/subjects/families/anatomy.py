@@ -120,6 +120,8 @@ def _adapted(row: AnatomyRow, model: nn.Module) -> AnatomyRow:
     for point in [p for p, tap in fixed.items() if module_at(model, tap.module) is None]:
         reason = "the model was opened without its head" if point == "logits" else "this model has none"
         missing[point] = f"{type(model).__name__} has no module {fixed.pop(point).module}: {reason}"
+    if "logits" in fixed and row.logit_softcap and getattr(text_config(model), row.logit_softcap, None):
+        fixed["logits"] = Tap("", "out")  # the cap is no module, so only the model's own output is behind it
     head = tuple(path for path in row.head_path if module_at(model, path) is not None)
     return replace(
         row,

@@ -167,6 +167,7 @@ def _plain_hooks(passes: Passes) -> Finding:
     """Hooks of torch, put on by hand at the modules that the table of sites names."""
     subject, caught = passes.subject, {}
     modules = dict(subject.model.named_modules())
+    modules[type(subject.model).__name__] = subject.model
     with ExitStack() as hooks:
         for info in subject.sites():
             path, _, io = info.module.partition("[")[0].rpartition(".")
@@ -177,7 +178,7 @@ def _plain_hooks(passes: Passes) -> Finding:
                 caught[site] = (args[0] if args else kwargs["hidden_states"]).detach().clone()
 
             def post(module: nn.Module, args: Any, out: Any, site: Site = info.site) -> None:
-                caught[site] = (out[0] if isinstance(out, (tuple, list)) else out).detach().clone()
+                caught[site] = (out if isinstance(out, Tensor) else out[0]).detach().clone()
 
             if io == "in":
                 hooks.enter_context(modules[path].register_forward_pre_hook(pre, with_kwargs=True))
