@@ -15,6 +15,7 @@ from patchclamp.base.files import read_json
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
+from patchclamp.subjects.files.identity import fingerprint
 
 SMALL = StudyOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1, 2, 3), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=4,
@@ -83,6 +84,16 @@ def test_claims_verify_where_they_were_made(study, subject):
     for verdict in verdicts:
         assert verdict.measured.value == pytest.approx(verdict.claim.estimate.value, abs=1e-5)
         assert json.dumps(verdict.to_json())
+
+
+def test_a_claim_with_a_fingerprint_of_an_older_version_is_of_the_model_that_it_covers(study, subject):
+    claim = study.claims[0]
+    old = fingerprint(subject.model, version=1)
+    verdict = verify_claims([replace(claim, model={**claim.model, "fingerprint": old})], subject)[0]
+    assert verdict.outcome == "holds"
+    assert "older version" in verdict.reason
+    moved = replace(claim, model={**claim.model, "fingerprint": old[::-1]})
+    assert verify_claims([moved], subject)[0].reason == "on another model"
 
 
 def test_a_claim_that_says_too_much_fails(study, subject):

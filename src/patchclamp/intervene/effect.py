@@ -126,7 +126,8 @@ def effects(
             offset += n_control
         found.append(_effect(task, change, trial, trial.changed[number], null, words, seed, n_boot))
     together = adjusted([one.estimate for one in found], holm)
-    return [replace(one, estimate=e) for one, e in zip(found, together, strict=True)]
+    note = subject.training_note
+    return [replace(one, estimate=e, training=note) for one, e in zip(found, together, strict=True)]
 
 
 def _controls(

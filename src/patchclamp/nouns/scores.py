@@ -293,6 +293,8 @@ class Effect:
         The difference and the unchanged metric of every item.
     seed
         Of bootstrap and random sets.
+    training
+        Which modules were in training mode on purpose (``open_subject(..., training="as it is")``); else empty.
     """
 
     units: Units
@@ -305,6 +307,7 @@ class Effect:
     per_item: tuple[float, ...]
     baseline_per_item: tuple[float, ...]
     seed: int
+    training: str = ""
 
     @property
     def share(self) -> float:
@@ -325,7 +328,7 @@ class Effect:
         text = (
             f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} "
             f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, n={e.n}"
-        )
+        ) + (f" ({self.training})" if self.training else "")
         if e.null is None:
             return text
         c = e.null

@@ -24,6 +24,7 @@ from patchclamp.study.report.text import percent
 from patchclamp.subjects import LanguageModel, open_subject
 from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects.files.identity import OLD, is_old
 
 __all__ = ["Verdict", "verify_claims"]
 
@@ -173,7 +174,7 @@ def _bench(subject: LanguageModel, claim: Claim) -> Experiments:
     reference = task.split(spec.get("reference_split", "train"))
     reference = reference.take(spec.get("reference_items", len(reference)))
     measure_ability(subject, items, StudyOptions())
-    if subject.fingerprint == claim.model["fingerprint"] and items_fingerprint(items) != spec["fingerprint"]:
+    if items_fingerprint(items) != spec["fingerprint"] and subject.is_model(claim.model["fingerprint"]):
         raise PatchclampError(
             "the task makes other items than those of the claim (another version of the task or of its file)"
         )
@@ -206,10 +207,13 @@ def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel) -> Verdic
     if unmet:
         return verdict("fails", reason=unmet)
     low, high = claim.estimate.interval
-    same = subject.fingerprint == claim.model["fingerprint"]
+    mark = str(claim.model["fingerprint"])
+    same = subject.is_model(mark)
     if same and not low - 1e-6 <= measured.value <= high + 1e-6:
         reason = (
             f"the claimed interval, {percent(low)} to {percent(high)}, does not hold what is measured here"
         )
         return verdict("fails", reason=reason)
-    return verdict("holds", reason="" if same else "on another model")
+    if same:
+        return verdict("holds", reason=OLD if is_old(mark) else "")
+    return verdict("holds", reason="on another model")

@@ -22,6 +22,7 @@ from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 from patchclamp.subjects.clamp.features import output_rows
 from patchclamp.subjects.clamp.hooks import Place
+from patchclamp.subjects.clamp.modes import Training
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class TorchModule(Subject):
         Used as it is.
     example
         An input of one item, from which widths are learnt.
+    name, fingerprint, training
+        See `Subject`.
 
     Examples
     --------
@@ -143,9 +146,15 @@ class TorchModule(Subject):
     tokenizer = None
 
     def __init__(
-        self, model: nn.Module, example: Tensor, name: str = "module", fingerprint: str = ""
+        self,
+        model: nn.Module,
+        example: Tensor,
+        name: str = "module",
+        fingerprint: str = "",
+        *,
+        training: Training = "refuse",
     ) -> None:
-        super().__init__(model, name, fingerprint)
+        super().__init__(model, name, fingerprint, training=training)
         self.example = example[:1]
 
     @cached_property
@@ -155,6 +164,7 @@ class TorchModule(Subject):
     @cached_property
     def _calls(self) -> Counter[str]:
         """How often each module runs in a pass, in the order in which they finish."""
+        self.check_mode()
         calls: Counter[str] = Counter()
         with torch.no_grad(), ExitStack() as hooks:
             for name, module in self._modules.items():

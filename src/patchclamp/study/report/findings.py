@@ -75,7 +75,8 @@ class Basis:
     def model_of(subject: LanguageModel) -> dict[str, str]:
         """The model as a claim names it."""
         dtype = str(subject.dtype).removeprefix("torch.")
-        return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype}
+        note = {"training": subject.training_note} if subject.training_note else {}
+        return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype} | note
 
 
 def necessity(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim | None:
