@@ -58,7 +58,9 @@ def effect(
     seed
         Of bootstrap and random sets; the same seed gives the same result whatever the batch size (up to rounding).
     reference
-        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
+        Task (or `Reference`) for means, replacement values and activity, such as the training split. By default the other
+        items of the task that these were selected from; where there are none, each item's own value is left out of its
+        mean. A mean of no other item is refused: it would change nothing.
 
     Examples
     --------
@@ -114,7 +116,7 @@ def effects(
         raise PatchclampError(
             f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
         )
-    source = Reference.of(subject, reference or task, batch_size)
+    source = Reference.of(subject, reference, task, batch_size)
     drawn = _controls(changes, control, subject, source, n_control, seed)
     measured = [*changes, *(c for ablated, _ in drawn for c in ablated)]
     trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)

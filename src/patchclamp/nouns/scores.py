@@ -162,14 +162,15 @@ class Scores:
         )
 
     def top(
-        self, k: int, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+        self, k: int, by: Literal["abs", "signed"] = "signed", points: Sequence[str] | None = None
     ) -> list[Units]:
-        """The `k` nodes with the largest scores summed over positions, best first.
+        """The `k` nodes that raise the metric most, by their scores summed over positions, best first.
 
         Parameters
         ----------
         by
-            ``"abs"`` ranks by size, ``"signed"`` puts units that lower the metric last.
+            ``"signed"`` puts units that lower the metric last; ``"abs"`` ranks by size, so that units which work against
+            the behaviour are among the first.
         points
             Only sites of these points, such as ``["head"]``.
         """
@@ -177,7 +178,7 @@ class Scores:
         return [Units({site: None if index is None else (index,)}) for site, index in ranked]
 
     def ranked(
-        self, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+        self, by: Literal["abs", "signed"] = "signed", points: Sequence[str] | None = None
     ) -> list[tuple[Site, int | None]]:
         """All nodes as (site, index or None), ordered as in `top`; equal scores in the order of the pass.
 

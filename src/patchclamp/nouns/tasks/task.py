@@ -21,7 +21,7 @@ from patchclamp.nouns.tasks.encode import EncodedTask, encode_items
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.jsonl import HEADER, read_items, write_items
 from patchclamp.nouns.tasks.metrics import METRICS, Metric, MetricFunction, as_metric
-from patchclamp.nouns.tasks.protocol import split_places
+from patchclamp.nouns.tasks.protocol import Origin, origin_of, other_items, split_places
 
 __all__ = ["METRICS", "SPLITS", "EncodedTask", "Item", "Metric", "Task", "require_ability", "split_groups"]
 
@@ -47,6 +47,8 @@ class Task:
         Below this accuracy the model does not do the task, and `require_ability` refuses.
     description
         A line for people.
+    origin
+        Set by `select` and `split`: the whole task, and the places of these items in it.
 
     Examples
     --------
@@ -64,6 +66,7 @@ class Task:
     corruption: str = ""
     min_accuracy: float = 0.8
     description: str = ""
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
@@ -119,7 +122,21 @@ class Task:
         splits = {
             name: tuple(new for new, old in enumerate(chosen) if old in own) for name, own in members.items()
         }
-        return replace(self, items=[self.items[i] for i in chosen], splits=splits)
+        items = [self.items[i] for i in chosen]
+        return replace(self, items=items, splits=splits, origin=origin_of(self, chosen))
+
+    def others(self) -> Task | None:
+        """The items of the whole task, of which these were selected, that share no group with them; None without any.
+
+        Examples
+        --------
+        >>> task = Task("t", [Item(f"{i} is", " x", " y", group=str(i)) for i in range(8)])
+        >>> len(task.split("test").others()), task.others()
+        (6, None)
+        """
+        whole, places = self.origin or (self, range(len(self)))
+        same = [whole.items[i] for i in places] == list(self.items)  # items may have been replaced since
+        return other_items(self, self.origin if same else None)
 
     def take(self, n: int) -> Task:
         """At most `n` items, spread over the splits in their proportion, in order.
