@@ -167,3 +167,10 @@ def test_no_group_is_on_both_sides() -> None:
     data = load_labelled(entries)
     assert not set(data.train.groups) & set(data.test.groups)
     assert data.fingerprint == load_labelled(entries).fingerprint
+
+
+def test_copies_of_a_text_are_on_one_side():
+    entries = corpus(20) * 2
+    data = load_labelled(entries)
+    assert not set(data.train.texts) & set(data.test.texts)
+    assert len(set(data.test.groups)) == len(set(data.test.texts)) < len(data.test.texts)

@@ -130,3 +130,11 @@ def test_selections_know_the_others_of_their_task():
     assert texts.select([1]).others().texts == ("One text.", "Three texts.")
     tensors = TensorTask("t", VALUES, None, lambda out: out[:, 0])
     assert torch.equal(tensors.select([3]).select([0]).others().clean[:3], VALUES[:3])
+
+
+def test_an_effect_prints_groups_beside_items():
+    subject, task = first_unit(groups=tuple("aabbccddeeff"))
+    found = effect(subject, task, change(), control=None)
+    assert "n = 12 items, 6 groups" in str(found)
+    assert found.to_json()["groups"] == 6
+    assert "n = 12 items" in str(effect(*first_unit(), change(), control=None))

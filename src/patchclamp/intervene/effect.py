@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null, adjusted
 from patchclamp.base.progress import Progress
-from patchclamp.base.statistics import bootstrap_interval, holm
+from patchclamp.base.statistics import bootstrap_interval, holm, n_groups
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -185,6 +185,7 @@ def _effect(
     value = float(difference.mean())
     sizes = (trial.baseline - null).mean(1) if len(null) else None
     control = None if sizes is None else Null.of(sizes, matched_by, value)
+    groups = n_groups(trial.groups, len(trial.baseline)) if trial.groups else 0
     return Effect(
         units=Units.parse([i.units for i in change]),
         intervention=tuple(i.to_json() for i in change),
@@ -192,7 +193,7 @@ def _effect(
         metric=task.metric_name,
         baseline=float(trial.baseline.mean()),
         changed=float(changed.mean()),
-        estimate=Estimate(value, float(low), float(high), len(trial.baseline), control),
+        estimate=Estimate(value, float(low), float(high), len(trial.baseline), control, groups),
         per_item=tuple(map(float, difference)),
         baseline_per_item=tuple(map(float, trial.baseline)),
         seed=seed,

@@ -325,7 +325,7 @@ class Effect:
         e = self.estimate
         text = (
             f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} "
-            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, n={e.n}"
+            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, {e.size}"
         )
         if e.null is None:
             return text
@@ -339,7 +339,7 @@ def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:
     Examples
     --------
     >>> flat(Estimate(0.5, 0.4, 0.6, 20))
-    {'estimate': 0.5, 'low': 0.4, 'high': 0.6, 'n': 20, 'control': None, 'p': None, 'p_adjusted': None}
+    {'estimate': 0.5, 'low': 0.4, 'high': 0.6, 'n': 20, 'groups': 0, 'control': None, 'p': None, 'p_adjusted': None}
     """
     null = estimate.null
     control: dict[str, Any] | None = None
@@ -351,6 +351,7 @@ def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:
         "low": estimate.low,
         "high": estimate.high,
         "n": estimate.n,
+        "groups": estimate.groups,
         "control": control,
         "p": None if null is None else null.p,
         "p_adjusted": None if null is None else null.p_adjusted,

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.protocol import size_of
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Unit
-from patchclamp.study.ability import items_fingerprint, metric_text, splits_of
+from patchclamp.study.ability import held_apart, items_fingerprint, metric_text, splits_of
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.findings import LIMITS, Basis
@@ -126,7 +127,8 @@ class Behaviour(Context):
     def cover(self) -> Cover:
         """What frames the sections."""
         splits = {name: len(part) for name, part in self.splits.items()}
-        disjoint = "group of items (names, facts)"
+        test = self.splits["test"]
+        apart = held_apart(test, self.task.split("train", "validation"))
         model, task = _model_facts(self), self.basis.task
         corruption = f" --corruption {self.task.corruption}" if self.task.corruption else ""
         command = f"patchclamp study {self.source} --model {self.subject.name} --seed {self.options.seed} "
@@ -136,7 +138,7 @@ class Behaviour(Context):
             "study",
             self.task.name,
             (f"Which units of {self.subject.name} carry ", self.basis.title, "?"),
-            f"Every figure here was measured on the {splits['test']} test items, which share no {disjoint} with the "
+            f"Every figure here was measured on the test items ({size_of(test)}); {apart} the "
             f"{splits['train']} + {splits['validation']} items that chose the units. Intervals are 95 % bootstrap "
             "intervals over items.",
             LIMITS,
@@ -159,7 +161,8 @@ class Behaviour(Context):
                     "metric_unit": self.metric_words,
                     "metric_short": self.task.score.unit,
                     "splits": splits,
-                    "disjoint": disjoint,
+                    "size": size_of(test),
+                    "disjoint": apart,
                 },
             },
             f"studies/{file_name(self.task.name, self.subject.name)}-seed{self.options.seed}",

@@ -31,6 +31,7 @@ def attribute(
     """Score units for a behaviour: positive raises the metric."""
     from patchclamp.attribute import METHODS
     from patchclamp.base.errors import check_choice
+    from patchclamp.nouns.tasks.protocol import size_of
 
     methods: dict[str, Callable[..., Any]] = dict(METHODS)
     check_choice("method", method, methods)
@@ -61,7 +62,5 @@ def attribute(
         for r in table.itertuples()
     ]
     common.console().print(
-        common.table(
-            columns, rows, f"{loaded.name}, {method}, {len(loaded)} items", right=(len(columns) - 2,)
-        )
+        common.table(columns, rows, f"{loaded.name}, {method}, {size_of(loaded)}", right=(len(columns) - 2,))
     )

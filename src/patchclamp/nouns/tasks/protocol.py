@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.statistics import n_groups
 
 
 @runtime_checkable
@@ -68,6 +69,19 @@ def other_items(task: T, origin: Origin | None) -> T | None:
     rest = [i for i in range(len(whole)) if i not in mine and groups[i] not in taken]
     found: T | None = whole.select(rest) if rest else None
     return found
+
+
+def size_of(task: TaskLike, what: str = "items") -> str:
+    """How many items a task has, and in how many groups they are.
+
+    Examples
+    --------
+    >>> from patchclamp.nouns.tasks.texts import TextTask
+    >>> size_of(TextTask("two", ("One text.", "Another.", "A third."), ("a", "a", "b")))
+    '3 items, 2 groups'
+    """
+    groups = f", {n_groups(task.groups, len(task))} groups" if task.groups else ""
+    return f"{len(task)} {what}{groups}"
 
 
 def split_places(task: TaskLike, splits: Mapping[str, Sequence[int]], names: Sequence[str]) -> list[int]:
