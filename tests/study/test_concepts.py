@@ -149,8 +149,8 @@ def test_texts_are_escaped(subject, tmp_path) -> None:
 @pytest.mark.parametrize(
     "entries, words",
     [
-        ([{"text": "w1 w2", "label": "a"}] * 9, "1 label"),
-        ([{"text": "w1 w2", "label": "ab"[i > 8]} for i in range(12)], "has 3 texts"),
+        ([{"text": f"w{i} w2", "label": "a"} for i in range(9)], "1 label"),
+        ([{"text": f"w{i} w2", "label": "ab"[i > 8]} for i in range(12)], "has 3 texts"),
         (
             [{"text": "w1 w2", "label": "ab"[i % 2], "group": "g" + "ab"[i % 2]} for i in range(20)],
             "one group",

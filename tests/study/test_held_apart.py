@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -76,6 +77,7 @@ def test_splits_that_share_texts_are_called_by_their_name(subject, tmp_path):
 
 def test_named_groups_that_are_apart_are_said_to_be(subject):
     items = planted.task().items
-    named = Task("named", [type(i)(**{**vars(i), "group": f"g{n // 2}"}) for n, i in enumerate(items)])
-    _, text = note(subject, named)
+    named = Task("named", [replace(i, group=f"g{n // 2}", template="") for n, i in enumerate(items)])
+    study, text = note(subject, named)
     assert "they share no group of items (names, facts) with the 24 + 12 items" in text
+    assert "by template (of items that name none, by length)" in study.claims[0].ablation

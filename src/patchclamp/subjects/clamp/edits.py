@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
@@ -148,6 +149,11 @@ def _mean(
     """Means over reference items, for each item over others than itself; its own input is there `times` times."""
     names = pair.templates if change.by == "template" else ("",) * len(pair.clean)
     lost = [name for name in names if name not in sums]
+    if lost and lost[0].startswith(UNNAMED):
+        raise PatchclampError(
+            f"mean by template: the items name no template, so means are over items of one length, and no reference item has "
+            f"{lost[0].removeprefix(UNNAMED)} tokens; name templates, give more reference items, or by='data' or 'position'"
+        )
     if lost:
         raise PatchclampError(
             f"mean by template: no reference item has template {lost[0]!r}; give more reference items, or by='position'"

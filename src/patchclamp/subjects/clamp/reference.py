@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -156,6 +158,7 @@ class Reference:
                     _scatter(sums[key], counts[key], name, activity[rows], place[rows])
 
             self.subject.run(self._input(pair, source), read={s: partial(add, s) for s in sites})
+        _say_lengths(self.task.name, {name for key in sums for name in sums[key]})
         return {
             key: {name: Sums(total, counts[key][name]) for name, total in entry.items()}
             for key, entry in sums.items()
@@ -211,6 +214,18 @@ class Reference:
             generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
             chosen.append(pool[int(torch.randint(len(pool), (1,), generator=generator))])
         return _stack(chosen, pair.clean)
+
+
+def _say_lengths(task: str, names: set[str]) -> None:
+    """Say it where "by template" becomes by length."""
+    lengths = sorted(int(name.removeprefix(UNNAMED)) for name in names if name.startswith(UNNAMED))
+    if len(lengths) > 1:
+        warnings.warn(
+            f"mean by template: items of {task} name no template and have {lengths[0]} to {lengths[-1]} tokens; each "
+            "is replaced by the mean over reference items of its own length",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _scatter(
