@@ -77,3 +77,9 @@ def test_named_groups_and_given_splits_are_left_as_they_are():
 @pytest.mark.parametrize(("groups", "text"), [(11, "n = 40 items, 11 groups"), (0, "n = 40 items")])
 def test_estimates_say_how_many_groups_they_stand_on(groups, text):
     assert Estimate(0.5, 0.4, 0.6, 40, groups=groups).size == text
+
+
+def test_a_byte_order_mark_is_no_part_of_a_task(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"clean": "x is", "answers": " a", "foils": " b"}), encoding="utf-8-sig")
+    assert Task.from_jsonl(path).items[0].clean == "x is"
