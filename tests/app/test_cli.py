@@ -93,6 +93,11 @@ def test_every_command_has_help_and_json(capsys, name):
         (["record", "mlp_act.1", "--out", "x", "--text", "none.txt"], "none.txt"),
         (["record", "mlp_act.1"], "--out is missing"),
         (["record", "mlp_act.1", "--out", "x", "--long", "splitt"], "did you mean split"),
+        (["record", "mlp_act.0[3]", "--out", "x"], "mlp_act.0[3]: names single units, and a whole site"),
+        (["record", "mlp_act.0", "--out", "x", "--label", "nosuch"], "no entry has a field 'nosuch'"),
+        (["measure", "mlp_act.0,mlp_act.1[2]"], "mlp_act.1[2]: names single units"),
+        (["decompose", "mlp_act.*"], "names 3 sites, mlp_act.0 to mlp_act.2"),
+        (["decompose", "mlp_act.0[3]"], "mlp_act.0[3]: names single units"),
         (["sites", "MODEL", "resid.1"], "ambiguous"),
         (["sites", "no-such-model"], "no-such-model"),
         (["tasks", "nope"], "nope"),
@@ -100,7 +105,9 @@ def test_every_command_has_help_and_json(capsys, name):
 )
 def test_bad_input_is_one_line_and_status_2(capsys, model, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    takes_model = {"study", "attribute", "effect", "measure", "record", "tasks"} & set(arguments[:1])
+    takes_model = {"study", "attribute", "effect", "measure", "record", "tasks", "decompose"} & set(
+        arguments[:1]
+    )
     status, out, err = run(
         capsys, *[a.replace("MODEL", model) for a in arguments], *(["-m", model] if takes_model else [])
     )

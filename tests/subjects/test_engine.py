@@ -6,7 +6,7 @@ from torch import nn
 
 from hooks import no_hooks
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import Edit, LanguageModel, TensorTask, TorchModule, open_subject
 from patchclamp.subjects.clamp.batch import right_pad
 
@@ -157,12 +157,22 @@ def test_a_forward_that_a_block_had_of_its_own_is_put_back(tiny):
 
 
 def test_addresses_with_indices_are_checked_against_the_model(tiny):
-    assert tiny.resolve("mlp_act.1[1,5], resid_post.0") == [Site("resid_post", 0), Site("mlp_act", 1)]
     for wrong in ("mlp_act.9[1]", "mlp_act.1[48]"):
+        with pytest.raises(PatchclampError, match="layers 0|units 0"):
+            tiny.units(wrong)
         with pytest.raises(PatchclampError, match="layers 0|units 0"):
             tiny.resolve(wrong)
     with pytest.raises(PatchclampError, match=r"\[-1\]: mlp_act.1 has units 0\.\.47"):
         tiny.units(Site("mlp_act", 1)[-1])
+
+
+def test_units_are_no_whole_site(tiny):
+    """Where sites are asked for, an address of single units would widen to all of them in silence."""
+    units = Units.parse("mlp_act.1[1,5]")
+    for wrong in ("mlp_act.1[1,5], resid_post.0", ["resid_post.0", "mlp_act.1[1,5]"], units, units.each()):
+        with pytest.raises(PatchclampError, match=r"mlp_act.1\[\S+: names single units.*give mlp_act.1"):
+            tiny.resolve(wrong)
+    assert tiny.resolve(Units.parse("mlp_act.1, resid_post.0")) == [Site("resid_post", 0), Site("mlp_act", 1)]
 
 
 def test_a_metric_that_is_not_one_number_an_item_is_refused(net):

@@ -14,7 +14,7 @@ from patchclamp.study.options import StudyOptions
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.bench import item_values
 
-__all__ = ["examples", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
+__all__ = ["examples", "held_apart", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
 
 
 def measure_ability(subject: LanguageModel, task: Task, options: StudyOptions) -> dict[str, Any]:
@@ -62,6 +62,26 @@ def items_fingerprint(task: Task) -> str:
     """Return a hash of a task's items: texts, answers and foils, in order."""
     facts = [(i.clean, i.corrupted, list(i.answers), list(i.foils)) for i in task.items]
     return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
+
+
+def held_apart(test: Task, chosen: Task) -> str:
+    """Return in words what the test items share with those that chose the units, to be followed by these."""
+    texts, groups = {i.clean for i in chosen.items}, {i.group for i in chosen.items} - {""}
+    facts = {(i.answers, i.foils) for i in chosen.items}
+    shared = sum(i.clean in texts or i.group in groups for i in test.items)
+    if shared:
+        return f"{shared} of them share a text or a group, and so prove little, with"
+    if not any(test.groups):
+        return "they share no text with"
+    if not test.grouping:
+        return "they share no group of items (names, facts) with"
+    alike = sum((i.answers, i.foils) in facts for i in test.items)
+    also = (
+        f", but {alike} of them have answer and foil in common,"
+        if alike
+        else ", and no answer with its foil,"
+    )
+    return f"they share no text{also} with"
 
 
 def metric_text(task: Task) -> str:

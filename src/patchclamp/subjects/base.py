@@ -166,11 +166,13 @@ class Subject(ABC):
         Raises
         ------
         PatchclampError
-            For what the model does not have, with the near names.
+            For what the model does not have, with the near names, and for single units: a site is all of its units.
         """
         if isinstance(address, Site):
             self.place(address)
             return [address]
+        if isinstance(address, Units | Unit) or (isinstance(address, str) and "[" in address):
+            return self._whole(address)
         if not isinstance(address, str):
             found = dict.fromkeys(site for entry in address for site in self.resolve(entry))
             if not found:
@@ -181,14 +183,29 @@ class Subject(ABC):
         parts = split_addresses(address)
         if len(parts) != 1:
             return self.resolve(parts)
-        if "[" in parts[0]:
-            return self.units(parts[0]).sites
         point, layer, dictionary, io = parse_pattern(parts[0])
         if layer is None or layer.isdecimal():
             site = Site(point, None if layer is None else int(layer), dictionary, io)
             self.place(site)
             return [site]
         return self._layers(address, point, layer, dictionary)
+
+    def _whole(self, address: UnitsLike) -> list[Site]:
+        """The sites of an address in which units may be named, refused where some are."""
+        parts = split_addresses(address) if isinstance(address, str) else [address]
+        found: list[Site] = []
+        for part in parts:
+            if isinstance(part, str) and "[" not in part:
+                found += self.resolve(part)
+                continue
+            for site, indices in self.units(part).items():
+                if indices is not None:
+                    raise PatchclampError(
+                        f"{site}[{','.join(map(str, indices))}]: names single units, and a whole site is wanted here; give "
+                        f"{site}, and choose units from the result"
+                    )
+                found.append(site)
+        return sorted(dict.fromkeys(found))
 
     def _layers(self, address: str, point: str, layer: str, dictionary: str | None) -> list[Site]:
         low, _, high = layer.partition(":")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import metric_name
-from patchclamp.nouns.tasks.protocol import TaskLike, split_places
+from patchclamp.nouns.tasks.protocol import Origin, TaskLike, origin_of, other_items, split_places
 from patchclamp.nouns.tasks.task import split_groups
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject, refuse_site
@@ -42,6 +42,8 @@ class TensorTask:
         The unit of dependence of each item; intervals resample these.
     targets
         (item, ...) what the metric needs to know of each item, such as its right answer.
+    origin
+        Set by `select` and `split`: the whole task, and the places of these items in it.
 
     Examples
     --------
@@ -57,6 +59,7 @@ class TensorTask:
     metric: Callable[..., Float[Tensor, " item"]]
     groups: tuple[str, ...] = field(default=())
     targets: Tensor | None = None
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.corrupted is not None and self.corrupted.shape != self.clean.shape:
@@ -91,7 +94,14 @@ class TensorTask:
         rows = list(places)
         corrupted, targets = (None if one is None else one[rows] for one in (self.corrupted, self.targets))
         groups = tuple(self.groups[i] for i in rows) if self.groups else ()
-        return replace(self, clean=self.clean[rows], corrupted=corrupted, groups=groups, targets=targets)
+        return replace(
+            self, clean=self.clean[rows], corrupted=corrupted, groups=groups, targets=targets,
+            origin=origin_of(self, rows),
+        )  # fmt: skip
+
+    def others(self) -> TensorTask | None:
+        """The items of the whole task, of which these were selected, that share no group with them; None without any."""
+        return other_items(self, self.origin)
 
 
 def tensor_pairs(

@@ -31,11 +31,13 @@ def attribute(
     """Score units for a behaviour: positive raises the metric."""
     from patchclamp.attribute import METHODS
     from patchclamp.base.errors import check_choice
+    from patchclamp.nouns.tasks.protocol import size_of
+    from patchclamp.subjects.clamp.bench import as_units
 
     methods: dict[str, Callable[..., Any]] = dict(METHODS)
     check_choice("method", method, methods)
     subject = common.open_model(model, device, dtype)
-    found = subject.resolve(sites)
+    found = as_units(subject, sites)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption).split("train").take(items)
     with common.console(stderr=True).status(f"{method} over {len(found)} sites, {len(loaded)} items"):
         scores = methods[method](
@@ -61,7 +63,5 @@ def attribute(
         for r in table.itertuples()
     ]
     common.console().print(
-        common.table(
-            columns, rows, f"{loaded.name}, {method}, {len(loaded)} items", right=(len(columns) - 2,)
-        )
+        common.table(columns, rows, f"{loaded.name}, {method}, {size_of(loaded)}", right=(len(columns) - 2,))
     )

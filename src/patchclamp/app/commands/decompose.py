@@ -39,7 +39,12 @@ def decompose(
     if out is not None and out.exists() and any(out.iterdir()):
         raise PatchclampError(f"{out}: is not empty; choose another folder")
     subject = common.open_model(model, device, dtype)
-    base = subject.resolve(site)[0]
+    sites = subject.resolve(site)
+    if len(sites) > 1:
+        raise PatchclampError(
+            f"{site}: names {len(sites)} sites, {sites[0]} to {sites[-1]}, and a dictionary is fitted on one; call it once for each"
+        )
+    base = sites[0]
     recording = record(subject, first_texts(text, field, most), [base], progress=not as_json, long="split")
     with common.console(stderr=True).status(
         f"{method}, {features} features of {recording.n_samples:,} samples"
