@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -162,3 +163,41 @@ def test_the_bench_ablates_what_it_says(subject, study):
     rest = complement(subject, Units.parse("head.1[2]"), ["head.*"])
     assert rest.count == 11
     assert (rest[next(s for s in rest.sites if s.layer == 1)]) == (0, 1, 3)
+
+
+def test_a_claim_is_judged_by_its_figures_not_by_what_its_file_says_of_them(study, subject):
+    claim = study.claims[0]
+    of_nothing = replace(claim, units=("head.0[1]",), statement="Ablating head.0[1] takes 99 %.")
+    wide = replace(claim.estimate, value=0.99, low=-100.0, high=100.0)
+    everything = {"at_least": -10}
+    forged = {
+        "with no control, decide nothing": replace(
+            of_nothing, criterion=everything, estimate=replace(wide, null=None)
+        ),
+        "with 20 random sets, decide nothing": replace(of_nothing, criterion=everything, estimate=wide),
+        "statement says 99 %": replace(claim, statement="Ablating head.1[2] takes 99 % of everything."),
+        r"statement says head.1\[3\]": replace(claim, statement=claim.statement.replace("[2]", "[3]")),
+        "statement says 7;": replace(claim, statement=claim.statement.replace("one of", "7 of")),
+        "statement says 999": replace(claim, statement=claim.statement.replace("of 12", "of 999")),
+        "outside its own interval": replace(claim, estimate=replace(claim.estimate, value=9.0)),
+        "measured interval.* does not hold what is claimed": replace(
+            claim,
+            criterion=everything,
+            statement="Ablating head.1[2] takes much of it.",
+            estimate=replace(claim.estimate, value=0.2, low=0.15, high=9.0),
+        ),
+        "no ablation": replace(claim, intervention={**claim.intervention, "kind": "scale", "value": -5.0}),
+    }
+    for verdict, reason in zip(verify_claims(list(forged.values()), subject), forged, strict=True):
+        assert verdict.outcome == "fails", reason
+        assert re.search(reason, verdict.reason), verdict.reason
+        assert verdict.measured is not None
+    lax = verify_claims([replace(claim, criterion=everything)], subject)[0]
+    assert lax.outcome == "holds"
+    assert lax.to_json()["criterion"] == claim.criterion != everything
+
+
+def test_a_control_of_one_set_is_drawn_again_with_enough(study, subject):
+    claim = study.claims[0]
+    few = replace(claim, estimate=replace(claim.estimate, null=replace(claim.estimate.null, n=1)))
+    assert verify_claims([few], subject)[0].measured.null.n == claim.estimate.null.n == 20

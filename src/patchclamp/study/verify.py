@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
+from patchclamp.intervene.effect import FEWEST
 from patchclamp.nouns.scores import flat
 from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.units import Units
@@ -20,6 +21,7 @@ from patchclamp.study.concepts.verify import concept_again
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report.findings import criterion, untrue
 from patchclamp.study.report.text import percent
 from patchclamp.subjects import LanguageModel, open_subject
 from patchclamp.subjects.clamp.features import provenance
@@ -37,7 +39,7 @@ class Verdict:
     Parameters
     ----------
     claim
-        The claim.
+        The claim, as the file states it.
     outcome
         ``"holds"``, ``"fails"`` or ``"cannot run"``.
     measured
@@ -54,6 +56,12 @@ class Verdict:
     model: str
     fingerprint: str
     reason: str = ""
+
+    @property
+    def criterion(self) -> Mapping[str, Any] | None:
+        """What was asked of it: derived from its estimate, interval and control; None where these decide nothing."""
+        rule = criterion(self.claim.kind, self.claim.estimate)
+        return None if rule is None else rule[0]
 
     @property
     def measured_text(self) -> str:
@@ -75,7 +83,7 @@ class Verdict:
             "measured": None
             if m is None
             else {"estimate": m.value, "interval": m.interval, "control": flat(m)["control"]},
-            "criterion": self.claim.criterion,
+            "criterion": None if self.criterion is None else dict(self.criterion),
             "model": {"name": self.model, "fingerprint": self.fingerprint},
         }
 
@@ -92,9 +100,11 @@ def verify_claims(
 ) -> list[Verdict]:
     """Measure claims again.
 
-    A claim *holds* when the new estimate meets its criterion and, on the very same weights and items, when it also
-    lies in the claimed interval. It *cannot run* when the model lacks a unit or cannot do the task, or the task
-    makes other items than those of the claim on the same model.
+    A claim *holds* when the new estimate meets the criterion that follows from the claim's own estimate, interval and
+    control (and, where the file names another, that too) and, on the very same weights and items, when each estimate
+    lies in the other's interval. It *fails* without regard to what is measured where its figures decide nothing, or
+    where its statement has units or numbers that they do not give. It *cannot run* when the model lacks a unit or cannot
+    do the task, or the task makes other items than those of the claim on the same model.
 
     Parameters
     ----------
@@ -129,11 +139,11 @@ def verify_claims(
             fingerprint = live.fingerprint
             if dictionaries is not None and _has_features(claim):
                 attach_saved(live, dictionaries)
-            measure = _again(claim, live, benches)
+            measured = _again(claim, live, benches)()
         except PatchclampError as error:
             verdicts.append(Verdict(claim, "cannot run", None, name, fingerprint, str(error)))
             continue
-        verdicts.append(_verdict(claim, measure(), live))
+        verdicts.append(_verdict(claim, measured, live))
     return verdicts
 
 
@@ -196,20 +206,39 @@ def _again(
         return lambda: bench.recovered(units, claim.among).share
     if claim.kind == "redundancy":
         return lambda: bench.ratio(units).share
-    n_sets = 0 if claim.estimate.null is None else claim.estimate.null.n
+    n_sets = (
+        0 if claim.estimate.null is None else max(claim.estimate.null.n, FEWEST)
+    )  # however few the file names
     return lambda: bench.lost(units, n_sets).share
 
 
 def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel) -> Verdict:
     verdict = partial(Verdict, claim, measured=measured, model=subject.name, fingerprint=subject.fingerprint)
-    unmet = claim.unmet(measured)
-    if unmet:
-        return verdict("fails", reason=unmet)
-    low, high = claim.estimate.interval
     same = subject.fingerprint == claim.model["fingerprint"]
-    if same and not low - 1e-6 <= measured.value <= high + 1e-6:
-        reason = (
-            f"the claimed interval, {percent(low)} to {percent(high)}, does not hold what is measured here"
-        )
-        return verdict("fails", reason=reason)
+    wrong = untrue(claim, _whole(claim, subject) if same else None)
+    rule = criterion(claim.kind, claim.estimate)
+    if wrong or rule is None:
+        return verdict("fails", reason=wrong)
+    for asked in (rule[0], claim.criterion):
+        unmet = replace(claim, criterion=asked).unmet(measured)
+        if unmet:
+            return verdict("fails", reason=unmet)
+    if same:
+        for whose, interval, value in (
+            ("claimed", claim.estimate.interval, measured.value),
+            ("measured", measured.interval, claim.estimate.value),
+        ):
+            low, high = interval
+            if not low - 1e-6 <= value <= high + 1e-6:
+                other = "what is measured here" if whose == "claimed" else "what is claimed"
+                reason = f"the {whose} interval, {percent(low)} to {percent(high)}, does not hold {other}"
+                return verdict("fails", reason=reason)
     return verdict("holds", reason="" if same else "on another model")
+
+
+def _whole(claim: Claim, subject: LanguageModel) -> int:
+    """How many units of the claim's kind there are in a subject."""
+    kinds = {(site.point, site.dictionary) for site in Units.parse(list(claim.units)).sites}
+    return sum(
+        subject.width(site) for site in subject.known_sites() if (site.point, site.dictionary) in kinds
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.intervene.effect import FEWEST
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.damage import damage, selective
 from patchclamp.study.concepts.texts import load_labelled
@@ -28,7 +29,7 @@ def concept_again(claim: Claim, subject: LanguageModel) -> Callable[[], Estimate
     if data.fingerprint != spec["fingerprint"]:
         raise PatchclampError("the file holds other texts than those of the claim")
     label = str(change["label"])
-    n_sets = 20 if claim.estimate.null is None else claim.estimate.null.n
+    n_sets = max(FEWEST, 0 if claim.estimate.null is None else claim.estimate.null.n)
 
     def measure() -> Estimate:
         found = damage(
