@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 
 import planted
@@ -16,6 +17,7 @@ from patchclamp.base.files import read_json
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
+from patchclamp.study.report.findings import statement
 
 SMALL = StudyOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1, 2, 3), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=4,
@@ -105,15 +107,47 @@ def test_another_model_that_cannot_do_the_task_cannot_run(study):
     assert "accuracy" in verdicts[0].reason
 
 
-def test_another_model_that_does_it_otherwise_fails(study):
+def test_on_another_model_an_address_means_nothing_until_it_is_matched(study):
     other = planted.subject(seed=5, layers=4)
-    verdicts = verify_claims([study.claims[0]], other)
-    assert verdicts[0].outcome == "holds"
-    assert verdicts[0].reason == "on another model"
-    moved = replace(study.claims[0], units=("head.2[2]",))
-    assert verify_claims([moved], other)[0].outcome == "fails"
-    gone = replace(study.claims[0], units=("head.7[2]",))
-    assert verify_claims([gone], other)[0].outcome == "cannot run"
+    claim = study.claims[0]
+    verdict = verify_claims([claim], other)[0]
+    assert verdict.outcome == "not comparable"
+    assert verdict.measured is None
+    assert "one unit of another model" in verdict.reason
+    outcomes = [
+        verify_claims([claim], other, matched={"head.1[2]": there})[0].outcome
+        for there in ("head.1[2]", "head.2[2]", "head.7[2]")
+    ]
+    assert outcomes == ["holds", "fails", "cannot run"]
+    assert verify_claims([claim], other, matched={"head.0[0]": "head.0[0]"})[0].outcome == "not comparable"
+
+
+def test_a_claim_of_a_set_is_measured_on_the_other_models_own_set(study):
+    """The other model has the planted head elsewhere: the claim's addresses are of idle heads there."""
+    other = planted.subject(seed=5)
+    attention, order = other.model.model.layers[1].self_attn, torch.arange(128).roll(32)
+    with torch.no_grad():
+        for name in ("q_proj", "k_proj", "v_proj"):
+            weight = getattr(attention, name).weight
+            weight.copy_(weight[order].clone())
+        attention.o_proj.weight.copy_(attention.o_proj.weight[:, order].clone())
+    claim = replace(study.claims[0], units=("head.1[1,2]",))
+    claim = replace(claim, statement=statement(claim))
+    verdict = verify_claims([claim], other)[0]
+    assert verdict.outcome == "holds", verdict.reason
+    assert verdict.measured.value > 0.7
+    assert "head.1[3]" in verdict.reason
+    by_address = verify_claims([claim], other, matched={f"head.1[{i}]": f"head.1[{i}]" for i in (1, 2)})
+    assert by_address[0].outcome == "fails"
+
+
+def test_the_same_model_in_another_precision_has_the_same_addresses(study):
+    half = planted.subject()
+    half.model.to(torch.bfloat16)
+    half = type(half)(half.model, half.tokenizer, half.name, "")
+    verdict = verify_claims([study.claims[0]], half)[0]
+    assert verdict.outcome == "holds"
+    assert verdict.reason == "in torch.bfloat16"
 
 
 def test_a_task_that_has_changed_cannot_run(study, subject, tmp_path):
