@@ -211,6 +211,15 @@ def test_study_then_verify(capsys, model, task_file, tmp_path):
     status, text, _ = run(capsys, "verify", str(out / "claims.json"))
     assert status == 0
     assert "holds" in text
+    idle = planted.subject(planted=False)
+    idle.model.save_pretrained(tmp_path / "idle")
+    planted.tokenizer().save_pretrained(tmp_path / "idle")
+    status, text, _ = run(capsys, "verify", str(out / "claims.json"), "--model", str(tmp_path / "idle"))
+    assert status == 2
+    assert "cannot run" in text and "holds" not in text
+    (tmp_path / "match.json").write_text('["head.1[2]"]')
+    status, _, err = run(capsys, "verify", str(out / "claims.json"), "--match", str(tmp_path / "match.json"))
+    assert status == 2 and "give a JSON object" in err
     data = json.loads((out / "claims.json").read_text())
     data["claims"][0]["criterion"] = {"at_least": 5.0}
     (out / "claims.json").write_text(json.dumps(data))

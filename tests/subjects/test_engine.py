@@ -6,6 +6,8 @@ from torch import nn
 
 from hooks import no_hooks
 from patchclamp.base.errors import PatchclampError
+from patchclamp.intervene import effect
+from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import Edit, LanguageModel, TensorTask, TorchModule, open_subject
 from patchclamp.subjects.clamp.batch import right_pad
@@ -259,3 +261,24 @@ def test_empty_rows_and_wrong_objects_are_refused():
         open_subject(nn.Linear(2, 2))
     with pytest.raises(PatchclampError, match="must be equal"):
         TensorTask("t", torch.ones(2, 3), torch.ones(1, 3), lambda out: out)
+
+
+def test_an_output_with_named_parts_is_measured_by_its_logits() -> None:
+    """The way out for a family without a row: transformers' own model as a module."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=20, n_positions=8, bos_token_id=0, eos_token_id=0
+    )
+    model = GPT2LMHeadModel(config).eval()
+    subject = TorchModule(model, torch.zeros(1, 4, dtype=torch.int64))
+    tokens = torch.randint(0, 20, (10, 4), generator=torch.Generator().manual_seed(0))
+    task = TensorTask("third token", tokens, None, metric=lambda out: out[:, -1, 3])
+    found = effect(subject, task, Intervention("transformer.h.1.mlp.out", "zero"), control=None)
+    with torch.no_grad():
+        whole = model(tokens).logits[:, -1, 3].mean()
+        model.transformer.h[1].mlp.c_proj.weight.zero_()
+        model.transformer.h[1].mlp.c_proj.bias.zero_()
+        cut = model(tokens).logits[:, -1, 3].mean()
+    assert found.baseline == pytest.approx(float(whole), abs=1e-6)
+    assert found.changed == pytest.approx(float(cut), abs=1e-6)

@@ -11,6 +11,7 @@ from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task, require_ability
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report.findings import METRIC_TEXT
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.bench import item_values
 
@@ -86,13 +87,7 @@ def held_apart(test: Task, chosen: Task) -> str:
 
 def metric_text(task: Task) -> str:
     """Return the metric in words for a sentence: "logit difference between answer and foil"."""
-    known = {
-        "logit_diff": "logit difference between the answer and the foil at the last token",
-        "prob_diff": "difference in probability between the answers and the foils at the last token",
-        "prob": "probability of the answers at the last token",
-        "accuracy": "share of items on which the answer beats the foil",
-    }
-    return known.get(str(task.score), f"{task.score} ({task.score.formula})")
+    return METRIC_TEXT.get(str(task.score), f"{task.score} ({task.score.formula})")
 
 
 def examples(task: Task) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from patchclamp.nouns.units import Unit
 from patchclamp.study.ability import held_apart, items_fingerprint, metric_text, splits_of
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
-from patchclamp.study.report.findings import LIMITS, Basis
+from patchclamp.study.report.findings import LIMITS, UNIT_NAMES, Basis
 from patchclamp.study.select import Selection
 from patchclamp.study.share import Measured, forest_row
 from patchclamp.study.stages import Context, Cover
@@ -25,8 +25,8 @@ from patchclamp.subjects.clamp.reference import Reference
 __all__ = ["KINDS", "Behaviour", "Proved", "file_name"]
 
 KINDS: Mapping[str, tuple[str, str]] = {
-    "heads": ("head", "attention head"),
-    "neurons": ("mlp_act", "MLP neuron"),
+    "heads": ("head", UNIT_NAMES["head"]),
+    "neurons": ("mlp_act", UNIT_NAMES["mlp_act"]),
 }
 """Kind of unit -> (point, name of one in words)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -132,7 +132,8 @@ class TorchModule(Subject):
 
     A site is a module's dotted path with ``.in`` or ``.out``. Activity is (batch, pos, units): a (batch, units)
     tensor has one position, an image (batch, channel, height, width) has a position for each pixel and a unit for
-    each channel.
+    each channel. Of an output with several named parts, as transformers' models give, a task's metric gets the logits, or
+    the first part.
 
     Parameters
     ----------
@@ -225,7 +226,7 @@ class TorchModule(Subject):
 
     def _forward(self, batch: Batch, logits: Any, whole: bool) -> Tensor | None:
         out = self.model(batch.tensors["input"])
-        return None if logits is None else out
+        return None if logits is None else _main_output(out)
 
     def _root(self) -> tuple[Place, ...]:
         return (Place(self.model, "in"),)
@@ -240,6 +241,13 @@ class TorchModule(Subject):
             return torch.ones(self.width(site))
         norms: Tensor = output_rows(self, site).norm(dim=1)
         return norms
+
+
+def _main_output(out: Any) -> Any:
+    """What a metric is given: of an output with several named parts (transformers' `ModelOutput`) the logits, or the first."""
+    if not isinstance(out, Mapping):
+        return out
+    return out["logits"] if "logits" in out else next(iter(out.values()))
 
 
 def _to_units(tensor: Tensor) -> Tensor:

@@ -144,14 +144,14 @@ def _check_own(model: nn.Module, device: str | torch.device, dtype: str | torch.
 
 
 def _read(name: str, dtype: torch.dtype | None, trust: bool, tokenizer: Any) -> tuple[nn.Module, Any]:
-    from patchclamp.subjects.files import embedded, gguf
-    from patchclamp.subjects.files.gguf_tokenizer import load_gguf_tokenizer
+    from patchclamp.subjects.files import embedded
+    from patchclamp.subjects.files.conversion import open_gguf
 
     if name in embedded.EMBEDDED:
         return embedded.load_embedded(name)
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
-        return gguf.load_gguf(path), tokenizer if tokenizer is not None else load_gguf_tokenizer(path)
+        return open_gguf(path, tokenizer)
     if path.is_dir():
         if not (path / "config.json").is_file():
             files = sorted(path.glob("*.gguf"))
