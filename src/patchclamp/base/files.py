@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -49,9 +53,10 @@ PARTIAL = ".partial"
 def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
     """Give the name of a draft beside `path`, a file or a folder to write; at the end it takes the place of `path`.
 
-    Whoever reads, and whoever comes after a killed process, finds the old one or the new one, never half of it. A
-    draft that a killed process left is overwritten; one whose writing failed is removed. A link stays a link, a file
-    keeps its mode, and a pipe or a device is written to directly.
+    Whoever reads, and whoever comes after a killed process, finds the old one or the new one, never half of it. Each
+    draft has a name of its own, so that writers do not meet: of two the last one wins. A draft that a killed process
+    left is removed, as is one whose writing failed. A link stays a link, a file keeps its mode, and a pipe or a device
+    is written to directly.
 
     Parameters
     ----------
@@ -74,8 +79,9 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
         return
     path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}{PARTIAL}")
-    _remove(draft)
+    _remove_stale(path)
+    draft = path.with_name(f".{path.name[:99]}.{_here()}-{os.getpid()}-{uuid4().hex[:12]}{PARTIAL}")
+    _WRITING.add(draft.name)
     try:
         yield draft
         if path.is_file():
@@ -85,8 +91,62 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         _remove(draft)
+        _WRITING.discard(draft.name)
     if sync:
         sync_to_disk(path.parent, within=False)
+
+
+_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<where>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{12}\.partial")
+_WRITING: set[str] = set()  # drafts of this process
+
+
+def _here() -> str:
+    """Where numbers of processes are unique: a machine and a namespace on it."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a name is that of a draft that `in_one_step` began and whose process is gone."""
+    found = _DRAFT.fullmatch(name)
+    if found is None or found["where"] != _here() or name in _WRITING:
+        return False
+    pid = int(found["pid"])
+    if pid == os.getpid():
+        return True
+    if os.name == "nt":  # there `os.kill` ends a process whatever the signal
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _remove_stale(path: Path) -> None:
+    for draft in path.parent.glob(f".{_literal(path.name[:99])}.*{PARTIAL}"):
+        if is_left_over(draft.name):
+            _remove(draft)
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def bytes_in(folder: Path) -> int:
+    """Size of all files in a folder; those that another process removes meanwhile do not count."""
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def sync_to_disk(path: Path, within: bool = True) -> None:
