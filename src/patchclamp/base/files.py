@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from safetensors.torch import save_file
@@ -167,6 +167,78 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+# ---- the way out
+
+
+def way_out(path: str | Path, kind: Literal["file", "folder"], unfinished: str = "") -> Path:
+    """Refuse a place for results before the work begins, and say so; return it as a `Path`.
+
+    What a user has there is never written over. A file may take the place of one that patchclamp wrote, a folder must be
+    new or empty, or hold what a run of the same kind left unfinished.
+
+    Parameters
+    ----------
+    path
+        Where the results are to go.
+    kind
+        What will be written.
+    unfinished
+        Name of what an unfinished run leaves in its folder.
+
+    Raises
+    ------
+    PatchclampError
+        If something else is there, or nothing can be made there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "notes.csv"
+    >>> _ = file.write_text("mine")
+    >>> way_out(file, "file")
+    Traceback (most recent call last):
+    ...
+    patchclamp.base.errors.PatchclampError: ...notes.csv: exists already, and patchclamp did not write it; ...
+    """
+    path = Path(path)
+    if kind == "file" and path.is_dir():
+        raise PatchclampError(f"{path}: is a folder; give the name of a file")
+    if kind == "folder" and path.exists() and not path.is_dir():
+        raise PatchclampError(f"{path}: is a file; give the name of a folder")
+    if path.is_file() and path.stat().st_size and not is_ours(path):
+        raise PatchclampError(
+            f"{path}: exists already, and patchclamp did not write it; choose another path, or delete it"
+        )
+    if path.is_dir() and not (unfinished and (path / unfinished).exists()) and any(path.iterdir()):
+        raise PatchclampError(f"{path}: is not empty; choose another folder, or delete it")
+    above = next(p for p in (path if path.is_dir() else path.parent, *path.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise PatchclampError(f"{path}: {above} is a file, so nothing can be made in it; choose another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PatchclampError(f"{path}: nothing can be written in {above}; choose another path")
+    return path
+
+
+WRITTEN_BY = "written_by"
+"""Name of the attribute of a table by which `is_ours` knows it."""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is one that patchclamp wrote: a JSON file of one of its schemas, a table, a report."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if head.startswith(b"PAR1"):
+            file.seek(max(0, path.stat().st_size - (1 << 20)))
+            return f'"{WRITTEN_BY}": "patchclamp'.encode() in file.read()
+    if head.lstrip().startswith(b"{"):
+        try:
+            found = read_json(path)
+        except PatchclampError:
+            return False
+        return isinstance(found, dict) and str(found.get("schema", "")).startswith("patchclamp/")
+    return b'<meta name="generator" content="patchclamp' in head
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,7 +17,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, SitesLike, Unit, Units, UnitsLike, parse_pattern, split_addresses
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
-from patchclamp.subjects.clamp.hooks import Place, Session, frozen, keep
+from patchclamp.subjects.clamp.hooks import Place, Session, frozen, in_turn, keep
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
 
@@ -37,7 +37,8 @@ class Subject(ABC):
     """A live network under the instrument.
 
     The model object is the user's own: it is never changed, converted or copied. Passes run under plain torch
-    hooks, which are taken off afterwards, also after an exception; parameters receive no gradient.
+    hooks, which are taken off afterwards, also after an exception; parameters receive no gradient. Passes of several
+    threads take turns.
 
     Attributes
     ----------
@@ -313,6 +314,7 @@ class Subject(ABC):
         session = Session(batch, places, writes, stop=stop and logits is None)
         out = None
         with (
+            in_turn(self.model),
             torch.set_grad_enabled(grad),
             frozen(self.model) if grad else nullcontext(),
             context,
