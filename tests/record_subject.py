@@ -109,8 +109,9 @@ def work(store: Path) -> None:
 
 def written(store: Path) -> int:
     """Samples that the journal says are on disk; -1 where there is none yet."""
-    journal = store / "journal.json"
-    return json.loads(journal.read_text())["rows"] if journal.is_file() else -1
+    journal = store / "journal.jsonl"
+    lines = journal.read_text().split("\n")[:-1] if journal.is_file() else []
+    return json.loads(lines[-1].partition(" ")[2])["rows"] if lines else -1
 
 
 def child(store: Path, least: int | None, wait: float = 0.0) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
+import re
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -49,9 +53,10 @@ PARTIAL = ".partial"
 def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
     """Give the name of a draft beside `path`, a file or a folder to write; at the end it takes the place of `path`.
 
-    Whoever reads, and whoever comes after a killed process, finds the old one or the new one, never half of it. A
-    draft that a killed process left is overwritten; one whose writing failed is removed. A link stays a link, a file
-    keeps its mode, and a pipe or a device is written to directly.
+    Whoever reads, and whoever comes after a killed process, finds the old one or the new one, never half of it. Each
+    draft has a name of its own, so that writers do not meet: of two the last one wins. A draft that a killed process
+    left is removed, as is one whose writing failed. A link stays a link, a file keeps its mode, and a pipe or a device
+    is written to directly.
 
     Parameters
     ----------
@@ -74,8 +79,9 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
         return
     path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}{PARTIAL}")
-    _remove(draft)
+    _remove_stale(path)
+    draft = path.with_name(f".{path.name[:99]}.{_here()}-{os.getpid()}-{uuid4().hex[:12]}{PARTIAL}")
+    _WRITING.add(draft.name)
     try:
         yield draft
         if path.is_file():
@@ -85,8 +91,62 @@ def in_one_step(path: Path, sync: bool = True) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         _remove(draft)
+        _WRITING.discard(draft.name)
     if sync:
         sync_to_disk(path.parent, within=False)
+
+
+_DRAFT = re.compile(r"\.(?P<name>.+)\.(?P<where>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{12}\.partial")
+_WRITING: set[str] = set()  # drafts of this process
+
+
+def _here() -> str:
+    """Where numbers of processes are unique: a machine and a namespace on it."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a name is that of a draft that `in_one_step` began and whose process is gone."""
+    found = _DRAFT.fullmatch(name)
+    if found is None or found["where"] != _here() or name in _WRITING:
+        return False
+    pid = int(found["pid"])
+    if pid == os.getpid():
+        return True
+    if os.name == "nt":  # there `os.kill` ends a process whatever the signal
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
+def _remove_stale(path: Path) -> None:
+    for draft in path.parent.glob(f".{_literal(path.name[:99])}.*{PARTIAL}"):
+        if is_left_over(draft.name):
+            _remove(draft)
+
+
+def _literal(name: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", name)
+
+
+def bytes_in(folder: Path) -> int:
+    """Size of all files in a folder; those that another process removes meanwhile do not count."""
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
 
 
 def sync_to_disk(path: Path, within: bool = True) -> None:
@@ -107,6 +167,78 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+# ---- the way out
+
+
+def way_out(path: str | Path, kind: Literal["file", "folder"], unfinished: str = "") -> Path:
+    """Refuse a place for results before the work begins, and say so; return it as a `Path`.
+
+    What a user has there is never written over. A file may take the place of one that patchclamp wrote, a folder must be
+    new or empty, or hold what a run of the same kind left unfinished.
+
+    Parameters
+    ----------
+    path
+        Where the results are to go.
+    kind
+        What will be written.
+    unfinished
+        Name of what an unfinished run leaves in its folder.
+
+    Raises
+    ------
+    PatchclampError
+        If something else is there, or nothing can be made there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "notes.csv"
+    >>> _ = file.write_text("mine")
+    >>> way_out(file, "file")
+    Traceback (most recent call last):
+    ...
+    patchclamp.base.errors.PatchclampError: ...notes.csv: exists already, and patchclamp did not write it; ...
+    """
+    path = Path(path)
+    if kind == "file" and path.is_dir():
+        raise PatchclampError(f"{path}: is a folder; give the name of a file")
+    if kind == "folder" and path.exists() and not path.is_dir():
+        raise PatchclampError(f"{path}: is a file; give the name of a folder")
+    if path.is_file() and path.stat().st_size and not is_ours(path):
+        raise PatchclampError(
+            f"{path}: exists already, and patchclamp did not write it; choose another path, or delete it"
+        )
+    if path.is_dir() and not (unfinished and (path / unfinished).exists()) and any(path.iterdir()):
+        raise PatchclampError(f"{path}: is not empty; choose another folder, or delete it")
+    above = next(p for p in (path if path.is_dir() else path.parent, *path.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise PatchclampError(f"{path}: {above} is a file, so nothing can be made in it; choose another path")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise PatchclampError(f"{path}: nothing can be written in {above}; choose another path")
+    return path
+
+
+WRITTEN_BY = "written_by"
+"""Name of the attribute of a table by which `is_ours` knows it."""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is one that patchclamp wrote: a JSON file of one of its schemas, a table, a report."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+        if head.startswith(b"PAR1"):
+            file.seek(max(0, path.stat().st_size - (1 << 20)))
+            return f'"{WRITTEN_BY}": "patchclamp'.encode() in file.read()
+    if head.lstrip().startswith(b"{"):
+        try:
+            found = read_json(path)
+        except PatchclampError:
+            return False
+        return isinstance(found, dict) and str(found.get("schema", "")).startswith("patchclamp/")
+    return b'<meta name="generator" content="patchclamp' in head
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -35,12 +36,17 @@ def shown(progress: bool | Progress | None, summary: str = "", unit: str = "") -
     if callable(progress):
         yield progress
         return
+    if not progress:
+        yield silent
+        return
+    state = random.getstate()  # of which `rich` draws when it is imported
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    random.setstate(state)
     console = Console(stderr=True)
-    if not progress or not console.is_terminal:
+    if not console.is_terminal:
         yield silent
         return
     if summary:

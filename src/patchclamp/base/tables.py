@@ -13,13 +13,30 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import WRITTEN_BY, in_one_step, way_out, write_text
+from patchclamp.base.version import __version__
 
 
 def write_table(path: str | Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
     """Write arrays as Parquet (one row an item, one column an array, lists of numbers) and facts as `path`.json beside it."""
     path = Path(path)
-    pd.DataFrame({name: list(a.reshape(len(a), -1)) for name, a in arrays.items()}).to_parquet(path)
-    path.with_name(path.name + ".json").write_text(json.dumps(facts, indent=1, default=str))
+    beside = way_out(path.with_name(path.name + ".json"), "file")
+    write_frame(path, pd.DataFrame({name: list(a.reshape(len(a), -1)) for name, a in arrays.items()}))
+    write_text(beside, json.dumps(facts, indent=1, default=str))
+
+
+def write_frame(path: str | Path, frame: pd.DataFrame) -> None:
+    """Write a table as Parquet, in one step.
+
+    Raises
+    ------
+    PatchclampError
+        Where something lies that patchclamp did not write.
+    """
+    marked = frame.copy(deep=False)
+    marked.attrs = {WRITTEN_BY: f"patchclamp {__version__}"}
+    with in_one_step(way_out(path, "file")) as draft:
+        marked.to_parquet(draft)
 
 
 def write_arrays(path: str | Path, **arrays: ArrayLike) -> Path:
@@ -35,7 +52,8 @@ def write_arrays(path: str | Path, **arrays: ArrayLike) -> Path:
         raise PatchclampError(
             f"{path}: " + ("exists already" if path.exists() else "the name must end in .npz")
         )
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    with in_one_step(path) as draft, draft.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     return path
 
 

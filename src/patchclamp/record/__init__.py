@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from patchclamp.nouns.recording.store import check_store
 from patchclamp.record.api import plan, record
 from patchclamp.record.files import file_contents, open_recording
 from patchclamp.record.measuring import Measures, Recorded, measure_recording
@@ -23,6 +24,7 @@ __all__ = [
     "Measures",
     "Plan",
     "Recorded",
+    "check_store",
     "documents",
     "file_contents",
     "measure_recording",

@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import bytes_in
 from patchclamp.base.progress import Progress, shown
 from patchclamp.nouns.recording.matrix import Heads
 from patchclamp.nouns.recording.recording import Recording
@@ -249,7 +250,7 @@ def record(
 def _sink(work: Work, store: str | Path | None, measured: bool, keep_free: int) -> Sink:
     if store is not None:
         path = Path(store)
-        there = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.exists() else 0
+        there = bytes_in(path) if path.exists() else 0
         refuse_full_disk(path, work.plan.bytes, there, keep_free)
         return StoreSink(StoreWriter(path, work.manifest, work.layout))
     if measured:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.tasks.protocol import size_of
@@ -22,7 +24,7 @@ from patchclamp.study.stages import Context, Cover
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
-__all__ = ["KINDS", "Behaviour", "Proved", "file_name"]
+__all__ = ["KINDS", "Behaviour", "Proved", "file_name", "runs"]
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "heads": ("head", UNIT_NAMES["head"]),
@@ -126,6 +128,27 @@ class Behaviour(Context):
         """The metric in two or three words, for a sentence."""
         return self.basis.metric_text.split(" between")[0].split(" of the")[0].split(" (")[0]
 
+    def folder(self) -> str:
+        """Where the study is written unless the caller says otherwise."""
+        return f"studies/{file_name(self.task.name, self.subject.name)}-seed{self.options.seed}"
+
+    def decided_by(self) -> Mapping[str, Any] | None:
+        """Model, items, metric and options; a metric that is a user's function says nothing of itself."""
+        if not isinstance(self.task.metric, str):
+            return None
+        return {
+            "study": self.source,
+            "model": dict(self.basis.model),
+            "runs": runs(self.subject),
+            "task": dict(self.basis.task),
+            "metric": self.basis.metric,
+            "items": {
+                name: [items_fingerprint(part), *sorted({f"{i.template}|{i.group}" for i in part.items})]
+                for name, part in self.splits.items()
+            },
+            "options": asdict(self.options),
+        }
+
     def cover(self) -> Cover:
         """What frames the sections."""
         splits = {name: len(part) for name, part in self.splits.items()}
@@ -167,8 +190,21 @@ class Behaviour(Context):
                     "disjoint": apart,
                 },
             },
-            f"studies/{file_name(self.task.name, self.subject.name)}-seed{self.options.seed}",
+            self.folder(),
         )
+
+
+def runs(subject: LanguageModel) -> dict[str, Any]:
+    """How a model is run: what changes its numbers besides its weights."""
+    attached = [str(site) for site in subject.known_sites() if site.dictionary is not None]
+    return {
+        "device": str(subject.device),
+        "dtype": str(subject.dtype),
+        "bos": subject.bos,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "dictionaries": attached,
+    }
 
 
 def file_name(name: str, model: str) -> str:

@@ -7,6 +7,7 @@ function for each stage, and the list.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,10 +18,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import pandas as pd
 
+from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import plain, write_json, write_text
+from patchclamp.base.files import plain, way_out, write_json, write_text
+from patchclamp.base.frozen import FreezeError, Freezer, thaw
 from patchclamp.base.progress import Progress
-from patchclamp.base.version import __version__
+from patchclamp.base.tables import write_frame
+from patchclamp.base.version import __version__, code_fingerprint
 from patchclamp.study.claims import Claim, write_claims
 from patchclamp.study.report.report import SCHEMA, render
 from patchclamp.subjects import LanguageModel
@@ -239,6 +243,10 @@ class Context:
         """What frames the sections."""
         raise NotImplementedError
 
+    def decided_by(self) -> Mapping[str, Any] | None:
+        """All that decides what the stages find, as JSON values; None: sections are not kept for a resumed run."""
+        return None
+
     def say(self, text: str, done: float = 0, total: float | None = None) -> None:
         """Report where the stage is."""
         if self.progress is not None:
@@ -280,11 +288,14 @@ class Stage(Generic[C]):
     name
         What it does, as progress shows it.
     run
-        Takes the context, leaves in it what later stages need, and returns the section.
+        Takes the context, leaves in it what later stages need as fields of its own, and returns the section.
+    again
+        What the stage leaves in memory besides, such as means: called where its section is taken from the disk.
     """
 
     name: str
     run: Callable[[C], Section]
+    again: Callable[[C], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -335,35 +346,116 @@ class Study(Generic[C]):
         return "\n".join([self.data["headline"], *(f"- {finding}" for finding in self.data["findings"])])
 
     def write(self, folder: str | Path | None = None) -> Study[C]:
-        """Write ``study.json``, ``claims.json``, the tables and the report; files of an earlier study are replaced."""
-        path = Path(folder if folder is not None else self.context.cover().folder)
+        """Write ``study.json``, ``claims.json``, the tables and the report into a new folder.
+
+        Raises
+        ------
+        PatchclampError
+            If the folder holds a finished study or anything else; nothing is written then.
+        """
+        path = way_out(folder if folder is not None else self.context.cover().folder, "folder", KEPT)
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "study.json", self.data)
         if self.claims:
             write_claims(path / "claims.json", self.claims, __version__)
-        else:
-            (path / "claims.json").unlink(missing_ok=True)  # those of an earlier study
         for name, table in self.tables.items():
-            table.to_parquet(path / f"{name}.parquet")
+            write_frame(path / f"{name}.parquet", table)
         for section in self.context.sections.values():
             if section.save is not None:
                 section.save(path)
         write_text(path / "report.html", render(self.data, [claim.to_json() for claim in self.claims]))
+        shutil.rmtree(path / KEPT, ignore_errors=True)
         return replace(self, folder=path)
 
 
-def run_stages(stages: Sequence[Stage[C]], context: C) -> Study[C]:
+KEPT = ".stages"
+"""Folder in that of a study in which the sections of finished stages wait for the others."""
+
+
+def run_stages(stages: Sequence[Stage[C]], context: C, keep: str | Path | None = None) -> Study[C]:
     """Run the stages in turn and gather their sections.
+
+    Parameters
+    ----------
+    stages, context
+        What to do, and on what.
+    keep
+        Folder of the study: each finished section is kept there, with all that decides it, until the study is written. A
+        run that was killed takes them from there and goes on behind them.
+
+    Raises
+    ------
+    PatchclampError
+        If what is kept there was decided by something else, naming it; or if the folder holds anything else.
 
     Examples
     --------
     >>> study = run_stages([Stage("counting layers", count)], context)          # doctest: +SKIP
     >>> study.write("studies/mine").report                                      # doctest: +SKIP
     """
-    for stage in stages:
+    kept = _Kept(None if keep is None else way_out(keep, "folder", KEPT) / KEPT, context)
+    waiting = []
+    for number, stage in enumerate(stages):
+        if kept.take(number, stage):
+            waiting += [stage.again] if stage.again is not None else []
+            continue
+        for again in waiting:
+            again(context)
+        waiting = []
+        before = dict(context.__dict__)
         with context.clock(stage.name):
             context.sections[stage.name] = stage.run(context)
+        kept.put(number, stage, before)
     return Study(context, plain(_data(context)))
+
+
+class _Kept:
+    """The sections of finished stages on disk, and what the stages left in the context."""
+
+    def __init__(self, folder: Path | None, context: Context) -> None:
+        self.context, self.gone = context, False
+        decided = None if folder is None else context.decided_by()
+        self.folder = None if decided is None else folder
+        self.decided = {**(decided or {}), "code": code_fingerprint()} if self.folder else {}
+        self.names: list[str] = []
+
+    def _state(self, number: int, stage: Stage[Any]) -> Checkpoint:
+        self.names = [*self.names[:number], stage.name]
+        return Checkpoint(self.folder, {**self.decided, "stages": self.names}, f"stage-{number}")
+
+    def take(self, number: int, stage: Stage[Any]) -> bool:
+        """Put what was kept of a stage into the context; False where nothing was, or a stage before it ran anew."""
+        found = self._state(number, stage).load() if self.folder and not self.gone else None
+        if found is None:
+            self.gone = True
+            return False
+        (tensors, note), context = found, self.context
+        left = thaw(note["left"], tensors, note["classes"], context.__dict__)
+        context.sections[stage.name] = left.pop("")
+        context.seconds[stage.name] = note["seconds"]
+        context.__dict__.update(left)
+        return True
+
+    def put(self, number: int, stage: Stage[Any], before: Mapping[str, Any]) -> None:
+        """Keep a section and the fields that its stage set; one that cannot be written as data is run again."""
+        if self.folder is None:
+            return
+        context = self.context
+        names = [name for name, value in context.__dict__.items() if before.get(name, self) is not value]
+        left = {
+            name: context.__dict__[name] for name in names if name not in ("sections", "seconds", "stage")
+        }
+        freezer = Freezer({name: value for name, value in before.items() if not isinstance(value, _PLAIN)})
+        try:
+            node = freezer.freeze({"": context.sections[stage.name], **left})
+        except FreezeError:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = {"left": node, "classes": freezer.classes, "seconds": context.seconds[stage.name]}
+        self._state(number, stage).save(freezer.tensors, note)
+
+
+_PLAIN = (str, int, float, bool, type(None))
 
 
 def _data(context: Context) -> dict[str, Any]:

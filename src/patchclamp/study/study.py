@@ -71,7 +71,8 @@ def run_study(
     task
         A `Task` with corrupted inputs, or the name of a built-in one or of a JSONL file.
     out
-        Folder; default ``studies/<task>-<model>-seed<seed>``. Files of an earlier study there are replaced.
+        Folder, new or empty; default ``studies/<task>-<model>-seed<seed>``. A run that was killed goes on from its
+        finished stages when the same call is made again; a finished study is never replaced.
     options
         How much to measure.
     source
@@ -89,7 +90,8 @@ def run_study(
     ------
     PatchclampError
         When a check of the tensors fails, when the model cannot do the task (with the figures), when the task has no
-        corrupted inputs, or for an unknown method.
+        corrupted inputs, for an unknown method, or for a folder that holds anything else; all before the first stage
+        where it can be known then.
 
     Notes
     -----
@@ -108,8 +110,10 @@ def run_study(
         task = load_for_study(subject, task, options)
     _refuse(task, options)
     stages = FEATURES if options.decompose else STAGES
-    study = run_stages(stages, Behaviour(subject, progress, task, source or task.name, options))
-    return study.write(out) if write else study
+    context = Behaviour(subject, progress, task, source or task.name, options)
+    folder = (out or context.folder()) if write else None
+    study = run_stages(stages, context, folder)
+    return study if folder is None else study.write(folder)
 
 
 def able(context: Behaviour) -> Section:
@@ -210,11 +214,17 @@ def choose(context: Behaviour) -> Section:
     return Section(figures=maps(context), facts={"selection": [s.to_json() for s in context.selections]})
 
 
+def _means(context: Behaviour) -> None:
+    """The means and activity that the stage took of all units that can be chosen."""
+    points = {unit.site.point for s in context.selections for unit in s.order[:1]}
+    context.bench.prepare([site for site in context.subject.known_sites() if site.point in points])
+
+
 STAGES: tuple[Stage[Behaviour], ...] = (
     Stage("checking the tensors", check_tensors),
     Stage("checking that the model does the task", able),
     Stage("attributing", attribute),
-    Stage("choosing on validation items", choose),
+    Stage("choosing on validation items", choose, again=_means),
     Stage("ablating on test items", ablate),
     Stage("faithfulness curves", curves),
     Stage("describing the units", describe),

@@ -17,7 +17,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, SitesLike, Unit, Units, UnitsLike, parse_pattern, split_addresses
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
-from patchclamp.subjects.clamp.hooks import Place, Session, frozen, keep
+from patchclamp.subjects.clamp.hooks import Place, Session, frozen, in_turn, keep
 from patchclamp.subjects.clamp.modes import (
     Training,
     check_training,
@@ -46,7 +46,8 @@ class Subject(ABC):
 
     The model object is the user's own: it is never changed, converted or copied. Passes run under plain torch
     hooks, which are taken off afterwards, also after an exception; parameters receive no gradient. A pass is refused
-    while a part that computes otherwise in training (dropout, batch norm) is in training mode.
+    while a part that computes otherwise in training (dropout, batch norm) is in training mode. Passes of several
+    threads take turns.
 
     Attributes
     ----------
@@ -409,6 +410,7 @@ class Subject(ABC):
         session = Session(batch, places, writes, stop=stop and logits is None)
         out = None
         with (
+            in_turn(self.model),
             torch.set_grad_enabled(grad),
             frozen(self.model) if grad else nullcontext(),
             context,

@@ -21,7 +21,7 @@ from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 from patchclamp.subjects.clamp.features import output_rows
-from patchclamp.subjects.clamp.hooks import Place
+from patchclamp.subjects.clamp.hooks import Place, in_turn
 from patchclamp.subjects.clamp.modes import Training
 
 
@@ -177,7 +177,7 @@ class TorchModule(Subject):
         """How often each module runs in a pass, in the order in which they finish."""
         self.check_mode()
         calls: Counter[str] = Counter()
-        with torch.no_grad(), ExitStack() as hooks:
+        with in_turn(self.model), torch.no_grad(), ExitStack() as hooks:
             for name, module in self._modules.items():
                 hooks.enter_context(
                     module.register_forward_hook(

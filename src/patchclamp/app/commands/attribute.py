@@ -21,7 +21,9 @@ def attribute(
     positions: Annotated[str, typer.Option(help="sum, roles or each.")] = "sum",
     items: common.ItemsOption = 32,
     top: Annotated[int, typer.Option(min=1, help="Units to print.")] = 20,
-    out: Annotated[Path | None, typer.Option(help="Folder to save the scores in (Parquet and JSON).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Parquet file for the scores; facts go into FILE.json beside it.")
+    ] = None,
     seed: common.SeedOption = 0,
     corruption: common.CorruptionOption = None,
     device: common.DeviceOption = "auto",
@@ -31,11 +33,15 @@ def attribute(
     """Score units for a behaviour: positive raises the metric."""
     from patchclamp.attribute import METHODS
     from patchclamp.base.errors import check_choice
+    from patchclamp.base.files import way_out
     from patchclamp.nouns.tasks.protocol import size_of
     from patchclamp.subjects.clamp.bench import as_units
 
     methods: dict[str, Callable[..., Any]] = dict(METHODS)
     check_choice("method", method, methods)
+    if out is not None:
+        way_out(out, "file")
+        way_out(out.with_name(out.name + ".json"), "file")
     subject = common.open_model(model, device, dtype)
     found = as_units(subject, sites)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption).split("train").take(items)

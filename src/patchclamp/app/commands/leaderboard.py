@@ -37,10 +37,13 @@ def leaderboard(
     as_json: common.JsonOption = False,
 ) -> int:
     """Run all of measure, decompose, describe, attribute on every truth that fits: recovery, time, memory, failures."""
-    from patchclamp.base.files import write_text
+    from patchclamp.base.files import way_out, write_text
     from patchclamp.study.leaderboard import leaderboard as run
     from patchclamp.study.leaderboard import render
 
+    for path in (out, page):
+        if path is not None:
+            way_out(path, "file")
     with shown(not as_json) as tell:
         board = run(verb, only=only or None, truths=truths or None, slow=slow, seed=seed, progress=tell)
     if out is not None:

@@ -44,6 +44,7 @@ def measure(
 ) -> None:
     """Reduce activity to statistics in one pass over text, or over a recording."""
     from patchclamp.base.errors import PatchclampError, check_choice
+    from patchclamp.base.files import way_out
     from patchclamp.measure import METHODS
     from patchclamp.nouns.recording.recording import Recording
     from patchclamp.record import measure_recording, record
@@ -54,6 +55,8 @@ def measure(
     for name in names:
         check_choice("measure", name, METHODS)
     chosen: dict[str, Any] = {name: METHODS[name] for name in names}
+    if out is not None:
+        way_out(out, "file")
     if Path(sites).is_dir():
         recording = Recording.open(sites)
         weights = any(method.needs for method in chosen.values())
@@ -69,10 +72,9 @@ def measure(
         found = record(subject, text, sites, measures=chosen, progress=not as_json, **options)
     table = _table(found, list(chosen))
     if out is not None:
-        from patchclamp.base.files import in_one_step
+        from patchclamp.base.tables import write_frame
 
-        with in_one_step(out) as draft:
-            table.to_parquet(draft)
+        write_frame(out, table)
     shown = _sorted(table, sort).head(top)
     if as_json:
         common.emit_json({"units": len(table), "table": shown.reset_index().to_dict("records")})

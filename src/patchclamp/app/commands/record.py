@@ -71,6 +71,7 @@ def record(
 ) -> None:
     """Stream a model over text and keep the activity of some sites; run it again to resume it."""
     from patchclamp.base.errors import PatchclampError
+    from patchclamp.base.files import bytes_in
     from patchclamp.record import plan as make_plan
     from patchclamp.record import record as run
 
@@ -87,7 +88,7 @@ def record(
             common.console().print(str(found), markup=False)
         return
     recording = run(subject, text, sites, store=out, progress=not as_json, **options)
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    size = bytes_in(out)
     if as_json:
         names = [str(site) for site in recording.sites]
         common.emit_json({"store": str(out), "samples": recording.n_samples, "sites": names, "bytes": size})

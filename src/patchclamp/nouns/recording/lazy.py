@@ -11,6 +11,7 @@ import zarr
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.integrity import guarded
 from patchclamp.nouns.units import Site
 
 DTYPES: dict[str, torch.dtype] = {
@@ -160,10 +161,10 @@ def _read(source: Any, rows: Rows, dtype: torch.dtype) -> Tensor:
         dense: Tensor = source.dense(rows)
         return dense
     if isinstance(key, slice):
-        return from_disk(np.asarray(source[key]), dtype)
+        return from_disk(guarded(source, key), dtype)
     # Zarr reads a chunk once if indices are sorted; the caller's order is put back afterwards.
     unique, back = np.unique(key, return_inverse=True)
-    found = np.asarray(source.oindex[unique]) if len(unique) else np.asarray(source[0:0])
+    found = guarded(source, unique, orthogonal=True) if len(unique) else guarded(source, slice(0, 0))
     return from_disk(found[back], dtype)
 
 

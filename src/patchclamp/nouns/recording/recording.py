@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,13 +18,14 @@ import zarr
 from torch import Tensor
 
 from patchclamp.base.arrays import as_tensor
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording import store as _store
+from patchclamp.nouns.recording.integrity import has_checksums, refuse_lost, scan
 from patchclamp.nouns.recording.lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
 from patchclamp.nouns.recording.samples import COLUMNS, STEP, Samples, Where, matching
 from patchclamp.nouns.recording.sources import take_column
 from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
-from patchclamp.nouns.recording.store import Layout, read_columns, write_columns
+from patchclamp.nouns.recording.store import Layout, write_columns
 from patchclamp.nouns.recording.time import TimeAxis
 from patchclamp.nouns.recording.writer import StoreWriter
 from patchclamp.nouns.units import Site, Units, UnitsLike, parse_site
@@ -169,24 +170,39 @@ class Recording(Labelled):
     # ---- making one
 
     @classmethod
-    def open(cls, path: str | Path) -> Recording:
+    def open(cls, path: str | Path, lost: Literal["refuse", "drop"] = "refuse") -> Recording:
         """Open a store. Of an unfinished one, the samples written so far are shown and `complete` is False.
+
+        Parameters
+        ----------
+        path
+            Folder of the store.
+        lost
+            Samples of which a chunk is lost or cut short: ``"refuse"`` or ``"drop"``. Bytes that changed are found
+            when they are read, and by ``patchclamp check STORE``.
 
         Raises
         ------
         PatchclampError
-            If the folder is missing or holds something else.
+            If the folder is missing or holds something else, or chunks are lost, or its description is damaged.
         """
         path = Path(path)
+        check_choice("lost", lost, ("refuse", "drop"))
         stored = _store.read_attributes(path)
         layout = Layout.from_json(stored)
-        group: Any = zarr.open_group(str(path), mode="r", zarr_format=3)
-        rows = range(layout.n_samples if stored["complete"] else _store.rows_written(path))
-        dtype = storage_dtype(layout.dtype)
-        sources = {site: _store.source_of(group, site, layout) for site in layout.shapes}
+        with _store.reading(path):
+            group: Any = zarr.open_group(str(path), mode="r", zarr_format=3)
+            sources, columns = _store.open_sources(path, layout, group)
+            labels = {site: dict(group[_store.array_name(site)].attrs["unit_labels"]) for site in sources}
+        complete, dtype = bool(stored["complete"]), storage_dtype(layout.dtype)
+        n = layout.n_samples if complete else min(layout.n_samples, _store.rows_written(path))
+        # Stores without checksums left out chunks of further columns that hold nothing but zeros.
+        kept = [column for name, column in columns.items() if name in COLUMNS or has_checksums(column)]
+        found = scan([*kept, *sources.values()], n)
+        if lost == "refuse" or found.lost.all():
+            refuse_lost(path, found)
+        rows: Rows = np.flatnonzero(~found.lost) if found.faults else range(n)
         arrays = {site: SiteArray(site, source, dtype, rows) for site, source in sources.items()}
-        labels = {site: dict(group[_store.array_name(site)].attrs["unit_labels"]) for site in sources}
-        columns, complete = read_columns(group), bool(stored["complete"])
         return cls(arrays, columns, rows, stored["manifest"], labels, path, layout.chunk_rows, complete)
 
     @staticmethod

@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import zarr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchclamp.nouns.recording.integrity import guarded
 from patchclamp.nouns.recording.lazy import Rows, SiteArray, pick, row_key
 
 Floats = NDArray[np.float64]
@@ -217,6 +219,8 @@ class Computed:
 
 def take_column(column: Any, rows: Rows) -> NDArray[Any]:
     """Rows of a column, whatever it is kept in."""
+    if isinstance(column, zarr.Array):
+        return guarded(column, row_key(rows))
     values = column[row_key(rows)]
     return values.numpy() if isinstance(values, Tensor) else np.asarray(values)
 

@@ -11,8 +11,10 @@ import torch
 import zarr
 from numpy.typing import NDArray
 from torch import Tensor
+from zarr.codecs import ZstdCodec
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.integrity import CHECKSUM, Chunk, chunks, guarded
 from patchclamp.nouns.recording.lazy import Rows, from_disk, on_disk, row_key, storage_dtype, to_disk
 
 BLOCK = 16384  # rows read at a time where single rows are asked for
@@ -137,8 +139,8 @@ class SparseCodes:
             raise PatchclampError(f"{name}: no codes of this name; there are {sorted(group.group_keys())}")
         inner: Any = group[name]
         dtype = storage_dtype(inner.attrs["dtype"])
-        indptr, unit = np.asarray(inner["indptr"][:]), np.asarray(inner["unit"][:])
-        return cls(indptr, unit, from_disk(np.asarray(inner["value"][:]), dtype), int(inner.attrs["n_units"]))
+        indptr, unit, value = (guarded(inner[key], slice(None)) for key in ("indptr", "unit", "value"))
+        return cls(indptr, unit, from_disk(value, dtype), int(inner.attrs["n_units"]))
 
 
 def dense_rows(indptr: NDArray[np.int64], unit: NDArray[Any], value: Tensor, n_units: int) -> Tensor:
@@ -165,7 +167,12 @@ def write_rows(
     inner = group.create_group(name, attributes={"n_units": n_units, "dtype": dtype})
     for key, column in {"indptr": indptr, "unit": unit, "value": to_disk(value)}.items():
         array = inner.create_array(
-            key, shape=column.shape, chunks=(max(1, min(chunk, len(column))),), dtype=column.dtype
+            key,
+            shape=column.shape,
+            chunks=(max(1, min(chunk, len(column))),),
+            dtype=column.dtype,
+            compressors=[ZstdCodec(), CHECKSUM],
+            config={"write_empty_chunks": True},
         )
         if len(column):
             array[:] = column
@@ -217,8 +224,12 @@ class SparseArray:
         most = max(1, samples * units)
         kinds = {"unit": "uint16" if units <= 1 << 16 else "uint32", "value": str(on_disk(dtype))}
         for key, kind in kinds.items():
-            inner.create_array(key, shape=(most,), chunks=(min(ENTRIES, most),), dtype=kind, compressors=None)
-        inner.create_array("indptr", shape=(samples + 1,), chunks=(rows,), dtype="int64", compressors=None)
+            inner.create_array(
+                key, shape=(most,), chunks=(min(ENTRIES, most),), dtype=kind, compressors=CHECKSUM
+            )
+        inner.create_array(
+            "indptr", shape=(samples + 1,), chunks=(rows,), dtype="int64", compressors=CHECKSUM
+        )
 
     @classmethod
     def open(cls, group: Any, shape: tuple[int, int], dtype: torch.dtype) -> Self:
@@ -230,14 +241,17 @@ class SparseArray:
         """(samples, units)."""
         return (self.n_samples, self.n_units)
 
-    def append(self, start: int, codes: SparseCodes) -> None:
-        """Write samples `start` and following, all before them being there."""
+    def append(self, start: int, codes: SparseCodes) -> list[Chunk]:
+        """Write samples `start` and following, all before them being there; returns the chunks that it touched."""
         begin = int(self.indptr[start])
         stop = begin + len(codes.unit)
         if len(codes.unit):
             self.unit[begin:stop] = codes.unit.astype(self.unit.dtype)
             self.value[begin:stop] = to_disk(codes.value)
         self.indptr[start + 1 : start + 1 + len(codes)] = begin + codes.indptr[1:]
+        # From the chunk before the first entry on, so that each line of the journal says how the last one ends.
+        touched = [*chunks(self.unit, max(begin - 1, 0), stop), *chunks(self.value, max(begin - 1, 0), stop)]
+        return [*touched, *chunks(self.indptr, start, start + 1 + len(codes))]
 
     def cut(self) -> None:
         """Shorten `unit` and `value` to what was written."""
@@ -247,11 +261,15 @@ class SparseArray:
 
     def codes(self, start: int, stop: int) -> SparseCodes:
         """Samples start..stop as compressed rows."""
-        ends = np.asarray(self.indptr[start : max(stop, start) + 1]).astype(np.int64)
+        ends = guarded(self.indptr, slice(start, max(stop, start) + 1)).astype(np.int64)
         low, high = int(ends[0]), int(ends[-1])
-        unit = np.asarray(self.unit[low:high]).astype(np.uint32)
-        value = self.value[low:high]
-        value = value if isinstance(value, Tensor) else from_disk(np.asarray(value), self.dtype)
+        unit = guarded(self.unit, slice(low, high)).astype(np.uint32)
+        value = self.value
+        value = (
+            value[low:high]
+            if isinstance(value, Tensor)
+            else from_disk(guarded(value, slice(low, high)), self.dtype)
+        )
         return SparseCodes(ends - low, unit, value, self.n_units)
 
     def pick(self, rows: Rows) -> SparseCodes:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,22 @@ import zarr
 
 from patchclamp.base.checkpoint import differences
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import PARTIAL, in_one_step, write_text
+from patchclamp.base.files import PARTIAL, in_one_step, is_left_over, write_text
+from patchclamp.nouns.recording.integrity import (
+    CHECKSUM,
+    Journal,
+    StoreCheck,
+    check_arrays,
+    crc,
+    guarded,
+    has_checksums,
+)
 from patchclamp.nouns.recording.lazy import on_disk, storage_dtype
 from patchclamp.nouns.recording.samples import COLUMNS
 from patchclamp.nouns.recording.sparse import SparseArray
 from patchclamp.nouns.units import Site
 
 FORMAT = "patchclamp-recording/1"
-JOURNAL = "journal.json"
 CHUNK_BYTES = 8 << 20
 CARRY_BYTES = 64 << 20
 GUESS = 64  # active features a sample, for the size of what is not known yet
@@ -155,6 +165,7 @@ def create(
 ) -> None:
     """Make an empty store of full size; it appears at `path` in one step or not at all."""
     attributes = {"format": FORMAT, "complete": False, **layout.to_json(), "manifest": dict(manifest)}
+    attributes["digest"] = _digest(attributes)
     with in_one_step(path, sync=False) as draft:
         group = zarr.create_group(str(draft), zarr_format=3, attributes={"patchclamp": attributes})
         for name in COLUMNS:
@@ -211,24 +222,85 @@ def _array(
         chunks=(min(rows, shape[0]), *shape[1:]),
         dtype=dtype,
         # Activity hardly compresses: float32 by 2 to 12 % with lz4 or zstd.
-        compressors=None,
+        compressors=CHECKSUM,
         fill_value=fill,
         dimension_names=dims,
         attributes=attributes,
+        config={"write_empty_chunks": True},
     )
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of whatever goes wrong with a store's metadata that they are damaged.
+
+    Raises
+    ------
+    PatchclampError
+        Naming the store and what was found.
+    """
+    try:
+        yield
+    except PatchclampError:
+        raise
+    except (
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        FileNotFoundError,
+    ) as error:
+        told = f"no entry {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
+        raise PatchclampError(
+            f"{path}: its metadata are damaged ({told or type(error).__name__}); put zarr.json back from a copy, or "
+            "record again into another folder"
+        ) from error
+
+
 def read_attributes(path: Path) -> dict[str, Any]:
-    """The store's description, or a PatchclampError for anything that is not a recording."""
+    """The store's description, or a PatchclampError for anything that is not a recording, or is damaged."""
     file = path / "zarr.json"
     if not file.is_file():
         there = "a folder without zarr.json" if path.exists() else "no such file or folder"
         raise PatchclampError(f"{path}: {there}; a recording is a folder that record() or save() wrote")
-    attributes: dict[str, Any] | None = json.loads(file.read_text())["attributes"].get("patchclamp")
-    if not attributes or attributes.get("format") != FORMAT:
-        found = (attributes or {}).get("format", "a Zarr group of something else")
-        raise PatchclampError(f"{path}: holds {found}, not {FORMAT}; choose another path")
+    with reading(path):
+        attributes: dict[str, Any] | None = json.loads(file.read_text())["attributes"].get("patchclamp")
+        if not attributes or attributes.get("format") != FORMAT:
+            found = (attributes or {}).get("format", "a Zarr group of something else")
+            raise PatchclampError(f"{path}: holds {found}, not {FORMAT}; choose another path")
+        if attributes.get("digest", _digest(attributes)) != _digest(attributes):
+            raise ValueError("they do not agree with their digest")
+        _ = Layout.from_json(attributes), bool(attributes["complete"]), dict(attributes["manifest"])
     return attributes
+
+
+def _digest(attributes: Mapping[str, Any]) -> str:
+    """What the description of a store sums up to; whether it is complete is no part of it."""
+    kept = {key: value for key, value in attributes.items() if key not in ("digest", "complete")}
+    return crc(json.dumps(json.loads(json.dumps(kept)), sort_keys=True).encode())
+
+
+def open_sources(
+    path: Path, layout: Layout, group: Any, further: bool = True
+) -> tuple[dict[Site, Any], dict[str, Any]]:
+    """What a store holds of each site, and its columns (`further` ones too), of the shapes that its description says."""
+    sources = {site: source_of(group, site, layout) for site in layout.shapes}
+    columns = read_columns(group) if further else {name: group[name] for name in COLUMNS}
+    for site, source in sources.items():
+        if tuple(source.shape) != (layout.n_samples, *layout.shapes[site]):
+            raise PatchclampError(
+                f"{path}: its metadata are damaged ({site} is {tuple(source.shape)}, and should be "
+                f"{(layout.n_samples, *layout.shapes[site])}); record again into another folder"
+            )
+    short = [name for name, column in columns.items() if column.shape[:1] != (layout.n_samples,)]
+    if short:
+        raise PatchclampError(
+            f"{path}: its metadata are damaged ({short[0]} has {columns[short[0]].shape[0]} entries for "
+            f"{layout.n_samples} samples); record again into another folder"
+        )
+    return sources, columns
 
 
 def mark_complete(path: Path) -> None:
@@ -265,14 +337,67 @@ def refuse_mismatch(
 
 def rows_written(path: Path) -> int:
     """Samples safely in an unfinished store."""
-    file = path / JOURNAL
-    return int(json.loads(file.read_text())["rows"]) if file.is_file() else 0
+    return Journal(path).rows
+
+
+_ZARRS_OWN = re.compile(rf".*\.[0-9a-f]{{32}}{re.escape(PARTIAL)}")
 
 
 def clean(path: Path) -> None:
     """Remove the half-written files that a killed process left."""
     for file in path.rglob(f"*{PARTIAL}"):
-        file.unlink(missing_ok=True)
+        if _ZARRS_OWN.fullmatch(file.name) or is_left_over(file.name):
+            file.unlink(missing_ok=True)
+
+
+def check_store(path: str | Path) -> StoreCheck:
+    """Read a whole store and say which chunks are lost, cut short, damaged or not those that were written.
+
+    Parameters
+    ----------
+    path
+        Folder of the store. Stores of older versions have no checksums: of them lost chunks alone are noticed.
+
+    Raises
+    ------
+    PatchclampError
+        If the folder is missing or holds something else, or if its description is damaged.
+
+    Examples
+    --------
+    >>> print(check_store("acts.zarr"))                                          # doctest: +SKIP
+    acts.zarr: 12,000 samples, 70 chunks, 36.9 MB; checksums agree
+    """
+    path = Path(path)
+    stored = read_attributes(path)
+    layout = Layout.from_json(stored)
+    complete = bool(stored["complete"])
+    rows = layout.n_samples if complete else rows_written(path)
+    with reading(path):
+        group: Any = zarr.open_group(str(path), mode="r", zarr_format=3, use_consolidated=False)
+        sources, _ = open_sources(path, layout, group, further=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the journal is no part of a Zarr hierarchy
+            members = dict(group.members(max_depth=None))
+        arrays = {name: member for name, member in members.items() if isinstance(member, zarr.Array)}
+    needed: dict[str, int | None] = {name: None for name, array in arrays.items() if has_checksums(array)}
+    needed |= dict.fromkeys(COLUMNS, rows) | {array_name(s): rows for s in sources if s not in layout.sparse}
+    for site in layout.sparse:
+        name, source = array_name(site), sources[site]
+        needed[f"{name}/indptr"] = rows + 1
+        try:
+            entries = int(guarded(source.indptr, slice(rows, rows + 1))[0])
+        except PatchclampError:
+            entries = source.unit.shape[0] if complete else 0
+        needed |= {f"{name}/unit": entries, f"{name}/value": entries}
+    found = check_arrays(path, arrays, needed, complete)
+    return replace(found, samples=rows, complete=complete)
+
+
+def checksummed(path: Path) -> bool:
+    """Whether the chunks of a store carry checksums."""
+    group: Any = zarr.open_group(str(path), mode="r", zarr_format=3)
+    return has_checksums(group[COLUMNS[0]])
 
 
 _MARK = "patchclamp_column"
@@ -290,9 +415,10 @@ def write_columns(path: str | Path, columns: Mapping[str, Any]) -> None:
             shape=values.shape,
             chunks=(max(1, min(65536, len(values))),),
             dtype=str(values.dtype),
-            compressors=None,
+            compressors=CHECKSUM,
             dimension_names=("sample",),
             attributes={_MARK: True},
+            config={"write_empty_chunks": True},
         )
         array[:] = values
     _consolidate(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,12 @@ import zarr
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import write_text
 from patchclamp.nouns.recording import store as _store
+from patchclamp.nouns.recording.integrity import Chunk, Journal, chunks, guarded, has_checksums, scan
 from patchclamp.nouns.recording.lazy import from_disk, storage_dtype, to_disk
 from patchclamp.nouns.recording.samples import COLUMNS, Samples
 from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
-from patchclamp.nouns.recording.store import JOURNAL, Layout
+from patchclamp.nouns.recording.store import Layout
 from patchclamp.nouns.units import Site
 
 try:
@@ -63,30 +62,79 @@ class StoreWriter:
     ) -> None:
         self.path, self.layout = Path(path), layout
         self.rows, self.complete = 0, False
-        if self.path.exists():
-            stored = _store.read_attributes(self.path)
-            _store.refuse_mismatch(self.path, stored, layout, manifest)
-            self.complete = bool(stored["complete"])
-        else:
+        self._lock: IO[str] | None = None
+        if not self.path.exists():
             with _disk(self):
-                _store.create(self.path, manifest, layout, labels)
-        self._lock = None if self.complete else _lock(self.path)
-        if not self.complete:
-            _store.clean(self.path)
-        self.rows = self.layout.n_samples if self.complete else _store.rows_written(self.path)
-        with zarr.config.set(
-            {"array.write_empty_chunks": True}
-        ):  # else each chunk is compared with its filler
-            group: Any = zarr.open_group(str(self.path), mode="r+", zarr_format=3, use_consolidated=False)
-            self._columns = {name: group[name] for name in COLUMNS}
-            sources = {site: _store.source_of(group, site, layout) for site in layout.shapes}
+                self._create(manifest, labels)
+        stored = _store.read_attributes(self.path)
+        _store.refuse_mismatch(self.path, stored, layout, manifest)
+        if not stored["complete"]:
+            self._lock = _lock(self.path)
+            # Whoever had the lock before may have finished the store since it was looked at.
+            stored = _store.read_attributes(self.path)
+        self.complete = bool(stored["complete"])
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _create(self, manifest: Mapping[str, Any], labels: Mapping[Site, Mapping[str, Any]] | None) -> None:
+        try:
+            _store.create(self.path, manifest, self.layout, labels)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise  # else another process made it meanwhile, which is as good
+
+    def _open(self) -> None:
+        """Open the arrays, and go back to the last sample before which every chunk is there."""
+        layout, path = self.layout, self.path
+        if self.complete:
+            self._end_lock()
+        else:
+            _store.clean(path)
+        with (
+            _store.reading(path),
+            # Else each chunk is compared with its filler.
+            zarr.config.set({"array.write_empty_chunks": True}),
+        ):
+            group: Any = zarr.open_group(str(path), mode="r+", zarr_format=3, use_consolidated=False)
+            sources, columns = _store.open_sources(path, layout, group, further=False)
+        self._columns = {name: columns[name] for name in COLUMNS}
         self._arrays = {site: source for site, source in sources.items() if site not in layout.sparse}
         self._codes: dict[Site, SparseArray] = {site: sources[site] for site in layout.sparse}
+        self._checksums = has_checksums(self._columns[COLUMNS[0]])
+        if self.complete:
+            self.rows = layout.n_samples
+        else:
+            self._journal = Journal(path)
+            self.rows = self._safe()
+            self._journal.cut(self.rows)
         self._dtype = storage_dtype(layout.dtype)
         self._fill = 0
         self._buffers: dict[Site, Tensor] = {}
         self._parts: dict[Site, list[SparseCodes]] = {site: [] for site in layout.sparse}
         self._labels: dict[str, Tensor] = {}
+
+    def _safe(self) -> int:
+        """Samples before which nothing is lost or changed, in whole chunks; what is wrong behind them is removed."""
+        rows = self._journal.rows
+        if not 0 <= rows <= self.layout.n_samples:
+            raise PatchclampError(
+                f"{self.path}: its journal says {rows} samples of {self.layout.n_samples}; it is damaged, record again "
+                "into another folder"
+            )
+        sources = [*self._columns.values(), *self._arrays.values(), *self._codes.values()]
+        plain = [*self._columns.values(), *self._arrays.values()]
+        plain += [a for codes in self._codes.values() for a in (codes.indptr, codes.unit, codes.value)]
+        changed = self._journal.changed({array.path: array for array in plain}, complete=False)
+        found = scan(sources, rows, changed)
+        if not found.faults:
+            return rows
+        for chunk, _ in found.faults:
+            chunk.file.unlink(missing_ok=True)
+        step = self.layout.chunk_rows
+        return found.first // step * step
 
     @property
     def taken(self) -> int:
@@ -131,15 +179,17 @@ class StoreWriter:
     def _flush(self) -> None:
         where = slice(self.rows, self.rows + self._fill)
         with _disk(self):
+            written: list[Chunk] = []
             for name, array in self._columns.items():
                 array[where] = self._labels[name][: self._fill].numpy()
+                written += chunks(array, where.start, where.stop)
             for site, array in self._arrays.items():
                 array[where] = to_disk(self._buffers[site][: self._fill])
+                written += chunks(array, where.start, where.stop)
             for site, source in self._codes.items():
-                source.append(self.rows, SparseCodes.concat(self._parts[site]))
+                written += source.append(self.rows, SparseCodes.concat(self._parts[site]))
                 self._parts[site] = []
-            # Not synced: the chunks before it are not, and the journal must not outlive them in a power cut.
-            write_text(self.path / JOURNAL, json.dumps({"rows": where.stop}), sync=False)
+            self._journal.add(where.stop, written, self._checksums)
         self.rows, self._fill = where.stop, 0
 
     def read(self, site: Site, start: int, stop: int) -> Tensor:
@@ -148,7 +198,9 @@ class StoreWriter:
             return self._read_codes(site, start, stop)
         parts = []
         if start < self.rows:
-            parts.append(from_disk(self._arrays[site][start : min(stop, self.rows)], self._dtype))
+            parts.append(
+                from_disk(guarded(self._arrays[site], slice(start, min(stop, self.rows))), self._dtype)
+            )
         if stop > self.rows:
             parts.append(self._buffers[site][max(start - self.rows, 0) : stop - self.rows])
         return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
@@ -171,9 +223,14 @@ class StoreWriter:
                 for source in self._codes.values():
                     source.cut()
                 _store.mark_complete(self.path)
+            self._journal.end()
         self.complete = True
-        (self.path / JOURNAL).unlink(missing_ok=True)
-        (self.path / LOCK).unlink(missing_ok=True)
+        self._end_lock()
+
+    def _end_lock(self) -> None:
+        """Nothing is left to write: the lock goes for good."""
+        if self._lock is not None:
+            (self.path / LOCK).unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
@@ -211,14 +268,23 @@ class _disk:
 
 
 def _lock(path: Path) -> IO[str]:
-    """Hold the store for this process; the system lets go when the process ends, however it ends."""
-    handle = (path / LOCK).open("w")
-    if fcntl is not None:
+    """Hold the store for this writer; the system lets go when its process ends, however it ends."""
+    while True:
+        handle = (path / LOCK).open("w")
+        if fcntl is None:
+            return handle
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.close()
             raise PatchclampError(
-                f"{path}: another process is writing to this store; wait for it, or choose another path"
+                f"{path}: another process is writing to this store (or another thread of this one); wait for it, or "
+                "choose another path"
             ) from error
-    return handle
+        # Whoever finished the store in between has removed the file that is locked here.
+        try:
+            if os.fstat(handle.fileno()).st_ino == os.stat(path / LOCK).st_ino:
+                return handle
+        except FileNotFoundError:
+            pass
+        handle.close()

@@ -14,6 +14,7 @@ from typing import Any
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
+from patchclamp.nouns.recording.store import checksummed
 from patchclamp.record.files import arrays, mat, meeg, nifti, nwb, tables
 from patchclamp.record.files.base import Contents, FileItem, existing
 
@@ -75,7 +76,7 @@ def open_recording(
     several = isinstance(path, (list, tuple))
     first = existing(path[0] if isinstance(path, (list, tuple)) else path)  # type: ignore[arg-type]
     if first.is_dir():
-        return _folder(first)
+        return _folder(first, **options)
     name = chosen(first, format)
     if several and name != "nifti":
         raise PatchclampError(
@@ -106,7 +107,8 @@ def file_contents(path: str | Path, *, format: str | None = None) -> Contents:
     if found.is_dir():
         recording = _folder(found)
         items = [FileItem(str(site), "activity", recording[site].shape) for site in recording.sites]
-        about = {"samples": recording.n_samples, "complete": recording.complete}
+        about: dict[str, Any] = {"samples": recording.n_samples, "complete": recording.complete}
+        about["checksums"] = "crc32c" if checksummed(found) else "no checksums"
         return Contents(str(found), "patchclamp store", tuple(items), {}, {}, about)
     contents: Contents = FORMATS[chosen(found, format)][0].contents(found)
     return contents
@@ -131,14 +133,16 @@ def chosen(path: Path, format: str | None = None) -> str:
     raise PatchclampError(f"{path}: of no known format; suffixes are {every}; format=... overrides")
 
 
-def _folder(path: Path) -> Recording:
+def _folder(path: Path, **options: Any) -> Recording:
     if not (path / "zarr.json").is_file():
         images = sorted(path.rglob("*_bold.nii*"))
         hint = (
             f"it holds images such as {images[0]}; open those, one a run" if images else "open a file in it"
         )
         raise PatchclampError(f"{path}: a folder, but no store that record() or save() wrote; {hint}")
-    return Recording.open(path)
+    if set(options) - {"lost"}:
+        raise PatchclampError(f"{path}: a store has no option {min(set(options) - {'lost'})!r}; it has lost=")
+    return Recording.open(path, **options)
 
 
 __all__ = ["FORMATS", "Contents", "FileItem", "chosen", "file_contents", "open_recording"]

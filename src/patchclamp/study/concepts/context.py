@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
 
 from patchclamp.nouns.units import Site, Unit, Units
-from patchclamp.study.behaviour import file_name
+from patchclamp.study.behaviour import file_name, runs
 from patchclamp.study.concepts.damage import Damage
 from patchclamp.study.concepts.selective import Experts
 from patchclamp.study.concepts.texts import LabelledTexts
@@ -103,10 +105,27 @@ class Concepts(Context):
         self.sites = self.subject.resolve(self.options.sites)
         self.reference = Reference(self.subject, self.texts.train, 32)
 
+    def folder(self) -> str:
+        """Where the study is written unless the caller says otherwise."""
+        return f"studies/concepts-{file_name(self.texts.name, self.subject.name)}-seed{self.options.seed}"
+
+    def decided_by(self) -> Mapping[str, Any]:
+        """Model, texts and options."""
+        return {
+            "concept study": self.texts.name,
+            "model": self.subject.fingerprint,
+            "runs": runs(self.subject),
+            "data": {
+                name: hashlib.sha256(repr((part.texts, part.labels, part.groups)).encode()).hexdigest()
+                for name, part in (("train", self.texts.train), ("test", self.texts.test))
+            },
+            "source": self.texts.source,
+            "options": asdict(self.options),
+        }
+
     def cover(self) -> Cover:
         """What frames the sections."""
         data, model, counts = self.texts, self.subject.name, self.texts.counts()
-        folder = f"studies/concepts-{file_name(data.name, model)}-seed{self.options.seed}"
         command = f"patchclamp study --texts {data.source or 'TEXTS'} --model {model} --sites '{self.options.sites}'"
         return Cover(
             "concept study",
@@ -128,5 +147,5 @@ class Concepts(Context):
                     "fingerprint": data.fingerprint,
                 },
             },
-            folder,
+            self.folder(),
         )

@@ -51,7 +51,8 @@ def run_concept_study(
     texts
         As `load_labelled` reads them, or `LabelledTexts`.
     out
-        Folder; default ``studies/concepts-<name>-<model>-seed<seed>``.
+        Folder, new or empty; default ``studies/concepts-<name>-<model>-seed<seed>``. A run that was killed goes on
+        from its finished stages when the same call is made again.
     options
         Sizes.
     write
@@ -85,8 +86,10 @@ def run_concept_study(
         texts = load_labelled(
             texts, per_label=options.per_label, max_tokens=options.max_tokens, seed=options.seed
         )
-    study = run_stages(STAGES, Concepts(subject, progress, texts, options))
-    return study.write(out) if write else study
+    context = Concepts(subject, progress, texts, options)
+    folder = (out or context.folder()) if write else None
+    study = run_stages(STAGES, context, folder)
+    return study if folder is None else study.write(folder)
 
 
 def pool(context: Concepts) -> Section:

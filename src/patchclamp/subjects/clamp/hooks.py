@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,18 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit
+
+_LOCKS: WeakKeyDictionary[nn.Module, AbstractContextManager[bool]] = WeakKeyDictionary()
+_GUARD = threading.Lock()
+
+
+def in_turn(model: nn.Module) -> AbstractContextManager[bool]:
+    """The lock of a model: hooks belong to a module, not to a thread, so passes of several threads take turns.
+
+    Subjects of one model share it; a thread that has it may take it again.
+    """
+    with _GUARD:
+        return _LOCKS.setdefault(model, threading.RLock())
 
 
 class StopPass(BaseException):
@@ -226,4 +240,4 @@ def keep(tensor: Tensor) -> Tensor:
     return tensor if torch.is_grad_enabled() and tensor.requires_grad else tensor.detach().clone()
 
 
-__all__ = ["Batch", "Edit", "Place", "Session", "StopPass", "frozen", "keep"]
+__all__ = ["Batch", "Edit", "Place", "Session", "StopPass", "frozen", "in_turn", "keep"]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.hooks import in_turn
 from patchclamp.subjects.clamp.relevance_formulas import (
     NormFormula,
     ratio,
@@ -80,6 +81,7 @@ class RulePlan:
         for rule in rules:
             check_choice("rule", rule, RULES)
         self.applied = AppliedRules()
+        self.model = subject.model
         self._hooks: list[tuple[nn.Module, str, Hook]] = []
         for rule in rules:
             self.applied.modules[rule] = []
@@ -152,8 +154,9 @@ class RulePlan:
 
     @contextmanager
     def active(self) -> Iterator[AppliedRules]:
-        """Put the hooks on; they come off whatever happens."""
+        """Put the hooks on; they come off whatever happens. Other threads wait until then."""
         with ExitStack() as hooks:
+            hooks.enter_context(in_turn(self.model))
             for module, io, hook in self._hooks:
                 if io == "out":
                     hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))

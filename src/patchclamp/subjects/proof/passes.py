@@ -12,6 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Run, right_pad
+from patchclamp.subjects.clamp.hooks import in_turn
 from patchclamp.subjects.families.anatomy import weight_in_out
 from patchclamp.subjects.language import LanguageModel
 from patchclamp.subjects.transformer import Transformer
@@ -95,7 +96,7 @@ class Passes:
         """The same, called anew."""
         subject, batch = self.subject, self.level.to(self.subject.device)
         self.need_output()
-        with torch.no_grad():
+        with in_turn(subject.model), torch.no_grad():
             if isinstance(subject, LanguageModel):
                 # Some models (GPT-J) round otherwise when they keep a cache, and the engine keeps none.
                 logits: Tensor = subject.model(input_ids=batch.tokens, use_cache=False).logits
