@@ -33,7 +33,7 @@ def same_units(claim: Claim, subject: LanguageModel) -> bool:
     if subject.is_model(str(claim.model["fingerprint"])):
         return True
     dtype = str(subject.dtype).removeprefix("torch.")
-    return subject.name == claim.model["name"] and claim.model.get("dtype", dtype) != dtype
+    return bool(subject.name == claim.model["name"] and claim.model.get("dtype", dtype) != dtype)
 
 
 def matched_units(claim: Claim, subject: LanguageModel, matched: Mapping[str, str]) -> Units:
