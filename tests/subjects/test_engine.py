@@ -102,6 +102,19 @@ def test_a_pass_stops_after_the_last_site(tiny):
     assert len(calls) == 1  # the block of mlp_act.1 is left before it ends
 
 
+def test_autocast_around_a_pass_does_not_reach_into_it(tiny):
+    """The bare model's values move by up to a percent; ours are those of the model's own types."""
+    batch = right_pad([[3, 4, 5, 6]])
+    plain = tiny.run(batch, read=tiny.resolve("mlp_act.*"), logits="last")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = tiny.run(batch, read=tiny.resolve("mlp_act.*"), logits="last")
+        bare = tiny.model(input_ids=batch.tokens).logits[:, -1]
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.equal(plain.logits, under.logits)
+    assert all(torch.equal(values, under.activity[site]) for site, values in plain.activity.items())
+    assert not torch.equal(plain.logits.flatten(), bare.float().flatten())
+
+
 def test_padding_and_partners_change_nothing_at_real_tokens(tiny):
     long, short = [5, 6, 7, 8, 9, 10], [11, 12]
     together = tiny.run(tiny.batch([long, short]), read=[Site("resid_post", 2)], logits="last")

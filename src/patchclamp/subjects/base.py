@@ -22,6 +22,7 @@ from patchclamp.subjects.clamp.modes import (
     Training,
     check_training,
     evaluating,
+    own_precision,
     refuse_training,
     training_note,
 )
@@ -47,7 +48,7 @@ class Subject(ABC):
     The model object is the user's own: it is never changed, converted or copied. Passes run under plain torch
     hooks, which are taken off afterwards, also after an exception; parameters receive no gradient. A pass is refused
     while a part that computes otherwise in training (dropout, batch norm) is in training mode. Passes of several
-    threads take turns.
+    threads take turns. An autocast region around a pass does not reach into it: numbers are those of the model's own types.
 
     Attributes
     ----------
@@ -411,6 +412,7 @@ class Subject(ABC):
         out = None
         with (
             in_turn(self.model),
+            own_precision(self.device),
             torch.set_grad_enabled(grad),
             frozen(self.model) if grad else nullcontext(),
             context,

@@ -1,11 +1,12 @@
-"""Training and evaluation mode: which modules compute otherwise in training, and evaluation mode for a while."""
+"""Modes around a pass: which modules compute otherwise in training, evaluation mode for a while, autocast kept out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
@@ -105,4 +106,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-__all__ = ["Training", "check_training", "evaluating", "in_training", "refuse_training", "training_note"]
+def own_precision(device: torch.device) -> AbstractContextManager[object]:
+    """The model's own types inside, whatever autocast region the caller is in: it would move values by about a percent."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+__all__ = [
+    "Training",
+    "check_training",
+    "evaluating",
+    "in_training",
+    "own_precision",
+    "refuse_training",
+    "training_note",
+]
