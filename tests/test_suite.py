@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,6 @@ def name_of(file: Path) -> str:
 
 def private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__")
-
-
-def tree_of(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(), str(file))
 
 
 def private_uses(tree: ast.Module) -> list[str]:
@@ -113,27 +110,32 @@ def above_zero(comparison: ast.Compare) -> bool:
     )
 
 
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_tests_use_what_is_public(file: Path) -> None:
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {name_of(file): ast.parse(file.read_text(), str(file)) for file in FILES}
+
+
+def test_tests_use_what_is_public() -> None:
     """By name where it is public; what can be seen from outside only through private state is no behaviour."""
-    found = private_uses(tree_of(file))
-    assert not found, f"{name_of(file)}: {'; '.join(found)}: test the public function, or make this public"
-
-
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_no_test_asserts_a_time(file: Path) -> None:
-    """A machine may be five times as busy: count passes, name what is imported, look for the file of a cache."""
-    found = times_asserted(tree_of(file))
-    assert not found, f"{name_of(file)}: {'; '.join(found)}: say what makes it quick instead"
-
-
-@pytest.mark.parametrize("file", FILES, ids=name_of)
-def test_a_file_of_tests_is_one_idea(file: Path) -> None:
-    lines = len(file.read_text().splitlines())
-    assert lines <= 400, (
-        f"{name_of(file)} has {lines} lines: cut it at its seams; what is shared stands in tests/*.py"
+    found = {name: private_uses(tree) for name, tree in trees().items()}
+    assert not {name: uses for name, uses in found.items() if uses}, (
+        "test the public function, or make this public"
     )
-    assert ast.get_docstring(tree_of(file)), f"{name_of(file)}: says in its first line what it shows"
+
+
+def test_no_test_asserts_a_time() -> None:
+    """A machine may be five times as busy: count passes, name what is imported, look for the file of a cache."""
+    found = {name: times_asserted(tree) for name, tree in trees().items()}
+    assert not {name: times for name, times in found.items() if times}, "say what makes it quick instead"
+
+
+def test_a_file_of_tests_is_one_idea() -> None:
+    lines = {name_of(file): len(file.read_text().splitlines()) for file in FILES}
+    assert not {name: n for name, n in lines.items() if n > 400}, (
+        "cut them at their seams; what is shared stands in tests/*.py"
+    )
+    silent = [name for name, tree in trees().items() if not ast.get_docstring(tree)]
+    assert not silent, "a file says in its first line what it shows"
 
 
 def test_tests_stand_where_the_code_stands() -> None:
@@ -146,12 +148,10 @@ def test_tests_stand_where_the_code_stands() -> None:
 
 def test_no_test_imports_another_test() -> None:
     names = {file.stem for file in FILES if file.name.startswith("test_")}
-    for file in FILES:
-        for node in ast.walk(tree_of(file)):
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
-                assert node.module not in names, (
-                    f"{name_of(file)}: {node.module} is a test; share by a helper module"
-                )
+                assert node.module not in names, f"{name}: {node.module} is a test; share by a helper module"
 
 
 @pytest.mark.parametrize(

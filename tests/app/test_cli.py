@@ -93,6 +93,11 @@ def test_every_command_has_help_and_json(capsys, name):
         (["record", "mlp_act.1", "--out", "x", "--text", "none.txt"], "none.txt"),
         (["record", "mlp_act.1"], "--out is missing"),
         (["record", "mlp_act.1", "--out", "x", "--long", "splitt"], "did you mean split"),
+        (["record", "mlp_act.0[3]", "--out", "x"], "mlp_act.0[3]: names single units, and a whole site"),
+        (["record", "mlp_act.0", "--out", "x", "--label", "nosuch"], "no entry has a field 'nosuch'"),
+        (["measure", "mlp_act.0,mlp_act.1[2]"], "mlp_act.1[2]: names single units"),
+        (["decompose", "mlp_act.*"], "names 3 sites, mlp_act.0 to mlp_act.2"),
+        (["decompose", "mlp_act.0[3]"], "mlp_act.0[3]: names single units"),
         (["sites", "MODEL", "resid.1"], "ambiguous"),
         (["sites", "no-such-model"], "no-such-model"),
         (["tasks", "nope"], "nope"),
@@ -100,7 +105,9 @@ def test_every_command_has_help_and_json(capsys, name):
 )
 def test_bad_input_is_one_line_and_status_2(capsys, model, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    takes_model = {"study", "attribute", "effect", "measure", "record", "tasks"} & set(arguments[:1])
+    takes_model = {"study", "attribute", "effect", "measure", "record", "tasks", "decompose"} & set(
+        arguments[:1]
+    )
     status, out, err = run(
         capsys, *[a.replace("MODEL", model) for a in arguments], *(["-m", model] if takes_model else [])
     )
@@ -204,6 +211,15 @@ def test_study_then_verify(capsys, model, task_file, tmp_path):
     status, text, _ = run(capsys, "verify", str(out / "claims.json"))
     assert status == 0
     assert "holds" in text
+    idle = planted.subject(planted=False)
+    idle.model.save_pretrained(tmp_path / "idle")
+    planted.tokenizer().save_pretrained(tmp_path / "idle")
+    status, text, _ = run(capsys, "verify", str(out / "claims.json"), "--model", str(tmp_path / "idle"))
+    assert status == 2
+    assert "cannot run" in text and "holds" not in text
+    (tmp_path / "match.json").write_text('["head.1[2]"]')
+    status, _, err = run(capsys, "verify", str(out / "claims.json"), "--match", str(tmp_path / "match.json"))
+    assert status == 2 and "give a JSON object" in err
     data = json.loads((out / "claims.json").read_text())
     data["claims"][0]["criterion"] = {"at_least": 5.0}
     (out / "claims.json").write_text(json.dumps(data))

@@ -102,6 +102,27 @@ def test_exact_patching_equals_a_pass_from_the_start(llama):
     assert np.allclose(got.values[site][:, 0], want.numpy(), atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["activation_patching", "attribution_patching", "integrated_gradients"])
+def test_units_that_are_named_are_scored_and_no_others(llama, method):
+    """However they are named; the others of their site were scored with them, in silence."""
+    task = items()
+    site, out = Site("head", 1), Site("mlp_out", 0)
+    whole = METHODS[method](llama, task, "head.1, mlp_out.0", level="unit")
+    for named in (
+        "head.1[2], mlp_out.0[3,5]",
+        ["head.1[2]", "mlp_out.0[3,5]"],
+        Units.parse("head.1[2], mlp_out.0[3,5]"),
+    ):
+        got = METHODS[method](llama, task, named)
+        assert got.index(site) == [2] and got.index(out) == [3, 5]
+        assert np.allclose(got.values[site], whole.values[site][:, [2]], atol=1e-6)
+        assert np.allclose(got.values[out], whole.values[out][:, [3, 5]], atol=1e-6)
+    with pytest.raises(PatchclampError, match="level='site'"):
+        METHODS[method](llama, task, "head.1[2]", level="site")
+    with pytest.raises(PatchclampError, match="give head.1, and choose units"):
+        direct_logit_attribution(llama, task, "head.1[2]")
+
+
 def copying_head(width=64, vocabulary=30):
     """One layer, four heads; head 2 of the last token looks at all tokens alike and hands their identity on."""
     config = GPT2Config(

@@ -36,6 +36,7 @@ def mean_r(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.mean([np.corrcoef(a[:, u], b[:, u])[0, 1] for u in range(a.shape[1])]))
 
 
+@pytest.mark.slow
 def test_factorised_readout_finds_the_masks_and_beats_the_flattened_one() -> None:
     maps, y, mask = planted_maps(0)
     model = FactorisedReadout().fit(maps[:500], y[:500])

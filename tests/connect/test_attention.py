@@ -46,6 +46,7 @@ def tokens(rows: list[list[tuple[int, int]]], fired: list[list[int]], n: int) ->
 # ---- the circuit
 
 
+@pytest.mark.slow
 def test_attention_finds_the_circuit_beside_the_regression() -> None:
     truth = SYSTEM.coupling.T
     found = graph()

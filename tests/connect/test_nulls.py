@@ -52,6 +52,7 @@ def test_nulls_keep_what_they_promise():
 # ---- heads
 
 
+@pytest.mark.slow
 def test_heads_over_text_take_the_same_call():
     rng = np.random.default_rng(0)
     documents, length = 12, 30

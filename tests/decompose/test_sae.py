@@ -64,6 +64,7 @@ def test_only_l1_shrinks(recovered: dict[str, Any]) -> None:
         assert abs(1 / recovered[name][1].shrinkage - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_jumprelu_reaches_the_l0_asked_for() -> None:
     x, _ = planted(8000)
     made = JumpReLU(128, l0=5.0, penalty=10.0, bandwidth=0.2, steps=600, batch_size=512, lr=4e-3).fit(x, SITE)

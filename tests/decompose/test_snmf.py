@@ -320,6 +320,7 @@ def test_refining_puts_features_that_share_units_under_one_parent() -> None:
         tree.children(0, 0)
 
 
+@pytest.mark.slow
 def test_a_hierarchy_of_activity_finds_features_and_their_families() -> None:
     random = torch.Generator().manual_seed(0)
     fine = family(4, 6)
@@ -332,6 +333,7 @@ def test_a_hierarchy_of_activity_finds_features_and_their_families() -> None:
         hierarchy(codes @ fine, [3, 9])
 
 
+@pytest.mark.slow
 def test_stability_is_one_for_planted_groups_and_low_without_the_step(data: tuple[Tensor, Tensor]) -> None:
     stable = stability(SNMF(n_features=6, sparsity=0.02), data[0])
     loose = stability(SNMF(n_features=6, sparsity=None), data[0])

@@ -47,6 +47,7 @@ def wide_mlp(n: int = 20000) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return u, 5 * z @ decoder, encoder, decoder
 
 
+@pytest.mark.slow
 def test_a_transcoder_finds_the_hidden_units_of_a_wide_network() -> None:
     u, y, encoder, decoder = wide_mlp()
     made = Transcoder(48, "relu_l1", penalty=0.5, steps=1500, batch_size=512, lr=4e-3).fit(

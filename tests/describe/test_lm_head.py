@@ -76,3 +76,22 @@ def test_all_neurons_of_all_layers_in_one_call(subject):
     assert len(found) == subject.n_layers * width * 4
     assert found.unit.iloc[-1] == f"mlp_act.{subject.n_layers - 1}[{width - 1}]"
     assert (found.p > 0).all()
+
+
+def test_features_of_attention_are_decoded_through_the_output_projection(subject):
+    """z -> W_O -> W_U is linear: the feature is the vector that its row of the decoder writes."""
+    width = subject.width(subject.resolve("z.1")[0])
+    decoder = noise(6, width, seed=3)
+    attended = SparseDictionary("z.1", decoder.T.contiguous(), None, decoder, None)
+    options = {"top": 4, "n_null": 20, "min_norm": 0}
+    columns = ["way", "rank", "token_id", "p"]
+    written = subject.model.model.layers[1].self_attn.o_proj.weight.detach() @ decoder[2]
+    with subject.attach("attended", attended):
+        found = lm_head(subject, "z.1/attended[2]", **options)
+    assert found.unit.unique().tolist() == ["z.1/attended[2]"]
+    assert found[columns].equals(lm_head(subject, written, **options)[columns])
+    column = subject.model.model.layers[1].self_attn.o_proj.weight[:, 7].detach()
+    one, same = lm_head(subject, "z.1[7]", **options), lm_head(subject, column, **options)
+    assert one[columns].equals(same[columns])
+    with pytest.raises(PatchclampError, match="no fixed direction"):
+        lm_head(subject, "head.1[2]", **options)

@@ -149,6 +149,7 @@ def test_brackets_close_with_the_document_and_after_64_tokens():
     assert 101 not in holds(Pattern("in_brackets"), long)
 
 
+@pytest.mark.slow
 def test_wordnet_part_of_the_hierarchy():
     try:
         net = WordNet()

@@ -219,6 +219,7 @@ def test_everything_checked_is_agreement_without_error():
     assert found.checked == found.estimated == 300
 
 
+@pytest.mark.slow
 def test_a_sample_tells_of_all_units_and_its_interval_covers():
     """Over many samples each measure is near that of all units, and the interval holds it nearly always."""
     guess, true = system(2000)

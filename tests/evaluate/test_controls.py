@@ -63,6 +63,7 @@ def test_the_figures_are_those_of_row_space():
     assert two.gained["full"].mean() / two.span.mean() == pytest.approx(two["full"]["transferred"])
 
 
+@pytest.mark.slow
 def test_the_rank_of_random_directions_is_uniform():
     rng = np.random.default_rng(0)
     weights = torch.tensor(rng.normal(size=8), dtype=torch.float32)

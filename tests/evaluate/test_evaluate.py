@@ -164,7 +164,7 @@ def test_bad_calls_of_faithfulness_are_refused():
         (lambda: faithfulness(Bench(subject, task), both, points=("head", "attn_out")), "overlap"),
         (lambda: faithfulness(Bench(subject, task), both, points=("resid_post", "attn_out")), "overlap"),
         (
-            lambda: faithfulness(Bench(*toy(lambda h: 0 * h[:, 0], np.ones((3, 5)))), scores(np.ones(5))),
+            lambda: faithfulness(Bench(*toy(lambda h: 0 * h[:, 0], np.eye(5)[:3])), scores(np.ones(5))),
             "only",
         ),
     ):

@@ -188,6 +188,7 @@ def test_a_skip_cannot_be_joined_to_any_size():
         path_connected(chains, 2, rng, inputs=["x"])
 
 
+@pytest.mark.slow
 def test_path_sufficiency_finds_the_planted_path_and_random_ones_are_uniform():
     edges = layered([1, 3, 3, 3, 1])
     rng = np.random.default_rng(0)

@@ -72,6 +72,7 @@ def test_constant_perfect_and_inverted_units() -> None:
     assert r["p_auc"].values[0] == 1
 
 
+@pytest.mark.slow
 def test_the_best_of_many_random_units_is_no_finding() -> None:
     # Card A21: best of 2,000 random units, 1:4 labels: AP about .30 with 500 examples, about .6 with 50.
     for n, low, high in ((500, 0.26, 0.34), (50, 0.5, 0.72)):
@@ -190,6 +191,7 @@ def installed() -> bool:
     return Path("/usr/share/wordnet/data.noun").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not installed(), reason="Debian's package wordnet-base is not installed")
 def test_supersenses_of_words_and_glosses() -> None:
     wordnet = WordNet()

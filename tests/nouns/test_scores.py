@@ -62,9 +62,15 @@ def test_table_names_units_and_brackets_the_mean(scores):
 
 
 def test_ranking_by_size_or_sign(scores):
-    assert scores.top(1) == [Units.parse("head.1[2]")]
+    assert scores.top(1, by="abs") == [Units.parse("head.1[2]")]
     assert scores.top(10, by="signed")[-1] == Units.parse("head.1[2]")
     assert scores.top(1, by="signed", points=["mlp_out"]) == [Units.parse("mlp_out.0")]
+
+
+def test_the_top_raises_the_metric_unless_asked_otherwise(scores):
+    """The strongest head of these scores works against the behaviour: it is not what carries it."""
+    assert scores.top(10) == scores.top(10, by="signed")
+    assert Units.parse("head.1[2]") not in scores.top(3)
 
 
 def test_items_and_sites_can_be_taken(scores):

@@ -108,3 +108,31 @@ def test_files_that_are_not_what_their_name_says_are_refused(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(b"\xff\xfejunk")
         with pytest.raises(PatchclampError, match=words):
             list(documents(tmp_path / name))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    """It was three tokens of the first document, and made a JSONL file "not JSON"."""
+    (tmp_path / "a.txt").write_text("one\ntwo", encoding="utf-8-sig")
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ENTRIES)), encoding="utf-8-sig")
+    assert [d.text for d in documents(tmp_path / "a.txt")] == ["one", "two"]
+    assert list(documents(tmp_path / "a.jsonl")) == WANTED
+    with_mark, plain = (
+        record(tiny_subject(), source, "mlp_act.0", progress=False)
+        for source in (tmp_path / "a.txt", ["one", "two"])
+    )
+    assert with_mark.n_samples == plain.n_samples
+
+
+@pytest.mark.parametrize("what", ["label", "group"])
+def test_a_field_that_was_asked_for_and_is_nowhere_is_refused(tmp_path: Path, what: str) -> None:
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, ENTRIES)))
+    pd.DataFrame(ENTRIES).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.txt").write_text("one\ntwo")
+    named: Any = {what: "nosuch"}
+    for source in (tmp_path / "a.jsonl", tmp_path / "a.parquet", tmp_path / "a.txt", ENTRIES, ["one"]):
+        with pytest.raises(PatchclampError, match=f"no entry has a field 'nosuch' to take the {what} from"):
+            list(documents(source, **named))
+    with pytest.raises(PatchclampError, match="nosuch"):
+        record(tiny_subject(), texts(4), "mlp_act.0", progress=False, **named)
+    some = [{"text": "ab"}, {"text": "cd", "kind": "y"}]
+    assert [d.label for d in documents(some, label="kind")] == [None, "y"]

@@ -149,8 +149,8 @@ def test_texts_are_escaped(subject, tmp_path) -> None:
 @pytest.mark.parametrize(
     "entries, words",
     [
-        ([{"text": "w1 w2", "label": "a"}] * 9, "1 label"),
-        ([{"text": "w1 w2", "label": "ab"[i > 8]} for i in range(12)], "has 3 texts"),
+        ([{"text": f"w{i} w2", "label": "a"} for i in range(9)], "1 label"),
+        ([{"text": f"w{i} w2", "label": "ab"[i > 8]} for i in range(12)], "has 3 texts"),
         (
             [{"text": "w1 w2", "label": "ab"[i % 2], "group": "g" + "ab"[i % 2]} for i in range(20)],
             "one group",
@@ -167,3 +167,10 @@ def test_no_group_is_on_both_sides() -> None:
     data = load_labelled(entries)
     assert not set(data.train.groups) & set(data.test.groups)
     assert data.fingerprint == load_labelled(entries).fingerprint
+
+
+def test_copies_of_a_text_are_on_one_side():
+    entries = corpus(20) * 2
+    data = load_labelled(entries)
+    assert not set(data.train.texts) & set(data.test.texts)
+    assert len(set(data.test.groups)) == len(set(data.test.texts)) < len(data.test.texts)

@@ -42,6 +42,7 @@ def subject():
     return lm
 
 
+@pytest.mark.slow
 def test_a_study_with_features(subject, tmp_path) -> None:
     file = tmp_path / "copying.jsonl"
     task = planted.task()

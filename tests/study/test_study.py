@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from jsonschema import Draft202012Validator
 
 import planted
@@ -15,6 +17,8 @@ from patchclamp.base.files import read_json
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units
 from patchclamp.study import StudyOptions, read_claims, run_study, verify_claims
+from patchclamp.study.report.findings import statement
+from patchclamp.subjects.files.identity import fingerprint
 
 SMALL = StudyOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1, 2, 3), neuron_sizes=(1, 4, 8), n_singles=2, refine_heads=4,
@@ -85,6 +89,16 @@ def test_claims_verify_where_they_were_made(study, subject):
         assert json.dumps(verdict.to_json())
 
 
+def test_a_claim_with_a_fingerprint_of_an_older_version_is_of_the_model_that_it_covers(study, subject):
+    claim = study.claims[0]
+    old = fingerprint(subject.model, version=1)
+    verdict = verify_claims([replace(claim, model={**claim.model, "fingerprint": old})], subject)[0]
+    assert verdict.outcome == "holds"
+    assert "older version" in verdict.reason
+    moved = replace(claim, model={**claim.model, "fingerprint": old[::-1]})
+    assert verify_claims([moved], subject)[0].reason == "on another model"
+
+
 def test_a_claim_that_says_too_much_fails(study, subject):
     claim = study.claims[0]
     wrong = [
@@ -104,15 +118,47 @@ def test_another_model_that_cannot_do_the_task_cannot_run(study):
     assert "accuracy" in verdicts[0].reason
 
 
-def test_another_model_that_does_it_otherwise_fails(study):
+def test_on_another_model_an_address_means_nothing_until_it_is_matched(study):
     other = planted.subject(seed=5, layers=4)
-    verdicts = verify_claims([study.claims[0]], other)
-    assert verdicts[0].outcome == "holds"
-    assert verdicts[0].reason == "on another model"
-    moved = replace(study.claims[0], units=("head.2[2]",))
-    assert verify_claims([moved], other)[0].outcome == "fails"
-    gone = replace(study.claims[0], units=("head.7[2]",))
-    assert verify_claims([gone], other)[0].outcome == "cannot run"
+    claim = study.claims[0]
+    verdict = verify_claims([claim], other)[0]
+    assert verdict.outcome == "not comparable"
+    assert verdict.measured is None
+    assert "one unit of another model" in verdict.reason
+    outcomes = [
+        verify_claims([claim], other, matched={"head.1[2]": there})[0].outcome
+        for there in ("head.1[2]", "head.2[2]", "head.7[2]")
+    ]
+    assert outcomes == ["holds", "fails", "cannot run"]
+    assert verify_claims([claim], other, matched={"head.0[0]": "head.0[0]"})[0].outcome == "not comparable"
+
+
+def test_a_claim_of_a_set_is_measured_on_the_other_models_own_set(study):
+    """The other model has the planted head elsewhere: the claim's addresses are of idle heads there."""
+    other = planted.subject(seed=5)
+    attention, order = other.model.model.layers[1].self_attn, torch.arange(128).roll(32)
+    with torch.no_grad():
+        for name in ("q_proj", "k_proj", "v_proj"):
+            weight = getattr(attention, name).weight
+            weight.copy_(weight[order].clone())
+        attention.o_proj.weight.copy_(attention.o_proj.weight[:, order].clone())
+    claim = replace(study.claims[0], units=("head.1[1,2]",))
+    claim = replace(claim, statement=statement(claim))
+    verdict = verify_claims([claim], other)[0]
+    assert verdict.outcome == "holds", verdict.reason
+    assert verdict.measured.value > 0.7
+    assert "head.1[3]" in verdict.reason
+    by_address = verify_claims([claim], other, matched={f"head.1[{i}]": f"head.1[{i}]" for i in (1, 2)})
+    assert by_address[0].outcome == "fails"
+
+
+def test_the_same_model_in_another_precision_has_the_same_addresses(study):
+    half = planted.subject()
+    half.model.to(torch.bfloat16)
+    half = type(half)(half.model, half.tokenizer, half.name, "")
+    verdict = verify_claims([study.claims[0]], half)[0]
+    assert verdict.outcome == "holds"
+    assert verdict.reason == "in torch.bfloat16"
 
 
 def test_a_task_that_has_changed_cannot_run(study, subject, tmp_path):
@@ -162,3 +208,41 @@ def test_the_bench_ablates_what_it_says(subject, study):
     rest = complement(subject, Units.parse("head.1[2]"), ["head.*"])
     assert rest.count == 11
     assert (rest[next(s for s in rest.sites if s.layer == 1)]) == (0, 1, 3)
+
+
+def test_a_claim_is_judged_by_its_figures_not_by_what_its_file_says_of_them(study, subject):
+    claim = study.claims[0]
+    of_nothing = replace(claim, units=("head.0[1]",), statement="Ablating head.0[1] takes 99 %.")
+    wide = replace(claim.estimate, value=0.99, low=-100.0, high=100.0)
+    everything = {"at_least": -10}
+    forged = {
+        "with no control, decide nothing": replace(
+            of_nothing, criterion=everything, estimate=replace(wide, null=None)
+        ),
+        "with 20 random sets, decide nothing": replace(of_nothing, criterion=everything, estimate=wide),
+        "statement says 99 %": replace(claim, statement="Ablating head.1[2] takes 99 % of everything."),
+        r"statement says head.1\[3\]": replace(claim, statement=claim.statement.replace("[2]", "[3]")),
+        "statement says 7;": replace(claim, statement=claim.statement.replace("one of", "7 of")),
+        "statement says 999": replace(claim, statement=claim.statement.replace("of 12", "of 999")),
+        "outside its own interval": replace(claim, estimate=replace(claim.estimate, value=9.0)),
+        "measured interval.* does not hold what is claimed": replace(
+            claim,
+            criterion=everything,
+            statement="Ablating head.1[2] takes much of it.",
+            estimate=replace(claim.estimate, value=0.2, low=0.15, high=9.0),
+        ),
+        "no ablation": replace(claim, intervention={**claim.intervention, "kind": "scale", "value": -5.0}),
+    }
+    for verdict, reason in zip(verify_claims(list(forged.values()), subject), forged, strict=True):
+        assert verdict.outcome == "fails", reason
+        assert re.search(reason, verdict.reason), verdict.reason
+        assert verdict.measured is not None
+    lax = verify_claims([replace(claim, criterion=everything)], subject)[0]
+    assert lax.outcome == "holds"
+    assert lax.to_json()["criterion"] == claim.criterion != everything
+
+
+def test_a_control_of_one_set_is_drawn_again_with_enough(study, subject):
+    claim = study.claims[0]
+    few = replace(claim, estimate=replace(claim.estimate, null=replace(claim.estimate.null, n=1)))
+    assert verify_claims([few], subject)[0].measured.null.n == claim.estimate.null.n == 20

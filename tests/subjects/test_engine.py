@@ -6,7 +6,9 @@ from torch import nn
 
 from hooks import no_hooks
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.units import Site
+from patchclamp.intervene import effect
+from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects import Edit, LanguageModel, TensorTask, TorchModule, open_subject
 from patchclamp.subjects.clamp.batch import right_pad
 
@@ -157,12 +159,22 @@ def test_a_forward_that_a_block_had_of_its_own_is_put_back(tiny):
 
 
 def test_addresses_with_indices_are_checked_against_the_model(tiny):
-    assert tiny.resolve("mlp_act.1[1,5], resid_post.0") == [Site("resid_post", 0), Site("mlp_act", 1)]
     for wrong in ("mlp_act.9[1]", "mlp_act.1[48]"):
+        with pytest.raises(PatchclampError, match="layers 0|units 0"):
+            tiny.units(wrong)
         with pytest.raises(PatchclampError, match="layers 0|units 0"):
             tiny.resolve(wrong)
     with pytest.raises(PatchclampError, match=r"\[-1\]: mlp_act.1 has units 0\.\.47"):
         tiny.units(Site("mlp_act", 1)[-1])
+
+
+def test_units_are_no_whole_site(tiny):
+    """Where sites are asked for, an address of single units would widen to all of them in silence."""
+    units = Units.parse("mlp_act.1[1,5]")
+    for wrong in ("mlp_act.1[1,5], resid_post.0", ["resid_post.0", "mlp_act.1[1,5]"], units, units.each()):
+        with pytest.raises(PatchclampError, match=r"mlp_act.1\[\S+: names single units.*give mlp_act.1"):
+            tiny.resolve(wrong)
+    assert tiny.resolve(Units.parse("mlp_act.1, resid_post.0")) == [Site("resid_post", 0), Site("mlp_act", 1)]
 
 
 def test_a_metric_that_is_not_one_number_an_item_is_refused(net):
@@ -249,3 +261,24 @@ def test_empty_rows_and_wrong_objects_are_refused():
         open_subject(nn.Linear(2, 2))
     with pytest.raises(PatchclampError, match="must be equal"):
         TensorTask("t", torch.ones(2, 3), torch.ones(1, 3), lambda out: out)
+
+
+def test_an_output_with_named_parts_is_measured_by_its_logits() -> None:
+    """The way out for a family without a row: transformers' own model as a module."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=20, n_positions=8, bos_token_id=0, eos_token_id=0
+    )
+    model = GPT2LMHeadModel(config).eval()
+    subject = TorchModule(model, torch.zeros(1, 4, dtype=torch.int64))
+    tokens = torch.randint(0, 20, (10, 4), generator=torch.Generator().manual_seed(0))
+    task = TensorTask("third token", tokens, None, metric=lambda out: out[:, -1, 3])
+    found = effect(subject, task, Intervention("transformer.h.1.mlp.out", "zero"), control=None)
+    with torch.no_grad():
+        whole = model(tokens).logits[:, -1, 3].mean()
+        model.transformer.h[1].mlp.c_proj.weight.zero_()
+        model.transformer.h[1].mlp.c_proj.bias.zero_()
+        cut = model(tokens).logits[:, -1, 3].mean()
+    assert found.baseline == pytest.approx(float(whole), abs=1e-6)
+    assert found.changed == pytest.approx(float(cut), abs=1e-6)

@@ -11,7 +11,9 @@ import pytest
 import torch
 import transformers
 
+import planted
 from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects import open_subject
 from patchclamp.subjects.files.gguf import LAYOUTS, load_gguf
 
 QUANTISED = gguf.GGMLQuantizationType.Q8_0
@@ -189,3 +191,45 @@ def test_files_that_are_not_gguf_are_refused(tmp_path: Path) -> None:
         load_gguf(tmp_path / "e.gguf")
     with pytest.raises(PatchclampError, match="no such file"):
         load_gguf(tmp_path / "none.gguf")
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma2"])
+def test_opened_again_it_is_not_read_again(
+    arch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path / "cache"))
+    factors = {"rope_freqs.weight": np.array([1, 1, 2, 4], np.float32)} if arch == "llama" else {}
+    file = write(tiny(arch), arch, tmp_path / "m.gguf", factors)
+    tokens = torch.randint(0, 50, (2, 20), generator=torch.Generator().manual_seed(1))
+    words = planted.tokenizer()
+    with torch.no_grad():
+        first, fresh = open_subject(file, tokenizer=words), load_gguf(file)(tokens).logits
+        assert torch.equal(first.model(tokens).logits, fresh)
+
+        def refuse(*a: object) -> None:
+            raise AssertionError("the file was read again")
+
+        monkeypatch.setattr(gguf, "GGUFReader", refuse)
+        second = open_subject(file, tokenizer=words)
+        assert torch.equal(second.model(tokens).logits, fresh)
+        assert type(second.model) is type(first.model)
+    monkeypatch.undo()
+    monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(PatchclampError, match="tokenizer"):
+        open_subject(file)
+    assert first.fingerprint == second.fingerprint
+    assert not second.model.training
+
+
+def test_another_file_of_the_same_name_is_converted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path / "cache"))
+    words, found = planted.tokenizer(), []
+    for changes in ({}, {"rms_norm_eps": 1e-3}):
+        file = write(tiny("qwen3", **changes), "qwen3", tmp_path / "m.gguf")
+        found.append(open_subject(file, tokenizer=words))
+    assert found[0].fingerprint != found[1].fingerprint
+    assert len(list((tmp_path / "cache" / "gguf").iterdir())) == 2
+    monkeypatch.setenv("PATCHCLAMP_CACHE", str(tmp_path / "m.gguf" / "no folder"))
+    assert open_subject(file, tokenizer=words).fingerprint == found[1].fingerprint

@@ -72,6 +72,7 @@ def test_the_grid_s_arithmetic_is_exact() -> None:
 # ---- feature inversion
 
 
+@pytest.mark.slow
 def test_gradients_are_inverted_and_gradient_times_difference_is_right() -> None:
     tops, bottoms = [], []
     for seed in (0, 1):

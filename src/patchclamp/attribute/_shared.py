@@ -15,9 +15,10 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Site, Units
+from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Pair
+from patchclamp.subjects.clamp.bench import as_units
 
 Direction = Literal["denoising", "noising"]
 Positions = Literal["sum", "roles", "each"]
@@ -27,6 +28,14 @@ Sites = str | Site | Units | Sequence[str | Site] | None
 DEFAULT_POINTS = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
 UNIT_POINTS = frozenset({"head", "mlp_act", "z", "mlp_pre", "router"})
 OTHER = "other"
+
+
+def as_selection(subject: Subject, sites: Sites) -> Sites:
+    """`Units` where an address names single units, so that no other is scored; all else as it was given."""
+    parts = [sites] if isinstance(sites, str | Unit | Site) or sites is None else list(sites)
+    if not any(isinstance(part, Unit) or (isinstance(part, str) and "[" in part) for part in parts):
+        return sites
+    return as_units(subject, ", ".join(map(str, parts)))
 
 
 def choose_sites(subject: Subject, sites: Sites, points: Sequence[str] = DEFAULT_POINTS) -> list[Site]:
@@ -137,6 +146,8 @@ class Collector:
             For an unknown site, direction, mode of positions or level, and for units of a site scored as a whole.
         """
         check_options(direction, positions)
+        sites = as_selection(subject, sites)
+        nodes = units_of(sites, nodes)
         lost = next(iter(nodes or {}), None) if level == "site" else None
         if nodes and lost is not None:
             raise PatchclampError(
@@ -144,7 +155,7 @@ class Collector:
                 "give the site without units, or leave out level"
             )
         chosen = choose_sites(subject, sites)
-        asked = levels(chosen, level)
+        asked = levels(chosen, level) | dict.fromkeys(nodes or {}, "unit")
         return cls(
             subject,
             task,
@@ -265,7 +276,13 @@ class Collector:
             None if self.positions == "sum" else self._labels,
             tuple(self._groups) if any(self._groups) else (),
             self.nodes,
-            {**self.meta, **meta, "metric": facts, "seconds": time.perf_counter() - self._began},
+            {
+                **self.meta,
+                **meta,
+                **({"training": note} if (note := self.subject.training_note) else {}),
+                "metric": facts,
+                "seconds": time.perf_counter() - self._began,
+            },
         )
 
 

@@ -15,6 +15,7 @@ from patchclamp.attribute._shared import (
     Level,
     Positions,
     Sites,
+    as_selection,
     choose_sites,
     runs_of,
     units_of,
@@ -91,6 +92,7 @@ def activation_patching(
     >>> activation_patching(net, task, "0.out").mean(net.resolve("0.out")[0]).tolist()
     [1.0, 1.0]
     """
+    sites = as_selection(subject, sites)
     chosen = choose_sites(subject, sites, (*EXACT_POINTS, *{s.point for s in nodes or {}}))
     kept = units_of(sites, nodes)
     if nodes is not None and sites is None:

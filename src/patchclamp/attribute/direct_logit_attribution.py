@@ -8,7 +8,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from patchclamp.attribute._shared import Collector, Positions, Sites, check_options, choose_sites
+from patchclamp.attribute._shared import (
+    Collector,
+    Positions,
+    Sites,
+    as_selection,
+    check_options,
+    choose_sites,
+    units_of,
+)
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -82,6 +90,12 @@ def direct_logit_attribution(
     """
     check_options("denoising", positions)
     model = _supported(subject)
+    sites = as_selection(subject, sites)
+    for site, units in units_of(sites, None).items():
+        raise PatchclampError(
+            f"{site}{list(units)}: the parts of the logits are those of whole sites here; give {site}, and choose units from "
+            "the result"
+        )
     chosen = _default(model) if sites is None else choose_sites(subject, sites)
     collector = Collector(subject, task, "direct_logit_attribution", "none", positions, chosen, batch_size)
     bias: dict[str, Tensor] = {}

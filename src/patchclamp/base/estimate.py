@@ -91,6 +91,8 @@ class Estimate:
         Items (texts, trials, units) that it stands on; 0 where they are not known.
     null
         What chance gives, on the same scale.
+    groups
+        Independent groups that the items are in; 0 where they are not known, or are the items.
 
     Examples
     --------
@@ -103,6 +105,18 @@ class Estimate:
     high: float | None = None
     n: int = 0
     null: Null | None = None
+    groups: int = 0
+
+    @property
+    def size(self) -> str:
+        """Items and groups in words.
+
+        Examples
+        --------
+        >>> Estimate(0.5, n=40, groups=11).size
+        'n = 40 items, 11 groups'
+        """
+        return f"n = {self.n} items" + (f", {self.groups} groups" if self.groups else "")
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -144,7 +158,8 @@ class Estimate:
         text = f"{self.value:.3f}"
         if self.low is not None and self.high is not None:
             text += f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{text}, n={self.n}" if self.n else text
+        text += f", n={self.n}" if self.n else ""
+        return f"{text} in {self.groups} groups" if self.groups else text
 
 
 def adjusted(estimates: Sequence[Estimate], method: Any) -> list[Estimate]:

@@ -277,7 +277,7 @@ def read_json(path: str | Path) -> Any:
     if not path.is_file():
         raise PatchclampError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise PatchclampError(f"{path}: not a JSON file ({error})") from error
 

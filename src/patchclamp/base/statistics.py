@@ -14,6 +14,17 @@ from patchclamp.base.folds import group_codes
 Array = NDArray[np.float64]
 
 
+def n_groups(groups: Sequence[str] | None, n: int) -> int:
+    """How many independent groups `n` items are in: what an interval stands on.
+
+    Examples
+    --------
+    >>> n_groups(["a", "a", "b"], 3), n_groups(None, 3)
+    (2, 3)
+    """
+    return int(group_codes(groups, n).max()) + 1 if n else 0
+
+
 def resamples(n: int, groups: Sequence[str] | None, n_boot: int, seed: int) -> NDArray[np.float64]:
     """Weights (n_boot, n) of a bootstrap: how often each item is drawn.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, matrix
 from patchclamp.nouns.recording.matrix import Reading
@@ -52,7 +53,7 @@ def dissimilarities(
     [2.0, 2.0, 4.0]
     """
     if kind == "crossnobis":
-        return _crossnobis(np.asarray(patterns, np.float64), noise)
+        return _crossnobis(as_array(patterns, "patterns"), noise)
     x = matrix(patterns, "patterns", **reading)
     if len(x) < 2:
         raise PatchclampError(f"{len(x)} condition: a dissimilarity needs two")
@@ -86,7 +87,7 @@ def as_vectors(values: Any, n: int, what: str) -> Matrix | None:
     PatchclampError
         For n rows of as many numbers as n conditions have pairs, which may be either; for NaN or Inf.
     """
-    x, pairs = np.asarray(values, np.float64), n * (n - 1) // 2
+    x, pairs = as_array(values, what), n * (n - 1) // 2
     i, j = np.triu_indices(n, 1)
     if x.ndim in (2, 3) and x.shape[-2:] == (n, n) and is_distances(x):
         found = np.atleast_2d(x[..., i, j])
@@ -138,7 +139,7 @@ def noise_covariance(residuals: Any) -> Matrix:
 def _whitened(x: Matrix, noise: Any) -> Matrix:
     if noise is None:
         return x
-    values, vectors = np.linalg.eigh(np.asarray(noise, np.float64))
+    values, vectors = np.linalg.eigh(as_array(noise, "noise covariance"))
     if values.min() <= 0:
         raise PatchclampError(
             "the noise covariance is not positive definite; use noise_covariance(residuals)"
@@ -164,4 +165,4 @@ def _crossnobis(folds: Matrix, noise: Any) -> Matrix:
 
 def square(vector: Sequence[float] | Matrix) -> Matrix:
     """The symmetric matrix of a vector of pairs, zeros on the diagonal."""
-    return np.asarray(squareform(np.asarray(vector, np.float64), checks=False))
+    return np.asarray(squareform(as_array(vector, "dissimilarities"), checks=False))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.matrix import ActivityMatrix, MatrixLike, Reading
 from patchclamp.nouns.recording.matrix import matrix as read_matrix
@@ -28,12 +28,7 @@ def read(population: MatrixLike, what: str = "population", **reading: Unpack[Rea
     how: Reading = {**READING, **reading}
     if isinstance(population, (Recording, ActivityMatrix)):
         return read_matrix(population, **how)
-    if isinstance(population, torch.Tensor):
-        population = population.detach().cpu().double().numpy()
-    try:
-        values = np.asarray(population, np.float64)
-    except (TypeError, ValueError) as error:
-        raise PatchclampError(f"{what}: no array of numbers ({error})") from error
+    values = as_array(population, what)
     values = values[:, None] if values.ndim == 1 else values
     if values.ndim != 2 or values.shape[1] == 0:
         raise PatchclampError(f"{what}: wanted samples x units, got shape {values.shape}")

@@ -7,6 +7,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import pearson, ranks, spearman
 from patchclamp.compare.dissimilarity import as_vectors, conditions_of, dissimilarities, is_distances, square
@@ -96,7 +97,7 @@ def ceilings(subjects: Any, comparator: Comparator = "spearman") -> tuple[float,
     Lower: each subject against the mean of the others; upper: against the mean of all. Dissimilarities are brought
     to ranks (or norm 1, or mean 0 and norm 1, as the comparator sees them) before they are averaged.
     """
-    vectors = np.asarray(subjects, np.float64)
+    vectors = as_array(subjects, "dissimilarities")
     if vectors.ndim != 2 or len(vectors) < 2:
         raise PatchclampError("a ceiling needs the dissimilarities of at least two subjects (subject, pair)")
     score, seen = COMPARATORS[comparator], _as_seen(vectors, comparator)
@@ -189,7 +190,7 @@ def _vectors(
 ) -> tuple[Matrix, dict[str, Any]]:
     """(subject, pair), and how it was read; n: the conditions, where rows may be subjects as well."""
     if not isinstance(population, (Recording, ActivityMatrix)):
-        x = np.asarray(population, np.float64)
+        x = as_array(population, what)
         if x.ndim == 1 or (x.ndim == 2 and len(x) == 1 and n is None):
             n = conditions_of(x.size)
         elif x.ndim > 1 and x.shape[-1] == x.shape[-2] and is_distances(x):

@@ -6,6 +6,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
@@ -94,9 +95,9 @@ def bures(a: MatrixLike, b: MatrixLike) -> float:
     >>> round(bures(np.diag([1.0, 4.0]), np.diag([4.0, 1.0])), 6)
     2.0
     """
-    root = _power(np.asarray(a, np.float64), 0.5)
-    cross = _power(root @ np.asarray(b, np.float64) @ root, 0.5)
-    return float(np.trace(np.asarray(a)) + np.trace(np.asarray(b)) - 2 * np.trace(cross))
+    x, y = (as_array(one, "covariance") for one in (a, b))
+    root = _power(x, 0.5)
+    return float(np.trace(x) + np.trace(y) - 2 * np.trace(_power(root @ y @ root, 0.5)))
 
 
 def _power(symmetric: Matrix, exponent: float) -> Matrix:

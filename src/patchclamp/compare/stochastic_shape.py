@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
@@ -109,14 +110,14 @@ def _rotation(cross: Matrix) -> Matrix:
 
 def _moments(population: MatrixLike, what: str) -> tuple[Matrix, Matrix]:
     if isinstance(population, tuple):
-        mean, covariance = (np.asarray(part, np.float64) for part in population)
+        mean, covariance = (as_array(part, what) for part in population)
         if mean.ndim != 2 or covariance.shape != (*mean.shape, mean.shape[1]):
             raise PatchclampError(
                 f"{what}: means of shape {mean.shape} and covariances of shape {covariance.shape}; wanted "
                 "(condition, unit) and (condition, unit, unit)"
             )
     else:
-        x = np.asarray(population, np.float64)
+        x = as_array(population, what)
         if x.ndim != 3 or x.shape[1] < 2:
             raise PatchclampError(
                 f"{what}: wanted conditions x repeats x units with at least 2 repeats, got shape {x.shape}"

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import shortest_path
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import ranks
 from patchclamp.compare.dissimilarity import conditions_of
@@ -32,7 +33,7 @@ def geotopological(vector: Any, low: float = 0.0, high: float = 1.0) -> Matrix:
     """
     if not 0 <= low < high <= 1:
         raise PatchclampError(f"quantiles {low} and {high}: give 0 <= low < high <= 1")
-    ranks = _scaled_ranks(np.asarray(vector, np.float64))
+    ranks = _scaled_ranks(as_array(vector, "dissimilarities"))
     a, b = np.quantile(ranks, [low, high])
     if a == b:
         raise PatchclampError(
@@ -52,7 +53,7 @@ def geodesic(vector: Any, quantile: float = 0.05) -> Matrix:
     Lin and Kriegeskorte 2024. On 24 points of a twisted ring plain distances lose the ring (Spearman .47) and these
     keep it (.97).
     """
-    values = np.asarray(vector, np.float64)
+    values = as_array(vector, "dissimilarities")
     n = conditions_of(len(values))
     if not 0 < quantile <= 1:
         raise PatchclampError(f"quantile={quantile}: 0 to 1")

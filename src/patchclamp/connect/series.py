@@ -9,9 +9,9 @@ from typing import Any, Unpack
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Ints
 from patchclamp.nouns.recording.matrix import ActivityMatrix, MatrixLike, Reading, matrix
@@ -137,13 +137,13 @@ def _parts(data: MatrixLike, what: str, reading: Reading) -> list[ActivityMatrix
         return [matrix(data, site, **reading) for site in data.sites]
     if isinstance(data, ActivityMatrix):
         return [data]
-    values = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
+    values = as_array(data, what)
     if values.ndim != 2:
         raise PatchclampError(
             f"{what}: wanted a Recording or samples x units, got shape {values.shape}; "
             "trials x time x units goes through Recording.from_arrays"
         )
-    return [matrix(values.astype(np.float64), "unit", **reading)]
+    return [matrix(values, "unit", **reading)]
 
 
 def _runs(samples: Samples | None, n: int) -> NDArray[np.int64]:

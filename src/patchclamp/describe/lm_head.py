@@ -65,7 +65,7 @@ def lm_head(
 ) -> pd.DataFrame:
     """Decode what units write into the stream, or any directions of it, in one call.
 
-    Neurons are decoded by their output weights, features by what their dictionary writes, stream units by their axis;
+    Neurons and entries of z are decoded by their output weights, features by what their dictionary writes, stream units by their axis;
     a probe, a difference of means or any other vector as it is.
 
     Parameters
@@ -73,8 +73,8 @@ def lm_head(
     subject
         A language model.
     units
-        Anything that `Units.parse` reads, on `mlp_act`, on a site that lives in the stream, or features over one of
-        these (``"mlp_act.*"``: all neurons); or a tensor of directions, (d_model,) or (n, d_model). Heads write no
+        Anything that `Units.parse` reads, on `mlp_act`, on `z`, on a site that lives in the stream, or features over one of
+        these (``"mlp_act.*"``: all neurons); or a tensor of directions, (d_model,) or (n, d_model). Whole heads write no
         fixed direction; hand in their average contribution.
     names
         Of the directions, where a tensor is given.
@@ -142,8 +142,8 @@ def decode_in(
 
 
 def output_directions(subject: LanguageModel, site: Any) -> Float[Tensor, "units d_model"]:
-    """Return what each unit of a site writes into the stream: output weights of neurons, axes of stream sites, and
-    what features write there.
+    """Return what each unit of a site writes into the stream: output weights of neurons and of entries of z, axes of
+    stream sites, and what features write there (those of an attention autoencoder through the output projection).
 
     Raises
     ------
@@ -152,16 +152,18 @@ def output_directions(subject: LanguageModel, site: Any) -> Float[Tensor, "units
     """
     if site.dictionary is not None:
         written = subject.dictionary(site).target
-        if written.point == "mlp_act" or written.point in STREAM_POINTS | {"mlp_out", "attn_out"}:
+        if written.point in STREAM_POINTS | {"mlp_act", "z", "mlp_out", "attn_out"}:
             return output_rows(subject, site)
         raise PatchclampError(f"{site}: its dictionary writes to {written}, which does not add to the stream")
     if site.point == "mlp_act":
         return subject.output_matrix(site)
+    if site.point == "z":
+        return subject.head_output_matrix(site.layer or 0).flatten(0, 1)
     if site.point in STREAM_POINTS:
         return torch.eye(subject.d_model)
     raise PatchclampError(
         f"{site}: its units write no fixed direction into the stream; decode their average contribution with "
-        "decode_directions, or name units of mlp_act or of the stream"
+        "decode_directions, or name units of mlp_act, of z or of the stream"
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null, adjusted
 from patchclamp.base.progress import Progress
-from patchclamp.base.statistics import bootstrap_interval, holm
+from patchclamp.base.statistics import bootstrap_interval, holm, n_groups
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -58,7 +58,9 @@ def effect(
     seed
         Of bootstrap and random sets; the same seed gives the same result whatever the batch size (up to rounding).
     reference
-        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
+        Task (or `Reference`) for means, replacement values and activity, such as the training split. By default the other
+        items of the task that these were selected from; where there are none, each item's own value is left out of its
+        mean. A mean of no other item is refused: it would change nothing.
 
     Examples
     --------
@@ -114,7 +116,7 @@ def effects(
         raise PatchclampError(
             f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
         )
-    source = Reference.of(subject, reference or task, batch_size)
+    source = Reference.of(subject, reference, task, batch_size)
     drawn = _controls(changes, control, subject, source, n_control, seed)
     measured = [*changes, *(c for ablated, _ in drawn for c in ablated)]
     trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)
@@ -126,7 +128,8 @@ def effects(
             offset += n_control
         found.append(_effect(task, change, trial, trial.changed[number], null, words, seed, n_boot))
     together = adjusted([one.estimate for one in found], holm)
-    return [replace(one, estimate=e) for one, e in zip(found, together, strict=True)]
+    note = subject.training_note
+    return [replace(one, estimate=e, training=note) for one, e in zip(found, together, strict=True)]
 
 
 def _controls(
@@ -183,6 +186,7 @@ def _effect(
     value = float(difference.mean())
     sizes = (trial.baseline - null).mean(1) if len(null) else None
     control = None if sizes is None else Null.of(sizes, matched_by, value)
+    groups = n_groups(trial.groups, len(trial.baseline)) if trial.groups else 0
     return Effect(
         units=Units.parse([i.units for i in change]),
         intervention=tuple(i.to_json() for i in change),
@@ -190,7 +194,7 @@ def _effect(
         metric=task.metric_name,
         baseline=float(trial.baseline.mean()),
         changed=float(changed.mean()),
-        estimate=Estimate(value, float(low), float(high), len(trial.baseline), control),
+        estimate=Estimate(value, float(low), float(high), len(trial.baseline), control, groups),
         per_item=tuple(map(float, difference)),
         baseline_per_item=tuple(map(float, trial.baseline)),
         seed=seed,

@@ -93,7 +93,7 @@ def joint_effect(
     change = interventions
     if not isinstance(change, Intervention) or change.units.count < 2:
         raise PatchclampError("joint_effect: give one intervention on at least two units")
-    source = Reference.of(subject, reference or task, batch_size)
+    source = Reference.of(subject, reference, task, batch_size)
     sets = [[change], *([change.on(one)] for one in change.units.each())]
     joint, *single = effects(
         subject, task, sets, control, n_control=n_control, seed=seed, reference=source,

@@ -162,14 +162,15 @@ class Scores:
         )
 
     def top(
-        self, k: int, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+        self, k: int, by: Literal["abs", "signed"] = "signed", points: Sequence[str] | None = None
     ) -> list[Units]:
-        """The `k` nodes with the largest scores summed over positions, best first.
+        """The `k` nodes that raise the metric most, by their scores summed over positions, best first.
 
         Parameters
         ----------
         by
-            ``"abs"`` ranks by size, ``"signed"`` puts units that lower the metric last.
+            ``"signed"`` puts units that lower the metric last; ``"abs"`` ranks by size, so that units which work against
+            the behaviour are among the first.
         points
             Only sites of these points, such as ``["head"]``.
         """
@@ -177,7 +178,7 @@ class Scores:
         return [Units({site: None if index is None else (index,)}) for site, index in ranked]
 
     def ranked(
-        self, by: Literal["abs", "signed"] = "abs", points: Sequence[str] | None = None
+        self, by: Literal["abs", "signed"] = "signed", points: Sequence[str] | None = None
     ) -> list[tuple[Site, int | None]]:
         """All nodes as (site, index or None), ordered as in `top`; equal scores in the order of the pass.
 
@@ -293,6 +294,8 @@ class Effect:
         The difference and the unchanged metric of every item.
     seed
         Of bootstrap and random sets.
+    training
+        Which modules were in training mode on purpose (``open_subject(..., training="as it is")``); else empty.
     """
 
     units: Units
@@ -305,6 +308,7 @@ class Effect:
     per_item: tuple[float, ...]
     baseline_per_item: tuple[float, ...]
     seed: int
+    training: str = ""
 
     @property
     def share(self) -> float:
@@ -324,8 +328,8 @@ class Effect:
         e = self.estimate
         text = (
             f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} "
-            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, n={e.n}"
-        )
+            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, {e.size}"
+        ) + (f" ({self.training})" if self.training else "")
         if e.null is None:
             return text
         c = e.null
@@ -338,7 +342,7 @@ def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:
     Examples
     --------
     >>> flat(Estimate(0.5, 0.4, 0.6, 20))
-    {'estimate': 0.5, 'low': 0.4, 'high': 0.6, 'n': 20, 'control': None, 'p': None, 'p_adjusted': None}
+    {'estimate': 0.5, 'low': 0.4, 'high': 0.6, 'n': 20, 'groups': 0, 'control': None, 'p': None, 'p_adjusted': None}
     """
     null = estimate.null
     control: dict[str, Any] | None = None
@@ -350,6 +354,7 @@ def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:
         "low": estimate.low,
         "high": estimate.high,
         "n": estimate.n,
+        "groups": estimate.groups,
         "control": control,
         "p": None if null is None else null.p,
         "p_adjusted": None if null is None else null.p_adjusted,

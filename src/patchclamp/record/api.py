@@ -26,7 +26,7 @@ from patchclamp.record.measuring import (
     measure_recording,
     save_measures,
 )
-from patchclamp.record.plan import Plan, Work, estimate_seconds, prepare, refuse_full_disk
+from patchclamp.record.plan import Plan, Work, adopt_fingerprint, estimate_seconds, prepare, refuse_full_disk
 from patchclamp.record.sinks import MemorySink, NoSink, Sink, StoreSink
 from patchclamp.record.stream import Stream
 from patchclamp.record.texts import documents
@@ -227,6 +227,7 @@ def record(
             options={"content_only": content_only, "long": long, "context": context}
             | ({} if keeps else {"heads": heads}),
         )
+        adopt_fingerprint(work.manifest, subject, store, checkpoint)
         sink = _sink(work, store, measures is not None, keep_free)
         with closing(sink):
             stream = Stream(subject, work, content_only, keeps, heads)

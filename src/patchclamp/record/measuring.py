@@ -207,7 +207,7 @@ def measure_recording(
         When a measure needs a model and none is given, or the model is not the one that was recorded.
     """
     theirs = recording.manifest.get("model_fingerprint")
-    if subject is not None and theirs not in (None, subject.fingerprint):
+    if subject is not None and theirs is not None and not subject.is_model(theirs):
         raise PatchclampError(
             f"{subject.name}: its fingerprint is {subject.fingerprint}, and this recording was made from "
             f"{recording.manifest.get('model')} with {theirs}; pass the model that was recorded"

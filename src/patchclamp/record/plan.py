@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 import torch
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import read_json
 from patchclamp.nouns.recording.lazy import storage_dtype
-from patchclamp.nouns.recording.store import Layout
+from patchclamp.nouns.recording.store import Layout, read_attributes
 from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Corpus
 from patchclamp.record.prefix import LEAST, check_sharing
 from patchclamp.record.schedule import Schedule, Window, computed_tokens
 from patchclamp.subjects.clamp.features import provenance
+from patchclamp.subjects.files.identity import OLD, is_old
 from patchclamp.subjects.language import LanguageModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32768}
@@ -148,6 +151,8 @@ def prepare(
     if example is not None:
         check_sharing(subject, corpus.tokens(example[0]), example[1], sites)
     manifest = _manifest(subject, corpus, dtype, schedule) | options | provenance(subject, sites)
+    if note := subject.training_note:
+        manifest["training"] = note
     plan = _plan(corpus, sites, layout, schedule, windows, keeps)
     return Work(corpus, sites, layout, schedule, windows, manifest, plan)
 
@@ -203,6 +208,25 @@ def _manifest(subject: LanguageModel, corpus: Corpus, dtype: str, schedule: Sche
         "code": __version__,
         "torch": torch.__version__.split("+")[0],
     }
+
+
+def adopt_fingerprint(
+    manifest: dict[str, Any], subject: LanguageModel, store: str | Path | None, checkpoint: str | Path | None
+) -> None:
+    """Write this model's fingerprint as what is already on disk has it, where both are of one model.
+
+    Two machines round a model's answer otherwise, and an older version counted less; the store is gone on with.
+    """
+    theirs = None
+    if store is not None and (Path(store) / "zarr.json").is_file():
+        theirs = read_attributes(Path(store))["manifest"].get("model_fingerprint")
+    elif checkpoint is not None and (Path(checkpoint) / "measures.json").is_file():
+        theirs = read_json(Path(checkpoint) / "measures.json").get("made_by", {}).get("model_fingerprint")
+    if theirs is None or theirs == manifest["model_fingerprint"] or not subject.is_model(str(theirs)):
+        return
+    if is_old(str(theirs)):
+        warnings.warn(f"{store or checkpoint}: {OLD}", UserWarning, stacklevel=3)
+    manifest["model_fingerprint"] = theirs
 
 
 def bos_policy(subject: LanguageModel) -> str:

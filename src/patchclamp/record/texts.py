@@ -39,7 +39,8 @@ def documents(
         - a Hugging Face data set, a pandas table, or any iterable of mappings;
         - an iterable of strings.
     text, label, group
-        Names of the fields. `text` must exist, the other two are used where they do.
+        Names of the fields. `text` must exist, the other two are used where they do; another name than ``"label"`` or
+        ``"group"`` that no entry has is refused, once the source is read.
 
     Raises
     ------
@@ -52,9 +53,25 @@ def documents(
     ['One.', 'Two.']
     """
     fields = (text, label, group)
-    if isinstance(source, (str, Path)):
-        yield from _file(str(source), fields, paragraphs)
-        return
+    found = (
+        _file(str(source), fields, paragraphs)
+        if isinstance(source, (str, Path))
+        else _entries(source, fields)
+    )
+    asked = {"label": label, "group": group}
+    missing = {name for name, field in asked.items() if field != name}
+    for document in found:
+        missing = {name for name in missing if getattr(document, name) is None}
+        yield document
+    if missing:
+        name = min(missing)
+        raise PatchclampError(
+            f"{source if isinstance(source, (str, Path)) else type(source).__name__}: no entry has a field "
+            f"{asked[name]!r} to take the {name} from; give another name, or leave it out"
+        )
+
+
+def _entries(source: Any, fields: tuple[str, str, str]) -> Iterator[Document]:
     where = type(source).__name__
     if isinstance(source, Mapping):
         raise PatchclampError(
@@ -65,7 +82,7 @@ def documents(
         source = _table(source)
     elif not isinstance(source, Iterable):
         raise PatchclampError(f"{where}: not a source of text; give a list of strings, a path or a data set")
-    names = _class_names(source, label)
+    names = _class_names(source, fields[1])
     for number, entry in enumerate(source):
         yield _document(entry, number, where, fields, names)
 
@@ -116,7 +133,7 @@ def _file(source: str, fields: tuple[str, str, str], paragraphs: bool) -> Iterat
 
 def _txt(path: Path, paragraphs: bool) -> Iterator[Document]:
     block: list[str] = []
-    with path.open(encoding="utf-8") as handle:
+    with path.open(encoding="utf-8-sig") as handle:
         for line in handle:
             line = line.strip()
             if line and paragraphs:
@@ -131,7 +148,7 @@ def _txt(path: Path, paragraphs: bool) -> Iterator[Document]:
 
 
 def _jsonl(path: Path, fields: tuple[str, str, str]) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as handle:
+    with path.open(encoding="utf-8-sig") as handle:
         for number, line in enumerate(handle, 1):
             if not line.strip():
                 continue

@@ -11,10 +11,11 @@ from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task, require_ability
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report.findings import METRIC_TEXT
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.bench import item_values
 
-__all__ = ["examples", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
+__all__ = ["examples", "held_apart", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
 
 
 def measure_ability(subject: LanguageModel, task: Task, options: StudyOptions) -> dict[str, Any]:
@@ -64,15 +65,29 @@ def items_fingerprint(task: Task) -> str:
     return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
 
 
+def held_apart(test: Task, chosen: Task) -> str:
+    """Return in words what the test items share with those that chose the units, to be followed by these."""
+    texts, groups = {i.clean for i in chosen.items}, {i.group for i in chosen.items} - {""}
+    facts = {(i.answers, i.foils) for i in chosen.items}
+    shared = sum(i.clean in texts or i.group in groups for i in test.items)
+    if shared:
+        return f"{shared} of them share a text or a group, and so prove little, with"
+    if not any(test.groups):
+        return "they share no text with"
+    if not test.grouping:
+        return "they share no group of items (names, facts) with"
+    alike = sum((i.answers, i.foils) in facts for i in test.items)
+    also = (
+        f", but {alike} of them have answer and foil in common,"
+        if alike
+        else ", and no answer with its foil,"
+    )
+    return f"they share no text{also} with"
+
+
 def metric_text(task: Task) -> str:
     """Return the metric in words for a sentence: "logit difference between answer and foil"."""
-    known = {
-        "logit_diff": "logit difference between the answer and the foil at the last token",
-        "prob_diff": "difference in probability between the answers and the foils at the last token",
-        "prob": "probability of the answers at the last token",
-        "accuracy": "share of items on which the answer beats the foil",
-    }
-    return known.get(str(task.score), f"{task.score} ({task.score.formula})")
+    return METRIC_TEXT.get(str(task.score), f"{task.score} ({task.score.formula})")
 
 
 def examples(task: Task) -> list[dict[str, Any]]:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.encode import UNNAMED
+from patchclamp.nouns.tasks.protocol import size_of
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Unit
-from patchclamp.study.ability import items_fingerprint, metric_text, splits_of
+from patchclamp.study.ability import held_apart, items_fingerprint, metric_text, splits_of
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
-from patchclamp.study.report.findings import LIMITS, Basis
+from patchclamp.study.report.findings import LIMITS, UNIT_NAMES, Basis
 from patchclamp.study.select import Selection
 from patchclamp.study.share import Measured, forest_row
 from patchclamp.study.stages import Context, Cover
@@ -25,8 +27,8 @@ from patchclamp.subjects.clamp.reference import Reference
 __all__ = ["KINDS", "Behaviour", "Proved", "file_name", "runs"]
 
 KINDS: Mapping[str, tuple[str, str]] = {
-    "heads": ("head", "attention head"),
-    "neurons": ("mlp_act", "MLP neuron"),
+    "heads": ("head", UNIT_NAMES["head"]),
+    "neurons": ("mlp_act", UNIT_NAMES["mlp_act"]),
 }
 """Kind of unit -> (point, name of one in words)."""
 
@@ -117,7 +119,7 @@ class Behaviour(Context):
         train = self.task.split("train")
         self.splits = splits_of(self.task, self.options)
         reference = Reference(self.subject, train, self.options.batch_size)
-        change = _intervention(self.options, self.splits, train)
+        change = _intervention(self.subject, self.options, self.splits, train)
         self.bench = Experiments(self.subject, self.splits["test"], reference, change, self.options.seed)
         self.basis = _basis(self, len(train))
 
@@ -150,7 +152,8 @@ class Behaviour(Context):
     def cover(self) -> Cover:
         """What frames the sections."""
         splits = {name: len(part) for name, part in self.splits.items()}
-        disjoint = "group of items (names, facts)"
+        test = self.splits["test"]
+        apart = held_apart(test, self.task.split("train", "validation"))
         model, task = _model_facts(self), self.basis.task
         corruption = f" --corruption {self.task.corruption}" if self.task.corruption else ""
         command = f"patchclamp study {self.source} --model {self.subject.name} --seed {self.options.seed} "
@@ -160,7 +163,7 @@ class Behaviour(Context):
             "study",
             self.task.name,
             (f"Which units of {self.subject.name} carry ", self.basis.title, "?"),
-            f"Every figure here was measured on the {splits['test']} test items, which share no {disjoint} with the "
+            f"Every figure here was measured on the test items ({size_of(test)}); {apart} the "
             f"{splits['train']} + {splits['validation']} items that chose the units. Intervals are 95 % bootstrap "
             "intervals over items.",
             LIMITS,
@@ -183,7 +186,8 @@ class Behaviour(Context):
                     "metric_unit": self.metric_words,
                     "metric_short": self.task.score.unit,
                     "splits": splits,
-                    "disjoint": disjoint,
+                    "size": size_of(test),
+                    "disjoint": apart,
                 },
             },
             self.folder(),
@@ -214,23 +218,36 @@ def file_name(name: str, model: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{name}-{Path(model).name}")
 
 
-def _intervention(options: StudyOptions, splits: Mapping[str, Task], reference: Task) -> dict[str, Any]:
+def _intervention(
+    subject: LanguageModel, options: StudyOptions, splits: Mapping[str, Task], reference: Task
+) -> dict[str, Any]:
     """The ablation without units; means by template fall back to position where a template has no reference item."""
     found: dict[str, Any] = {"kind": options.kind, "positions": "all", "seed": options.seed}
     if options.kind != "mean":
         return found
-    known = {item.template for item in reference.items}
-    whole = all(item.template in known for part in splits.values() for item in part.items)
+    known = _templates(subject, reference)
+    whole = all(_templates(subject, part) <= known for part in splits.values())
     by = "position" if options.by == "template" and not whole else options.by
     return {**found, "by": by, "source": options.source}
+
+
+def _templates(subject: LanguageModel, task: Task) -> set[str]:
+    """The templates of a task's items, where they name none by length in tokens."""
+    if all(item.template for item in task.items):
+        return {item.template for item in task.items}
+    return set(task.encode(subject.tokenizer, bos=subject.bos, max_length=subject.max_length).templates)
 
 
 def _basis(context: Behaviour, n: int) -> Basis:
     """What all claims of a study share; `n` train items are the reference."""
     subject, task, options, test = context.subject, context.task, context.options, context.splits["test"]
     change = context.bench.intervention
+    unnamed = change.get("by") == "template" and any(
+        name.startswith(UNNAMED) for name in _templates(subject, test)
+    )
     words = {
-        "mean": f"replaced by their mean over {n} {change.get('source')} train items, by {change.get('by')}",
+        "mean": f"replaced by their mean over {n} {change.get('source')} train items, by {change.get('by')}"
+        + " (of items that name none, by length)" * unnamed,
         "zero": "set to zero",
         "resample": f"replaced by their activity on a random one of {n} train items",
     }

@@ -94,7 +94,7 @@ class Claim:
             ends = (c["mean"], c["low"], c["high"])
             null = Null(*ends, c["n_sets"], c["matched_by"], data["p"], data.get("p_adjusted"))
         low, high = data["interval"]
-        values["estimate"] = Estimate(data["estimate"], low, high, data["n"], null)
+        values["estimate"] = Estimate(data["estimate"], low, high, data["n"], null, data.get("groups", 0))
         return cls(**{"baseline": float("nan"), "changed": float("nan")} | values)
 
     def meets(self, measured: Estimate) -> bool:

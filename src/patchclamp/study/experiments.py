@@ -107,7 +107,9 @@ class Experiments:
         )
         kept, (bottom, top) = 1 - lost.share.value, lost.share.interval
         null = Null(1 - floor.share.value, kept - float(high), kept - float(low), 1, "none of the kind kept")
-        return Measured.of(lost.effect, Estimate(kept, 1 - top, 1 - bottom, lost.share.n, null))
+        return Measured.of(
+            lost.effect, Estimate(kept, 1 - top, 1 - bottom, lost.share.n, null, lost.share.groups)
+        )
 
     def ratio(
         self, units: Units, alone: Sequence[Measured] = (), together: Measured | None = None
@@ -121,7 +123,9 @@ class Experiments:
             [item.group for item in self.items.items],
             seed=self.seed,
         )
-        return Measured.of(together.effect, Estimate(value, low, high, together.share.n))
+        return Measured.of(
+            together.effect, Estimate(value, low, high, together.share.n, groups=together.share.groups)
+        )
 
     def prepare_otherwise(self, sites: Sequence[Site]) -> None:
         """Take the means that `otherwise` needs at some sites in one pass for each kind of mean."""

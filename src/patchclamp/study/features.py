@@ -32,7 +32,7 @@ from patchclamp.study.describing import decoded_tokens
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.proof import EFFECT_COLUMNS, P_COLUMN, effect_row
-from patchclamp.study.report.findings import necessity
+from patchclamp.study.report import findings
 from patchclamp.study.report.text import number, percent
 from patchclamp.study.select import Selection, ranked, select_units
 from patchclamp.study.share import corrected
@@ -105,9 +105,9 @@ def features(context: Behaviour) -> Section:
         {**effect_row(scores, unit, alone[unit].share, options.seed), **told}
         for unit, told in zip(first, said, strict=True)
     ]
-    what = f"{chosen.k} of {len(chosen.order):,} {name} features"
     basis = replace(context.basis, model={**context.basis.model, **provenance(subject, dictionaries)})
-    claim = necessity(basis, "features-together", what, chosen.units, joint)
+    whole = len(chosen.order)
+    claim = findings.claim(basis, "features-together", "necessity", chosen.units, joint, whole=whole)
     answer = _answer(name, list(dictionaries), chosen, joint.share, curve)
     facts = {
         "method": name,

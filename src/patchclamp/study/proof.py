@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -136,22 +137,20 @@ def _correct(proved: Proved) -> None:
 
 
 def _claims(context: Behaviour) -> list[Claim]:
-    basis, proved = context.basis, context.proved
+    proved = context.proved
     found: list[Claim | None] = []
     for s in context.selections:
-        name = KINDS[s.kind][1]
-        what = f"{s.k:,} of {len(s.order):,} {name}s" if s.k > 1 else f"one of {len(s.order):,} {name}s"
-        found.append(findings.necessity(basis, f"{s.kind}-together", what, s.units, proved.joint[s.kind]))
+        claim = partial(findings.claim, context.basis, whole=len(s.order))
+        found.append(claim(f"{s.kind}-together", "necessity", s.units, proved.joint[s.kind]))
         alone = [u for u in s.order if u in proved.alone]
         for unit in alone if s.k > 1 else []:
-            one = Units.parse(unit)
-            found.append(findings.necessity(basis, f"alone-{unit}", f"one {name}", one, proved.alone[unit]))
+            found.append(claim(f"alone-{unit}", "necessity", Units.parse(unit), proved.alone[unit]))
         if s.kind in proved.ratio and findings.matters(proved.joint[s.kind].share):
-            units, ratio, id = s.first(len(alone)), proved.ratio[s.kind], f"{s.kind}-redundancy"
-            found.append(findings.redundancy(basis, id, f"the first {len(alone)} {name}s", units, ratio))
+            units, ratio = s.first(len(alone)), proved.ratio[s.kind]
+            found.append(claim(f"{s.kind}-redundancy", "redundancy", units, ratio))
         if s.kind in proved.kept:
-            kept, id = proved.kept[s.kind], f"{s.kind}-kept"
-            found.append(findings.sufficiency(basis, id, what, s.units, _among(s.kind), kept))
+            kept, among = proved.kept[s.kind], _among(s.kind)
+            found.append(claim(f"{s.kind}-kept", "sufficiency", s.units, kept, among=among))
     return [claim for claim in found if claim is not None]
 
 

@@ -17,6 +17,7 @@ from patchclamp.base.progress import Progress
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.tasks.protocol import size_of
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.study.ability import examples, measure_ability
 from patchclamp.study.behaviour import Behaviour
@@ -135,7 +136,7 @@ def able(context: Behaviour) -> Section:
                 caption=f"{caption}would have refused to go on.",
             )
         ],
-        tiles=[(percent(able["accuracy"]), f"of {able['n_items']} test items right")],
+        tiles=[(percent(able["accuracy"]), f"of {size_of(context.splits['test'], 'test items')} right")],
         facts={"ability": able},
     )
 

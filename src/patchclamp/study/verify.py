@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,19 +11,25 @@ from typing import Any, TypeVar
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
+from patchclamp.intervene.effect import FEWEST
 from patchclamp.nouns.scores import flat
 from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.verify import concept_again
+from patchclamp.study.elsewhere import NotComparable, check_set, first_units, matched_units, same_units
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
+from patchclamp.study.report.findings import criterion, untrue
 from patchclamp.study.report.text import percent
+from patchclamp.study.select import Selection
 from patchclamp.subjects import LanguageModel, open_subject
 from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.clamp.reference import Reference
+from patchclamp.subjects.files.identity import OLD, is_old
 
 __all__ = ["Verdict", "verify_claims"]
 
@@ -37,9 +43,9 @@ class Verdict:
     Parameters
     ----------
     claim
-        The claim.
+        The claim, as the file states it.
     outcome
-        ``"holds"``, ``"fails"`` or ``"cannot run"``.
+        ``"holds"``, ``"fails"``, ``"cannot run"`` or ``"not comparable"``.
     measured
         The share measured now; None where it could not be.
     model, fingerprint
@@ -54,6 +60,12 @@ class Verdict:
     model: str
     fingerprint: str
     reason: str = ""
+
+    @property
+    def criterion(self) -> Mapping[str, Any] | None:
+        """What was asked of it: derived from its estimate, interval and control; None where these decide nothing."""
+        rule = criterion(self.claim.kind, self.claim.estimate)
+        return None if rule is None else rule[0]
 
     @property
     def measured_text(self) -> str:
@@ -75,7 +87,7 @@ class Verdict:
             "measured": None
             if m is None
             else {"estimate": m.value, "interval": m.interval, "control": flat(m)["control"]},
-            "criterion": self.claim.criterion,
+            "criterion": None if self.criterion is None else dict(self.criterion),
             "model": {"name": self.model, "fingerprint": self.fingerprint},
         }
 
@@ -88,13 +100,20 @@ def verify_claims(
     device: str = "auto",
     dtype: str = "auto",
     dictionaries: Path | None = None,
+    matched: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> list[Verdict]:
     """Measure claims again.
 
-    A claim *holds* when the new estimate meets its criterion and, on the very same weights and items, when it also
-    lies in the claimed interval. It *cannot run* when the model lacks a unit or cannot do the task, or the task
-    makes other items than those of the claim on the same model.
+    A claim *holds* when the new estimate meets the criterion that follows from the claim's own estimate, interval and
+    control (and, where the file names another, that too) and, on the very same weights and items, when each estimate
+    lies in the other's interval. It *fails* without regard to what is measured where its figures decide nothing, or
+    where its statement has units or numbers that they do not give. It *cannot run* when the model lacks a unit or cannot
+    do the task, or the task makes other items than those of the claim on the same model.
+
+    On another model than the claim's an address means nothing. A claim about a set is measured there on as many units of
+    the same kind as that model's own scores put first; one about a single unit, or about features, is *not comparable*
+    unless `matched` says which unit of this model it is.
 
     Parameters
     ----------
@@ -106,6 +125,8 @@ def verify_claims(
         Passed to `open_subject`.
     dictionaries
         Folder of the dictionaries whose features the claims name; the study wrote it beside them.
+    matched
+        Address of a unit of the claims' model -> address of the unit of this model that was matched to it.
     progress
         Called with (text, done, total).
 
@@ -114,7 +135,7 @@ def verify_claims(
     list of Verdict
         In the order of the claims.
     """
-    benches: dict[str, Experiments | PatchclampError] = {}
+    again = _Again(matched)
     models: dict[str, LanguageModel | PatchclampError] = {} if subject is None else {subject.name: subject}
     if subject is None and model is not None:
         models[model] = _open(model, device, dtype)
@@ -129,11 +150,14 @@ def verify_claims(
             fingerprint = live.fingerprint
             if dictionaries is not None and _has_features(claim):
                 attach_saved(live, dictionaries)
-            measure = _again(claim, live, benches)
+            measured, reason = again(claim, live)
+        except NotComparable as error:
+            verdicts.append(Verdict(claim, "not comparable", None, name, fingerprint, str(error)))
+            continue
         except PatchclampError as error:
             verdicts.append(Verdict(claim, "cannot run", None, name, fingerprint, str(error)))
             continue
-        verdicts.append(_verdict(claim, measure(), live))
+        verdicts.append(_verdict(claim, measured, live, reason))
     return verdicts
 
 
@@ -163,8 +187,8 @@ def _has_features(claim: Claim) -> bool:
     return any(site.dictionary is not None for site in Units.parse(list(claim.units)).sites)
 
 
-def _bench(subject: LanguageModel, claim: Claim) -> Experiments:
-    """Set up the claim's items on a subject."""
+def _bench(subject: LanguageModel, claim: Claim) -> tuple[Experiments, Task]:
+    """Set up the claim's items on a subject, beside the whole task."""
     spec = claim.task
     task = load_task(
         spec["name"], subject.tokenizer, n=spec["n"], seed=spec["seed"], corruption=spec["corruption"]
@@ -173,43 +197,90 @@ def _bench(subject: LanguageModel, claim: Claim) -> Experiments:
     reference = task.split(spec.get("reference_split", "train"))
     reference = reference.take(spec.get("reference_items", len(reference)))
     measure_ability(subject, items, StudyOptions())
-    if subject.fingerprint == claim.model["fingerprint"] and items_fingerprint(items) != spec["fingerprint"]:
+    if items_fingerprint(items) != spec["fingerprint"] and subject.is_model(claim.model["fingerprint"]):
         raise PatchclampError(
             "the task makes other items than those of the claim (another version of the task or of its file)"
         )
-    return Experiments(subject, items, Reference(subject, reference), claim.intervention, claim.seed)
+    return Experiments(subject, items, Reference(subject, reference), claim.intervention, claim.seed), task
 
 
-def _again(
-    claim: Claim, subject: LanguageModel, benches: dict[str, Experiments | PatchclampError]
-) -> Callable[[], Estimate]:
-    """How the claim is measured on this subject; refuses what it cannot be measured on."""
-    if claim.kind == "selectivity":
-        return concept_again(claim, subject)
-    key = repr((subject.name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
-    bench = _once(benches, key, partial(_bench, subject, claim))
-    units = subject.units(list(claim.units))
-    claimed = claim.model.get("dictionaries")
-    if claimed and provenance(subject, units.sites).get("dictionaries") != claimed:
-        raise PatchclampError("the dictionary attached under this name is not that of the claim")
-    if claim.kind == "sufficiency":
-        return lambda: bench.recovered(units, claim.among).share
-    if claim.kind == "redundancy":
-        return lambda: bench.ratio(units).share
-    n_sets = 0 if claim.estimate.null is None else claim.estimate.null.n
-    return lambda: bench.lost(units, n_sets).share
+class _Again:
+    """How claims are measured on a subject; what several of them need is made once."""
+
+    def __init__(self, matched: Mapping[str, str] | None) -> None:
+        self.matched = matched
+        self.benches: dict[str, tuple[Experiments, Task] | PatchclampError] = {}
+        self.orders: dict[str, Selection | PatchclampError] = {}
+
+    def __call__(self, claim: Claim, subject: LanguageModel) -> tuple[Estimate, str]:
+        """The claim's estimate on this subject, and on what other units or model; refuses what cannot be measured."""
+        if same_units(claim, subject):
+            other = "" if subject.is_model(str(claim.model["fingerprint"])) else f"in {subject.dtype}"
+            return self._measured(claim, subject, subject.units(list(claim.units))), other
+        if self.matched is not None:
+            return self._measured(
+                claim, subject, matched_units(claim, subject, self.matched)
+            ), "on another model, units matched"
+        k = Units.parse(list(claim.units)).count
+        if claim.kind == "selectivity":
+            check_set(claim)
+            return concept_again(claim, subject, None), f"on another model, on its own first {k} units"
+        bench, task = self._bench(claim, subject)  # refuses a model that does not do the task at all
+        point = check_set(claim)
+        key = repr((subject.fingerprint, point, id(bench)))
+        units = _once(self.orders, key, partial(first_units, bench, task, point)).first(k)
+        first = ", ".join(map(str, units.each()[:3])) + (", ..." if k > 3 else "")
+        return self._measured(claim, subject, units), f"on another model, on its own first {k}: {first}"
+
+    def _bench(self, claim: Claim, subject: LanguageModel) -> tuple[Experiments, Task]:
+        key = repr((subject.name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
+        return _once(self.benches, key, partial(_bench, subject, claim))
+
+    def _measured(self, claim: Claim, subject: LanguageModel, units: Units) -> Estimate:
+        if claim.kind == "selectivity":
+            return concept_again(claim, subject, units)
+        bench, _ = self._bench(claim, subject)
+        claimed = claim.model.get("dictionaries")
+        if claimed and provenance(subject, units.sites).get("dictionaries") != claimed:
+            raise PatchclampError("the dictionary attached under this name is not that of the claim")
+        if claim.kind == "sufficiency":
+            return bench.recovered(units, claim.among).share
+        if claim.kind == "redundancy":
+            return bench.ratio(units).share
+        null = claim.estimate.null
+        return bench.lost(
+            units, 0 if null is None else max(null.n, FEWEST)
+        ).share  # however few the file names
 
 
-def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel) -> Verdict:
+def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel, reason: str) -> Verdict:
     verdict = partial(Verdict, claim, measured=measured, model=subject.name, fingerprint=subject.fingerprint)
-    unmet = claim.unmet(measured)
-    if unmet:
-        return verdict("fails", reason=unmet)
-    low, high = claim.estimate.interval
-    same = subject.fingerprint == claim.model["fingerprint"]
-    if same and not low - 1e-6 <= measured.value <= high + 1e-6:
-        reason = (
-            f"the claimed interval, {percent(low)} to {percent(high)}, does not hold what is measured here"
-        )
-        return verdict("fails", reason=reason)
-    return verdict("holds", reason="" if same else "on another model")
+    mark = str(claim.model["fingerprint"])
+    same = subject.is_model(mark)
+    wrong = untrue(claim, _whole(claim, subject) if same else None)
+    rule = criterion(claim.kind, claim.estimate)
+    if wrong or rule is None:
+        return verdict("fails", reason=wrong)
+    for asked in (rule[0], claim.criterion):
+        unmet = replace(claim, criterion=asked).unmet(measured)
+        if unmet:
+            return verdict("fails", reason=unmet)
+    if same:
+        for whose, interval, value in (
+            ("claimed", claim.estimate.interval, measured.value),
+            ("measured", measured.interval, claim.estimate.value),
+        ):
+            low, high = interval
+            if not low - 1e-6 <= value <= high + 1e-6:
+                other = "what is measured here" if whose == "claimed" else "what is claimed"
+                reason = f"the {whose} interval, {percent(low)} to {percent(high)}, does not hold {other}"
+                return verdict("fails", reason=reason)
+    return verdict("holds", reason=OLD if same and is_old(mark) else reason)
+
+
+def _whole(claim: Claim, subject: LanguageModel) -> int:
+    """How many units of the claim's kind there are in a subject."""
+    kinds = {(site.point, site.dictionary) for site in Units.parse(list(claim.units)).sites}
+    return sum(
+        subject.width(site) for site in subject.known_sites() if (site.point, site.dictionary) in kinds
+    )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.base import SiteInfo, Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
+from patchclamp.subjects.clamp.modes import Training
 from patchclamp.subjects.language import LanguageModel
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.subjects.vision import VisionModel
@@ -24,6 +25,7 @@ def open_subject(
     bos: bool | None = None,
     example: Tensor | None = None,
     trust_remote_code: bool = False,
+    training: Training = "refuse",
 ) -> Subject:
     """Put a network under the instrument.
 
@@ -44,6 +46,9 @@ def open_subject(
         For a module without a known anatomy: one input, from which its sites are learnt.
     trust_remote_code
         Run code that a hub repository brings; off unless asked for.
+    training
+        For a module object whose dropout or batch norm is in training mode: ``"refuse"`` its passes, or measure it ``"as
+        it is"``; results then say so. What is opened by name is put into evaluation mode.
 
     Examples
     --------
@@ -52,7 +57,7 @@ def open_subject(
     ['0.out', '1.out']
     """
     if example is not None and isinstance(source, nn.Module):
-        return TorchModule(source, example, type(source).__name__)
+        return TorchModule(source, example, type(source).__name__, training=training)
     if isinstance(source, nn.Module) and not hasattr(source, "config"):
         raise PatchclampError(
             f"{type(source).__name__} is not a transformers model; pass example=<one input> to open it as a plain module"
@@ -67,8 +72,8 @@ def open_subject(
         source, device=device, dtype=dtype, trust_remote_code=trust_remote_code, tokenizer=tokenizer
     )
     if getattr(loaded.model, "main_input_name", "input_ids") == "pixel_values":
-        return VisionModel(loaded.model, loaded.name, loaded.fingerprint)
-    return LanguageModel(loaded.model, loaded.tokenizer, loaded.name, loaded.fingerprint, bos)
+        return VisionModel(loaded.model, loaded.name, training=training)
+    return LanguageModel(loaded.model, loaded.tokenizer, loaded.name, bos=bos, training=training)
 
 
 def _by_scheme(source: str, device: str, dtype: str) -> Subject | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,14 @@ from patchclamp.nouns.units import Site, SitesLike, Unit, Units, UnitsLike, pars
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
 from patchclamp.subjects.clamp.hooks import Place, Session, frozen, in_turn, keep
+from patchclamp.subjects.clamp.modes import (
+    Training,
+    check_training,
+    evaluating,
+    refuse_training,
+    training_note,
+)
+from patchclamp.subjects.files.identity import answer, fingerprint, is_old, same_model
 
 Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
 
@@ -37,7 +45,8 @@ class Subject(ABC):
     """A live network under the instrument.
 
     The model object is the user's own: it is never changed, converted or copied. Passes run under plain torch
-    hooks, which are taken off afterwards, also after an exception; parameters receive no gradient. Passes of several
+    hooks, which are taken off afterwards, also after an exception; parameters receive no gradient. A pass is refused
+    while a part that computes otherwise in training (dropout, batch norm) is in training mode. Passes of several
     threads take turns.
 
     Attributes
@@ -45,24 +54,62 @@ class Subject(ABC):
     model : torch.nn.Module
     name : str
     fingerprint : str
-        Hash of the weights; recordings and claims carry it.
+        Of weights and settings; recordings and claims carry it. One that is given is taken at its word, so changes of
+        weights are not noticed then.
+    training : {"refuse", "as it is"}
+        ``"as it is"`` lets passes run in training mode; results then say so (`training_note`).
     """
 
-    def __init__(self, model: nn.Module, name: str, fingerprint: str) -> None:
+    def __init__(
+        self, model: nn.Module, name: str, fingerprint: str, *, training: Training = "refuse"
+    ) -> None:
+        check_training(training)
         self.model = model
         self.name = name
+        self.training = training
         self._fingerprint = fingerprint
+        self._answered = ("", "")
         self._widths: dict[Site, tuple[int, int]] = {}
         self._attached = AttachedDictionaries(self)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the weights, computed when it is first asked for."""
-        if not self._fingerprint:
-            from patchclamp.subjects.files.loading import fingerprint
+        """What tells this model from others (`patchclamp.subjects.files.identity`), worked out anew each time it is asked for.
 
-            self._fingerprint = fingerprint(self.model)
-        return self._fingerprint
+        So weights that were changed in place are noticed. Cost: one reading of the weights (SmolLM2: 0.1 s), and the first
+        time, and after a change, a pass over a few tokens (SmolLM2: 0.05 s).
+        """
+        if self._fingerprint:
+            return self._fingerprint
+        mark = fingerprint(self.model)
+        if self._answered[0] != mark:
+            with self.evaluating():
+                self._answered = (mark, self._answer())
+        return "~".join(filter(None, self._answered))
+
+    def is_model(self, mark: str) -> bool:
+        """Whether the fingerprint that a file carries is that of this model as it is now.
+
+        Answers are compared within rounding. Of a fingerprint by an older version, what that version counted is compared.
+        """
+        if is_old(mark) and not self._fingerprint:
+            return mark == fingerprint(self.model, version=1)
+        return same_model(mark, self.fingerprint)
+
+    def _answer(self) -> str:
+        """The output on a small fixed input, summed up; empty where there is none."""
+        batch = self._probe()
+        given = batch.tokens if batch.tokens is not None else next(iter(batch.tensors.values()))
+        out = self._output(batch)
+        return answer(given, out, self.dtype) if isinstance(out, Tensor) else ""
+
+    def _probe(self) -> Batch:
+        """The input of which a fingerprint holds the answer."""
+        return self.dummy()
+
+    def _output(self, batch: Batch) -> Tensor | None:
+        """The model's output on a batch, as far as it has one."""
+        return self.run(batch, logits="last").logits
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +120,32 @@ class Subject(ABC):
     def dtype(self) -> torch.dtype:
         """Type of the first floating parameter."""
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    # ---- mode
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Evaluation mode for the passes inside; each module's own mode is put back afterwards, also after an exception.
+
+        Examples
+        --------
+        >>> from patchclamp import TorchModule
+        >>> subject = TorchModule(nn.Sequential(nn.Linear(2, 3), nn.Dropout()), torch.ones(1, 2))
+        >>> with subject.evaluating():
+        ...     run = subject.run(subject.dummy(), read=subject.resolve("0.out"))
+        >>> subject.model.training
+        True
+        """
+        return evaluating(self.model)
+
+    @property
+    def training_note(self) -> str:
+        """What results say of passes in training mode; empty in evaluation mode and where both are the same."""
+        return training_note(self.model)
+
+    def check_mode(self) -> None:
+        """Refuse training mode where it makes a difference, unless the subject was opened with ``training="as it is"``."""
+        if self.training == "refuse":
+            refuse_training(self.model, self.name)
 
     # ---- addresses
 
@@ -94,11 +167,13 @@ class Subject(ABC):
         Raises
         ------
         PatchclampError
-            For what the model does not have, with the near names.
+            For what the model does not have, with the near names, and for single units: a site is all of its units.
         """
         if isinstance(address, Site):
             self.place(address)
             return [address]
+        if isinstance(address, Units | Unit) or (isinstance(address, str) and "[" in address):
+            return self._whole(address)
         if not isinstance(address, str):
             found = dict.fromkeys(site for entry in address for site in self.resolve(entry))
             if not found:
@@ -109,14 +184,29 @@ class Subject(ABC):
         parts = split_addresses(address)
         if len(parts) != 1:
             return self.resolve(parts)
-        if "[" in parts[0]:
-            return self.units(parts[0]).sites
         point, layer, dictionary, io = parse_pattern(parts[0])
         if layer is None or layer.isdecimal():
             site = Site(point, None if layer is None else int(layer), dictionary, io)
             self.place(site)
             return [site]
         return self._layers(address, point, layer, dictionary)
+
+    def _whole(self, address: UnitsLike) -> list[Site]:
+        """The sites of an address in which units may be named, refused where some are."""
+        parts = split_addresses(address) if isinstance(address, str) else [address]
+        found: list[Site] = []
+        for part in parts:
+            if isinstance(part, str) and "[" not in part:
+                found += self.resolve(part)
+                continue
+            for site, indices in self.units(part).items():
+                if indices is not None:
+                    raise PatchclampError(
+                        f"{site}[{','.join(map(str, indices))}]: names single units, and a whole site is wanted here; give "
+                        f"{site}, and choose units from the result"
+                    )
+                found.append(site)
+        return sorted(dict.fromkeys(found))
 
     def _layers(self, address: str, point: str, layer: str, dictionary: str | None) -> list[Site]:
         low, _, high = layer.partition(":")
@@ -226,7 +316,7 @@ class Subject(ABC):
         """The table of sites of this model."""
         from patchclamp.nouns.units import POINTS
 
-        names = {id(module): name for name, module in self.model.named_modules()}
+        names = {id(module): name or type(module).__name__ for name, module in self.model.named_modules()}
         table = []
         for site in self.known_sites():
             place = self.place(site)
@@ -299,7 +389,13 @@ class Subject(ABC):
         -------
         Run
             `activity` by site, and `logits`.
+
+        Raises
+        ------
+        PatchclampError
+            While dropout, batch norm or the like is in training mode (see `evaluating`).
         """
+        self.check_mode()
         batch = batch.to(self.device)
         reads = dict.fromkeys(read, keep) if not isinstance(read, Mapping) else dict(read)
         hooks = FeatureHooks(self, reads, write, grad)

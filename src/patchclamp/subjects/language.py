@@ -15,6 +15,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each, right_pad
+from patchclamp.subjects.clamp.modes import Training
 from patchclamp.subjects.texts import text_pairs
 from patchclamp.subjects.transformer import Transformer
 
@@ -31,7 +32,7 @@ class LanguageModel(Transformer):
         A Hugging Face model object, used as it is.
     tokenizer
         Its tokenizer; None leaves only passes over token ids.
-    name, fingerprint
+    name, fingerprint, training
         As `open_subject` gives them.
     bos
         Whether a beginning-of-sequence token is put before every text; None follows the tokenizer.
@@ -50,8 +51,10 @@ class LanguageModel(Transformer):
         name: str = "model",
         fingerprint: str = "",
         bos: bool | None = None,
+        *,
+        training: Training = "refuse",
     ) -> None:
-        super().__init__(model, name, fingerprint)
+        super().__init__(model, name, fingerprint, training=training)
         self.tokenizer = tokenizer
         self.bos = bos
         if bos and getattr(tokenizer, "bos_token_id", None) is None:
@@ -131,6 +134,19 @@ class LanguageModel(Transformer):
     def dummy(self) -> Batch:
         """Two tokens."""
         return right_pad([[1, 2]])
+
+    def _probe(self) -> Batch:
+        """Eight tokens from all over the vocabulary, those to which the config gives a part (images, say) aside."""
+        configs = (self.config, getattr(self.model, "config", self.config))
+        special = {
+            value
+            for config in configs
+            for key, value in config.to_dict().items()
+            if "token" in key and isinstance(value, int)
+        }
+        spread = dict.fromkeys((11 + 7919 * k) % self._vocabulary for k in range(64))
+        plain = [token for token in spread if token not in special]
+        return right_pad([plain[:8] or [0]])
 
     def _forward(self, batch: Batch, logits: str | Tensor | None, whole: bool) -> Tensor | None:
         assert batch.tokens is not None

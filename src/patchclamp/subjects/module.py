@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import metric_name
-from patchclamp.nouns.tasks.protocol import TaskLike, split_places
+from patchclamp.nouns.tasks.protocol import Origin, TaskLike, origin_of, other_items, split_places
 from patchclamp.nouns.tasks.task import split_groups
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 from patchclamp.subjects.clamp.features import output_rows
 from patchclamp.subjects.clamp.hooks import Place, in_turn
+from patchclamp.subjects.clamp.modes import Training
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class TensorTask:
         The unit of dependence of each item; intervals resample these.
     targets
         (item, ...) what the metric needs to know of each item, such as its right answer.
+    origin
+        Set by `select` and `split`: the whole task, and the places of these items in it.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class TensorTask:
     metric: Callable[..., Float[Tensor, " item"]]
     groups: tuple[str, ...] = field(default=())
     targets: Tensor | None = None
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.corrupted is not None and self.corrupted.shape != self.clean.shape:
@@ -90,7 +94,14 @@ class TensorTask:
         rows = list(places)
         corrupted, targets = (None if one is None else one[rows] for one in (self.corrupted, self.targets))
         groups = tuple(self.groups[i] for i in rows) if self.groups else ()
-        return replace(self, clean=self.clean[rows], corrupted=corrupted, groups=groups, targets=targets)
+        return replace(
+            self, clean=self.clean[rows], corrupted=corrupted, groups=groups, targets=targets,
+            origin=origin_of(self, rows),
+        )  # fmt: skip
+
+    def others(self) -> TensorTask | None:
+        """The items of the whole task, of which these were selected, that share no group with them; None without any."""
+        return other_items(self, self.origin)
 
 
 def tensor_pairs(
@@ -121,7 +132,8 @@ class TorchModule(Subject):
 
     A site is a module's dotted path with ``.in`` or ``.out``. Activity is (batch, pos, units): a (batch, units)
     tensor has one position, an image (batch, channel, height, width) has a position for each pixel and a unit for
-    each channel.
+    each channel. Of an output with several named parts, as transformers' models give, a task's metric gets the logits, or
+    the first part.
 
     Parameters
     ----------
@@ -129,6 +141,8 @@ class TorchModule(Subject):
         Used as it is.
     example
         An input of one item, from which widths are learnt.
+    name, fingerprint, training
+        See `Subject`.
 
     Examples
     --------
@@ -143,9 +157,15 @@ class TorchModule(Subject):
     tokenizer = None
 
     def __init__(
-        self, model: nn.Module, example: Tensor, name: str = "module", fingerprint: str = ""
+        self,
+        model: nn.Module,
+        example: Tensor,
+        name: str = "module",
+        fingerprint: str = "",
+        *,
+        training: Training = "refuse",
     ) -> None:
-        super().__init__(model, name, fingerprint)
+        super().__init__(model, name, fingerprint, training=training)
         self.example = example[:1]
 
     @cached_property
@@ -155,6 +175,7 @@ class TorchModule(Subject):
     @cached_property
     def _calls(self) -> Counter[str]:
         """How often each module runs in a pass, in the order in which they finish."""
+        self.check_mode()
         calls: Counter[str] = Counter()
         with in_turn(self.model), torch.no_grad(), ExitStack() as hooks:
             for name, module in self._modules.items():
@@ -205,7 +226,7 @@ class TorchModule(Subject):
 
     def _forward(self, batch: Batch, logits: Any, whole: bool) -> Tensor | None:
         out = self.model(batch.tensors["input"])
-        return None if logits is None else out
+        return None if logits is None else _main_output(out)
 
     def _root(self) -> tuple[Place, ...]:
         return (Place(self.model, "in"),)
@@ -220,6 +241,13 @@ class TorchModule(Subject):
             return torch.ones(self.width(site))
         norms: Tensor = output_rows(self, site).norm(dim=1)
         return norms
+
+
+def _main_output(out: Any) -> Any:
+    """What a metric is given: of an output with several named parts (transformers' `ModelOutput`) the logits, or the first."""
+    if not isinstance(out, Mapping):
+        return out
+    return out["logits"] if "logits" in out else next(iter(out.values()))
 
 
 def _to_units(tensor: Tensor) -> Tensor:

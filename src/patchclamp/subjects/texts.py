@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.encode import unnamed
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 
@@ -48,7 +49,8 @@ def text_pairs(task: TextTask, subject: Encodes, batch_size: int) -> Iterator[Pa
         del order[-len(rows) :]
         batch = subject.batch([tokens[i] for i in rows], rows).to(subject.device)
         groups = tuple(task.groups[i] for i in rows) if task.groups else ()
-        yield Pair(batch, None, _scorer(batch), "all", {"end": batch.last}, ("",) * len(rows), groups)
+        names = tuple(unnamed(length) for length in batch.lengths.tolist())
+        yield Pair(batch, None, _scorer(batch), "all", {"end": batch.last}, names, groups)
 
 
 def _scorer(batch: Batch) -> Any:

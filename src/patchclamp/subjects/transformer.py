@@ -19,14 +19,17 @@ from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.clamp.features import output_rows
 from patchclamp.subjects.clamp.hooks import Place
+from patchclamp.subjects.clamp.modes import Training
 from patchclamp.subjects.families.anatomy import AnatomyRow, Tap, row_for, text_config, weight_in_out
 
 
 class Transformer(Subject):
     """A Hugging Face transformer whose family has a row in the anatomy table; see `LanguageModel`."""
 
-    def __init__(self, model: nn.Module, name: str, fingerprint: str = "") -> None:
-        super().__init__(model, name, fingerprint)
+    def __init__(
+        self, model: nn.Module, name: str, fingerprint: str = "", *, training: Training = "refuse"
+    ) -> None:
+        super().__init__(model, name, fingerprint, training=training)
         self.row: AnatomyRow = row_for(model)
         self._places: dict[Site, Place] = {}
         self._modules: dict[str, nn.Module] = dict(model.named_modules())
@@ -197,10 +200,17 @@ class Transformer(Subject):
 
     def _of_head(self, site: Site) -> bool:
         module = self.place(site).module
-        return any(module is self._modules[path] for path in self.row.head_path)
+        return site == Site("logits") or any(module is self._modules[path] for path in self.row.head_path)
 
     def _root(self) -> tuple[Place, ...]:
         return (self.place(Site("embeddings")),)
+
+    def _output(self, batch: Batch) -> Tensor | None:
+        if Site("logits") in self._known:
+            return super()._output(batch)
+        last = Site("resid_post", self.n_layers - 1)
+        found: Tensor = self.run(batch, read=[last]).activity[last]
+        return found
 
     @contextmanager
     def _resumed(

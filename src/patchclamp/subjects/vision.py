@@ -15,6 +15,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Pair
 from patchclamp.subjects.clamp.hooks import Place
+from patchclamp.subjects.clamp.modes import Training
 from patchclamp.subjects.module import tensor_pairs
 from patchclamp.subjects.transformer import Transformer
 
@@ -35,8 +36,15 @@ class VisionModel(Transformer):
 
     tokenizer = None
 
-    def __init__(self, model: nn.Module, name: str = "model", fingerprint: str = "") -> None:
-        super().__init__(model, name, fingerprint)
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str = "model",
+        fingerprint: str = "",
+        *,
+        training: Training = "refuse",
+    ) -> None:
+        super().__init__(model, name, fingerprint, training=training)
 
     def batch(self, pixels: Float[Tensor, "batch channel height width"]) -> Batch:
         """Wrap images, prepared as the model wants them, in a batch."""

@@ -34,6 +34,8 @@ def attribute(
     from patchclamp.attribute import METHODS
     from patchclamp.base.errors import check_choice
     from patchclamp.base.files import way_out
+    from patchclamp.nouns.tasks.protocol import size_of
+    from patchclamp.subjects.clamp.bench import as_units
 
     methods: dict[str, Callable[..., Any]] = dict(METHODS)
     check_choice("method", method, methods)
@@ -41,7 +43,7 @@ def attribute(
         way_out(out, "file")
         way_out(out.with_name(out.name + ".json"), "file")
     subject = common.open_model(model, device, dtype)
-    found = subject.resolve(sites)
+    found = as_units(subject, sites)
     loaded = common.load(task, subject, max(4 * items, 64), seed, corruption).split("train").take(items)
     with common.console(stderr=True).status(f"{method} over {len(found)} sites, {len(loaded)} items"):
         scores = methods[method](
@@ -67,7 +69,5 @@ def attribute(
         for r in table.itertuples()
     ]
     common.console().print(
-        common.table(
-            columns, rows, f"{loaded.name}, {method}, {len(loaded)} items", right=(len(columns) - 2,)
-        )
+        common.table(columns, rows, f"{loaded.name}, {method}, {size_of(loaded)}", right=(len(columns) - 2,))
     )

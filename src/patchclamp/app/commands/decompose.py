@@ -39,7 +39,7 @@ def decompose(
 
     Features are directions that explain the activity of the site with few of them active at a time.
     """
-    from patchclamp.base.errors import check_choice
+    from patchclamp.base.errors import PatchclampError, check_choice
     from patchclamp.base.files import way_out
     from patchclamp.decompose import METHODS
     from patchclamp.record import record
@@ -48,7 +48,12 @@ def decompose(
     if out is not None:
         way_out(out, "folder", UNFINISHED)
     subject = common.open_model(model, device, dtype)
-    base = subject.resolve(site)[0]
+    sites = subject.resolve(site)
+    if len(sites) > 1:
+        raise PatchclampError(
+            f"{site}: names {len(sites)} sites, {sites[0]} to {sites[-1]}, and a dictionary is fitted on one; call it once for each"
+        )
+    base = sites[0]
     work = None if out is None else out / UNFINISHED
     recording = record(
         subject,

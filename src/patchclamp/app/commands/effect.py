@@ -81,6 +81,6 @@ def effect(
                 f"{share:.0%}",
             )
         )
-    screen.print(common.table(columns, rows, f"{loaded.name}, {e.n} test items", right=(1, 2, 3, 5)))
+    screen.print(common.table(columns, rows, f"{loaded.name}, test items: {e.size}", right=(1, 2, 3, 5)))
     if e.null is not None and e.null.p is not None:
         screen.print(Text(f"p = {e.null.p:.3g} against the random sets", style="dim"))

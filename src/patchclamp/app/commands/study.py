@@ -86,7 +86,7 @@ def study(
         for row in found.context.proved.forest(found.context.selections)
     ]
     facts = found.data["task"]
-    title = f"\nShare of the {facts['metric_unit']} lost when ablated, {facts['splits']['test']} test items"
+    title = f"\nShare of the {facts['metric_unit']} lost when ablated, test items: {facts['size']}"
     lost = common.table(("units", "lost", "95% interval", "random units"), rows, title, right=(1, 2, 3))
     print_study(found, as_json, lost)
 

@@ -10,7 +10,7 @@ import typer
 from patchclamp.app.commands import common
 from patchclamp.base.progress import shown
 
-COLOURS = {"holds": "green", "fails": "bold red", "cannot run": "yellow"}
+COLOURS = {"holds": "green", "fails": "bold red", "cannot run": "yellow", "not comparable": "yellow"}
 
 
 def verify(
@@ -19,17 +19,29 @@ def verify(
         str | None,
         typer.Option("--model", "-m", help="Measure on this model instead of the one in the claims."),
     ] = None,
+    match: Annotated[
+        Path | None,
+        typer.Option(help="JSON object: a unit of the claims' model -> the unit of MODEL matched to it."),
+    ] = None,
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
-    """Measure every claim again: holds, fails or cannot run; exit status 1 if any fails."""
+    """Measure every claim again: holds, fails, cannot run or (on another model) not comparable.
+
+    Exit status 1 if any fails, 2 if none could be measured.
+    """
     from rich.text import Text
 
+    from patchclamp.base.errors import PatchclampError
+    from patchclamp.base.files import read_json
     from patchclamp.study.claims import read_claims
     from patchclamp.study.verify import verify_claims
 
     found = read_claims(claims)
+    matched = None if match is None else read_json(match)
+    if matched is not None and not isinstance(matched, dict):
+        raise PatchclampError(f'{match}: give a JSON object such as {{"mlp_act.3[5]": "mlp_act.4[17]"}}')
     with shown(not as_json) as tell:
         verdicts = verify_claims(
             found,
@@ -37,6 +49,7 @@ def verify(
             device=device,
             dtype=dtype,
             dictionaries=claims.parent / "dictionaries",
+            matched=matched,
             progress=tell,
         )
     if as_json:
@@ -56,4 +69,5 @@ def verify(
         screen.print(common.table(("", "claim", "claimed", "measured", "why"), rows, right=(2, 3)))
         counts = {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in COLOURS}
         screen.print(", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n))
-    raise typer.Exit(1 if any(v.outcome == "fails" for v in verdicts) else 0)
+    outcomes = {v.outcome for v in verdicts}
+    raise typer.Exit(1 if "fails" in outcomes else 0 if "holds" in outcomes else 2)

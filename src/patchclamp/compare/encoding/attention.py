@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, matrix
@@ -161,7 +162,7 @@ class _Attend(nn.Module):
 
 
 def _tokens(X: Any) -> Matrix:
-    x = np.asarray(X, np.float64)
+    x = as_array(X, "tokens")
     if x.ndim != 3:
         raise PatchclampError(f"tokens: wanted samples x locations x features, got shape {x.shape}")
     if not np.isfinite(x).all():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import pearson
 from patchclamp.compare.inputs import Matrix
@@ -65,7 +66,7 @@ def normalised_correlation(predicted: Any, responses: Any) -> Matrix:
     Schoppe et al. 2016. It grows without bound as the signal power goes to zero: state how many targets were left out.
     """
     y = _repeats(responses)
-    p = np.asarray(predicted, np.float64).reshape(len(y), -1)
+    p = as_array(predicted, "predictions").reshape(len(y), -1)
     power = signal_power(y)
     mean = y.mean(1)
     covariance = ((p - p.mean(0)) * (mean - mean.mean(0))).sum(0) / (len(y) - 1)
@@ -76,7 +77,7 @@ def normalised_correlation(predicted: Any, responses: Any) -> Matrix:
 def feve(predicted: Any, responses: Any) -> Matrix:
     """Fraction of explainable variance explained: 1 - (MSE on single trials - noise) / (variance - noise)."""
     y = _repeats(responses)
-    p = np.asarray(predicted, np.float64).reshape(len(y), 1, -1)
+    p = as_array(predicted, "predictions").reshape(len(y), 1, -1)
     noise = y.var(1, ddof=1).mean(0)
     error = ((y - p) ** 2).mean((0, 1))
     total = ((y - y.mean((0, 1))) ** 2).mean((0, 1))
@@ -101,7 +102,7 @@ def half_means(trials: Matrix, n_splits: int, seed: int | Sequence[int]) -> list
 
 
 def _repeats(responses: Any) -> Matrix:
-    y = np.asarray(responses, np.float64)
+    y = as_array(responses, "responses")
     y = y[..., None] if y.ndim == 2 else y
     if y.ndim != 3 or y.shape[1] < 2:
         raise PatchclampError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, matrix
@@ -148,7 +149,7 @@ def _predict(maps: Matrix, mask: Matrix, weight: Matrix, intercept: Matrix) -> M
 
 
 def _maps(X: Any) -> Matrix:
-    maps = np.asarray(X, np.float64)
+    maps = as_array(X, "maps")
     if maps.ndim < 3:
         raise PatchclampError(f"maps: wanted samples x channels x locations, got shape {maps.shape}")
     if not np.isfinite(maps).all():

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import hypergeom
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.compare.inputs import Matrix, pair
@@ -74,7 +75,7 @@ def retrieval(
     if not 2 <= size <= len(y):
         raise PatchclampError(f"candidates={size}: 2 to {len(y)}, the number of items")
     if centre is not None:
-        mean = np.asarray(centre, np.float64)
+        mean = as_array(centre, "centre")
         p, y = p - mean, y - mean
     similarity = _correlations(p, y)
     own = np.diag(similarity)[:, None]

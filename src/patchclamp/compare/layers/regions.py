@@ -9,6 +9,7 @@ from typing import Any, TypeAlias, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.dissimilarity import as_vectors
 from patchclamp.compare.inputs import Matrix, matrix, read
@@ -73,7 +74,7 @@ def _array(name: str, values: Any, n: int) -> Region:
                 "(stimulus, unit) or (stimulus, repeat, unit)"
             )
         return Region(name, np.concatenate([part.vectors for part in parts if part.vectors is not None]))
-    x = np.asarray(values, np.float64)
+    x = as_array(values, name)
     if not np.isfinite(x).all():
         raise PatchclampError(f"{name}: holds NaN or Inf; leave these stimuli or units out")
     vectors = as_vectors(x, n, name)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import group_codes
@@ -98,7 +98,7 @@ def explained_variance(
 def _stack(pairs: Any) -> tuple[Array, Array]:
     if not isinstance(pairs, Iterable):
         raise PatchclampError("give reconstruction=, or an iterable of (activity, reconstruction) batches")
-    parts = [tuple(map(_array, pair)) for pair in pairs]
+    parts = [tuple(map(as_array, pair)) for pair in pairs]
     if not parts:
         raise PatchclampError("there is no batch to measure on")
     for x, y in parts:
@@ -133,9 +133,3 @@ def _interval(
             draws[first : first + block] = np.where(spread > 0, 1 - (w @ sums[1]) / spread, np.nan)
     low, high = np.nanquantile(draws, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _array(values: Any) -> Array:
-    if isinstance(values, Tensor):
-        return values.detach().double().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)

@@ -81,7 +81,8 @@ def insertion_deletion(
     steps
         S.
     baseline
-        ``"corrupted"`` (the item's corrupted input), ``"zero"``, or ``"mean"`` over `reference` (by default the items).
+        ``"corrupted"`` (the item's corrupted input), ``"zero"``, or ``"mean"`` over `reference` (by default
+        other items of the task).
     oracle
         Scores known to be right, which set the scale of `normalised`.
     by

@@ -57,7 +57,7 @@ class MaskedFeatures:
                 "with positions='sum' or 'each'"
             )
         self.subject, self.task, self.baseline, self.batch_size = subject, task, baseline, batch_size
-        self.reference = Reference.of(subject, task if reference is None else reference, batch_size)
+        self.reference = Reference.of(subject, reference, task, batch_size)
         self.sites = scores.sites
         self.shapes = {s: np.shape(scores.values[s])[1:] for s in self.sites}
         self.level, self.nodes = scores.level, {s: scores.index(s) for s in self.sites}

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import resamples
@@ -166,15 +167,8 @@ def row_space(
     )
 
 
-def _array(numbers: Any) -> Array:
-    """Numbers or a tensor, of any type and on any device, as float64."""
-    if isinstance(numbers, Tensor):
-        return numbers.detach().double().cpu().numpy()
-    return np.asarray(numbers, dtype=np.float64)
-
-
 def _rows(vector: Any) -> Array:
-    rows = np.atleast_2d(_array(vector))
+    rows = np.atleast_2d(as_array(vector))
     if not np.linalg.norm(rows) > 0:
         raise PatchclampError("the vector is zero, so it spans nothing")
     return rows
@@ -187,7 +181,7 @@ def _basis(subject: Subject, site: Site, readout: Any) -> Array:
         if site.point != "mlp_act" or site.is_module:
             raise PatchclampError(f"{site}: has no output matrix of its own; give readout=, (units, k)")
         readout = live.output_matrix(site)
-    matrix = _array(readout)
+    matrix = as_array(readout)
     if matrix.ndim != 2 or len(matrix) != subject.width(site):
         raise PatchclampError(
             f"{site}: the read-out has shape {matrix.shape}; ({subject.width(site)}, k) is wanted"

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from patchclamp.base.arrays import as_tensor
 from patchclamp.measure.activity.distances import quantile_distance, squared
 from patchclamp.measure.activity.kept import Kept, Variable
 from patchclamp.nouns.measure import require
@@ -96,7 +97,7 @@ def diffusion_entropy(
     >>> diffusion_entropy(two, sigma=1.0), diffusion_entropy(two, sigma=1e4) < 1e-3
     (1.0, True)
     """
-    square = squared(torch.as_tensor(values))
+    square = squared(as_tensor(values))
     require(t > 0, f"diffusion_entropy: t={t}; the number of steps is positive")
     return _entropy(square, quantile_distance(square, quantile) if sigma is None else sigma, t, alpha)
 
@@ -129,7 +130,7 @@ def diffusion_information(
         Of the random subsets.
     """
     label = _as_labels(second, bins, seed)
-    square = squared(torch.as_tensor(values))
+    square = squared(as_tensor(values))
     require(
         len(label) == len(square), f"diffusion_information: {len(square)} samples but {len(label)} labels"
     )

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.tuning import triggered_figure
@@ -96,7 +97,7 @@ def spike_triggered_average(
     >>> round(float(sta.data["peak_lag"][0]), 6)
     -0.004
     """
-    values = np.asarray(stimulus, np.float64)
+    values = as_array(stimulus, "stimulus")
     if values.ndim != 1 or not np.isfinite(values).all():
         raise PatchclampError(f"stimulus: {values.shape}; wanted (samples,) of finite numbers")
     lags = np.arange(np.ceil(window[0] / step - 1e-6), np.floor(window[1] / step + 1e-6) + 1).astype(np.int64)

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from patchclamp.base.arrays import as_tensor
 from patchclamp.measure.activity.distances import squared
 from patchclamp.measure.activity.kept import Kept
 from patchclamp.nouns.measure import require
@@ -40,7 +41,7 @@ def discrimination(values: Float[Tensor, "n units"], label: Int[Tensor, " n"]) -
     >>> discrimination(torch.tensor([[0.0, 5.0], [1.0, 7.0]]), torch.tensor([0, 1]))
     -1.0
     """
-    values = torch.as_tensor(values)
+    values = as_tensor(values)
     require(
         values.ndim == 2 and len(values) == len(label),
         f"discrimination: activity of shape {tuple(values.shape)} and {len(label)} labels",

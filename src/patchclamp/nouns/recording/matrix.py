@@ -19,6 +19,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from patchclamp.base.arrays import LARGEST, as_tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.recording import Recording, named
@@ -243,6 +244,12 @@ class ActivityMatrix:
                 f"{self.units['unit'][column]}: {float(values[row, column])} at sample {int(places[row])} is not a "
                 "finite number; leave the sample out, or mark the unit as not present"
             )
+        if values.dtype == torch.float64 and bool((large := values.abs() > LARGEST).any()):
+            row, column = (int(i) for i in large.nonzero()[0])
+            raise PatchclampError(
+                f"{self.units['unit'][column]}: {float(values[row, column]):.3g} at sample {int(places[row])}: its square "
+                "is beyond double precision; divide the activity by a constant"
+            )
         return values
 
 
@@ -298,14 +305,13 @@ def matrix(
         keep = samples.content.numpy() if content else np.ones(len(samples), bool)
         values: SiteArray | Tensor = kept[where]
         return ActivityMatrix(where, values, np.flatnonzero(keep), kept, heads, content, missing)
-    if not isinstance(source, (Tensor, np.ndarray, Sequence)) or isinstance(source, str):
+    if isinstance(source, str) or not (
+        isinstance(source, (Tensor, Sequence)) or hasattr(source, "__array__")
+    ):
         raise PatchclampError(
             f"activity is a {type(source).__name__}; wanted a recording, a tensor or an array"
         )
-    try:
-        values = torch.as_tensor(source)
-    except (TypeError, ValueError) as error:
-        raise PatchclampError(f"activity is no array of numbers ({error})") from error
+    values = as_tensor(source)
     if values.ndim not in (2, 3):
         raise PatchclampError(f"activity is {tuple(values.shape)}; wanted samples x units")
     where = named("activity" if site is None else site)

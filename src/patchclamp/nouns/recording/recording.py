@@ -17,6 +17,7 @@ import torch
 import zarr
 from torch import Tensor
 
+from patchclamp.base.arrays import as_tensor
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording import store as _store
 from patchclamp.nouns.recording.integrity import has_checksums, refuse_lost, scan
@@ -259,7 +260,7 @@ class Recording(Labelled):
             For each site, columns with one entry a unit. The column `present` (bool) masks units that are missing
             in this session; the others are kept as they are (region, sensor position, identity ...).
         """
-        values = {named(site): torch.as_tensor(np.asarray(array)) for site, array in arrays.items()}
+        values = {named(site): as_tensor(array, str(site)) for site, array in arrays.items()}
         marks = {named(site): unit_columns(columns) for site, columns in (labels or {}).items()}
         if not values:
             raise PatchclampError("no activity was given; pass {name: array of samples x units}")

@@ -35,7 +35,7 @@ class EncodedTask:
         Role -> (batch,) index of the last token of the role's span in the clean text, -1 where an item has no
         such role. ``"end"`` is always there and equals `last`.
     templates, groups
-        Of each item.
+        Of each item; an item without a template has that of all such items of its length (`unnamed`).
     rows
         (batch,) place of each item in its task.
     """
@@ -90,6 +90,14 @@ class EncodedTask:
         return replace(self, **moved, corrupted=corrupted, roles=roles)
 
 
+UNNAMED = "none named, length "
+
+
+def unnamed(length: int) -> str:
+    """The template of items that name none: only where they are equally long do their positions correspond."""
+    return f"{UNNAMED}{length}"
+
+
 def encode_items(
     items: Sequence[Item], tokenizer: Any, bos: bool | None, max_length: int | None, name: str
 ) -> EncodedTask:
@@ -117,7 +125,9 @@ def encode_items(
         answers=answers,
         foils=foils,
         roles=_roles(items, tokenizer, offsets, lengths - 1, len(prefix)),
-        templates=tuple(item.template for item in items),
+        templates=tuple(
+            item.template or unnamed(len(prefix) + len(ids)) for item, ids in zip(items, clean, strict=True)
+        ),
         groups=tuple(item.group for item in items),
         rows=torch.arange(len(items)),
     )

@@ -27,7 +27,7 @@ def read_items(path: Path) -> tuple[dict[str, Any], list[Item], dict[str, list[i
     splits: dict[str, list[int]] = {}
     unsplit = 0
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 may stand in a text
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand in a text
     except (OSError, UnicodeDecodeError) as error:
         raise PatchclampError(f"{path}: cannot be read as a task ({error})") from error
     for number, line in enumerate(lines, 1):

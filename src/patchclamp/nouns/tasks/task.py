@@ -18,10 +18,11 @@ from patchclamp.base.folds import SPLITS, split_groups
 from patchclamp.nouns.scores import metric_name
 from patchclamp.nouns.tasks.checks import check_item
 from patchclamp.nouns.tasks.encode import EncodedTask, encode_items
+from patchclamp.nouns.tasks.grouping import repeated
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.jsonl import HEADER, read_items, write_items
 from patchclamp.nouns.tasks.metrics import METRICS, Metric, MetricFunction, as_metric
-from patchclamp.nouns.tasks.protocol import split_places
+from patchclamp.nouns.tasks.protocol import Origin, origin_of, other_items, split_places
 
 __all__ = ["METRICS", "SPLITS", "EncodedTask", "Item", "Metric", "Task", "require_ability", "split_groups"]
 
@@ -47,6 +48,11 @@ class Task:
         Below this accuracy the model does not do the task, and `require_ability` refuses.
     description
         A line for people.
+    grouping
+        What items of a group share, where no item names a group and texts, or answers and foils, repeat: such items are
+        put in groups of their own making. Empty where groups are named, or nothing repeats.
+    origin
+        Set by `select` and `split`: the whole task, and the places of these items in it.
 
     Examples
     --------
@@ -64,10 +70,17 @@ class Task:
     corruption: str = ""
     min_accuracy: float = 0.8
     description: str = ""
+    grouping: str = field(default="", compare=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))
         _check_items(self)
+        if not any(self.groups):
+            groups, by = repeated(self.items)
+            items = (replace(item, group=group) for item, group in zip(self.items, groups, strict=True))
+            object.__setattr__(self, "items", tuple(items))
+            object.__setattr__(self, "grouping", by)
         given = self.splits or split_groups([item.group for item in self.items])
         splits = {name: tuple(int(i) for i in places) for name, places in given.items()}
         _check_splits(self, splits)
@@ -119,7 +132,21 @@ class Task:
         splits = {
             name: tuple(new for new, old in enumerate(chosen) if old in own) for name, own in members.items()
         }
-        return replace(self, items=[self.items[i] for i in chosen], splits=splits)
+        items = [self.items[i] for i in chosen]
+        return replace(self, items=items, splits=splits, origin=origin_of(self, chosen))
+
+    def others(self) -> Task | None:
+        """The items of the whole task, of which these were selected, that share no group with them; None without any.
+
+        Examples
+        --------
+        >>> task = Task("t", [Item(f"{i} is", " x", " y", group=str(i)) for i in range(8)])
+        >>> len(task.split("test").others()), task.others()
+        (6, None)
+        """
+        whole, places = self.origin or (self, range(len(self)))
+        same = [whole.items[i] for i in places] == list(self.items)  # items may have been replaced since
+        return other_items(self, self.origin if same else None)
 
     def take(self, n: int) -> Task:
         """At most `n` items, spread over the splits in their proportion, in order.
@@ -172,7 +199,8 @@ class Task:
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write the task as JSONL: a header line, then one item a line; `from_jsonl` reads it back equal."""
-        write_items(Path(path), {key: getattr(self, key) for key in HEADER}, self.items, self.splits)
+        items = [replace(item, group="") for item in self.items] if self.grouping else self.items
+        write_items(Path(path), {key: getattr(self, key) for key in HEADER}, items, self.splits)
 
     @classmethod
     def from_jsonl(cls, path: str | Path) -> Task:
@@ -239,7 +267,7 @@ def _check_splits(task: Task, splits: Mapping[str, tuple[int, ...]]) -> None:
             if place in owner:
                 raise PatchclampError(f"task {task.name}: item {place} is in {owner[place]} and in {name}")
             owner[place] = name
-            group = task.items[place].group
+            group = "" if task.grouping else task.items[place].group
             if group and groups.setdefault(group, name) != name:
                 raise PatchclampError(
                     f"task {task.name}: group {group!r} is in {groups[group]} and in {name}; a group is never cut"

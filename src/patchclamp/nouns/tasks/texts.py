@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.tasks.protocol import split_places
+from patchclamp.nouns.tasks.protocol import Origin, origin_of, other_items, split_places
 from patchclamp.nouns.tasks.task import split_groups
 
 
@@ -28,6 +28,8 @@ class TextTask:
         Of each text; not used by the metric.
     max_tokens
         Longer texts are cut here.
+    origin
+        Set by `select`: the whole, and the places of these texts in it.
 
     Examples
     --------
@@ -41,6 +43,7 @@ class TextTask:
     labels: tuple[str, ...] = ()
     max_tokens: int = 128
     metric: str = field(default="log_probability", init=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         empty = [i for i, text in enumerate(self.texts) if not text.strip()]
@@ -69,7 +72,11 @@ class TextTask:
             tuple(column[i] for i in chosen) if column else ()
             for column in (self.texts, self.groups, self.labels)
         )
-        return TextTask(self.name, texts, groups, labels, self.max_tokens)
+        return TextTask(self.name, texts, groups, labels, self.max_tokens, origin=origin_of(self, chosen))
+
+    def others(self) -> TextTask | None:
+        """The texts of the whole, of which these were selected, that share no group with them; None without any."""
+        return other_items(self, self.origin)
 
     def where(self, label: str) -> TextTask:
         """The texts of one label."""

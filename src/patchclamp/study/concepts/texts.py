@@ -94,6 +94,7 @@ def load_labelled(
             f"{name}: {len(by_label)} label in {len(found)} labelled texts; a concept study compares at least two"
         )
     rng = np.random.default_rng(seed)
+    groups = _groups(found)
     train: list[int] = []
     test: list[int] = []
     for label in sorted(by_label):
@@ -101,12 +102,12 @@ def load_labelled(
         if len(members) < FEWEST:
             raise PatchclampError(f"{name}: label {label!r} has {len(members)} texts; give at least {FEWEST}")
         chosen = sorted(rng.permutation(len(members))[:per_label].tolist())
-        _divide([members[i] for i in chosen], found, label, test_share, rng, train, test)
-    _refuse_shared(found, train, test, name)
+        _divide([members[i] for i in chosen], found, groups, label, test_share, rng, train, test)
+    _refuse_shared(groups, train, test, name)
     whole = TextTask(
         name,
         tuple(d.text for d in found),
-        tuple(_group(d, i) for i, d in enumerate(found)),
+        tuple(groups),
         tuple(str(d.label) for d in found),
         max_tokens,
     )
@@ -131,13 +132,19 @@ def _definitions(source: Any) -> Any:
     ]
 
 
-def _group(document: Any, place: int) -> str:
-    return f"text {place}" if document.group is None else str(document.group)
+def _groups(found: list[Any]) -> list[str]:
+    """Group of each text; one that names none is a group with its copies."""
+    first: dict[str, int] = {}
+    return [
+        f"text {first.setdefault(d.text, i)}" if d.group is None else str(d.group)
+        for i, d in enumerate(found)
+    ]
 
 
 def _divide(
     members: list[int],
     found: list[Any],
+    groups_of: list[str],
     label: str,
     share: float,
     rng: np.random.Generator,
@@ -147,7 +154,7 @@ def _divide(
     """Put whole groups of one label on either side, by a hash of the group, so that all labels agree on it."""
     groups: dict[str, list[int]] = {}
     for i in members:
-        groups.setdefault(_group(found[i], i), []).append(i)
+        groups.setdefault(groups_of[i], []).append(i)
     if len(groups) < 2:
         raise PatchclampError(
             f"label {label!r}: all its texts are in one group, so none can verify; give more groups"
@@ -163,9 +170,9 @@ def _divide(
         (test if place < limit else train).extend(groups[group])
 
 
-def _refuse_shared(found: list[Any], train: list[int], test: list[int], name: str) -> None:
+def _refuse_shared(groups: list[str], train: list[int], test: list[int], name: str) -> None:
     """A group with texts of several labels may fall on both sides; those texts leave the train part."""
-    held = {_group(found[i], i) for i in test}
-    train[:] = [i for i in train if _group(found[i], i) not in held]
+    held = {groups[i] for i in test}
+    train[:] = [i for i in train if groups[i] not in held]
     if not train:
         raise PatchclampError(f"{name}: no group is left to choose units on; give more groups")

@@ -6,7 +6,7 @@ from patchclamp.base.estimate import Estimate
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.context import Concepts
 from patchclamp.study.concepts.damage import ablation
-from patchclamp.study.report.findings import Basis, claim
+from patchclamp.study.report.findings import Basis, claim, criterion
 from patchclamp.study.report.text import signed
 
 __all__ = ["claims_of", "findings", "headline", "share_text"]
@@ -14,7 +14,7 @@ __all__ = ["claims_of", "findings", "headline", "share_text"]
 
 def matters(share: Estimate) -> bool:
     """Whether own texts suffer more than the others', and more than with matched units."""
-    return share.interval[0] > 0 and share.beats_null
+    return criterion("selectivity", share) is not None
 
 
 def headline(context: Concepts) -> str:
@@ -76,15 +76,7 @@ def claims_of(context: Concepts) -> list[Claim]:
     data, options = context.texts, context.options
     found = []
     for label, measured in context.shares.items():
-        share, units = measured.share, context.chosen[label]
-        if not matters(share) or share.null is None:
-            continue
-        low, high = share.interval
-        statement = (
-            f"Ablating {units.count} units selective for {label} adds {signed(share.value)} nats a token "
-            f"({signed(low)} to {signed(high)}) more to held-out texts of {label} than to those of the other "
-            f"labels of {data.name}; matched units at most {signed(share.null.high)}."
-        )
+        units = context.chosen[label]
         basis = Basis(
             task={
                 "name": f"texts:{data.source or data.name}",
@@ -106,6 +98,5 @@ def claims_of(context: Concepts) -> list[Claim]:
             seed=options.seed,
             quantity="nats a token",
         )
-        criterion = {"at_least": 0.0, "beats_control": True}
-        found.append(claim(basis, f"concept-{label}", "selectivity", statement, units, measured, criterion))
-    return found
+        found.append(claim(basis, f"concept-{label}", "selectivity", units, measured))
+    return [one for one in found if one is not None]

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.version import __version__
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
-from patchclamp.study.report.text import percent
+from patchclamp.study.report.text import percent, signed
 from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 
-__all__ = ["LIMITS", "Basis", "claim", "necessity", "redundancy", "sufficiency"]
+__all__ = ["LIMITS", "METRIC_TEXT", "UNIT_NAMES", "Basis", "claim", "criterion", "statement", "untrue"]
 
 NEAR_ZERO = 0.05
 """A share below this is called next to nothing."""
+
+ABLATING = ("mean", "zero", "resample", "patch")
+"""Kinds of change that a statement calls an ablation."""
+
+METRIC_TEXT: Mapping[str, str] = {
+    "logit_diff": "logit difference between the answer and the foil at the last token",
+    "prob_diff": "difference in probability between the answers and the foils at the last token",
+    "prob": "probability of the answers at the last token",
+    "accuracy": "share of items on which the answer beats the foil",
+}
+"""Metrics in the words of a sentence."""
+
+UNIT_NAMES: Mapping[str, str] = {"head": "attention head", "mlp_act": "MLP neuron"}
+"""One unit of a point in words."""
 
 LIMITS: tuple[str, ...] = (
     (
@@ -75,30 +92,8 @@ class Basis:
     def model_of(subject: LanguageModel) -> dict[str, str]:
         """The model as a claim names it."""
         dtype = str(subject.dtype).removeprefix("torch.")
-        return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype}
-
-
-def necessity(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim | None:
-    """Return the claim that ablating units takes the behaviour away, or nearly nothing of it; None if undecided.
-
-    Parameters
-    ----------
-    what
-        The units in words, such as "5 attention heads".
-    """
-    share = found.share
-    (low, high), estimate = share.interval, share.value
-    text = f"Ablating {what} ({_short(units)}) takes {percent(estimate)} of the {basis.metric_text}"
-    text += f" ({percent(low)} to {percent(high)}) on held-out items of {basis.title}"
-    if matters(share):
-        criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
-        return claim(basis, id, "necessity", f"{text}; {_control(share)}.", units, found, criterion)
-    if max(abs(low), abs(high)) < NEAR_ZERO:
-        text = f"Ablating {what} ({_short(units)}) alone takes next to nothing of the {basis.metric_text}: "
-        text += f"{percent(estimate)} ({percent(low)} to {percent(high)}) on held-out items of {basis.title}."
-        criterion = {"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}
-        return claim(basis, id, "necessity", text, units, found, criterion, negative=True)
-    return None
+        note = {"training": subject.training_note} if subject.training_note else {}
+        return {"name": subject.name, "fingerprint": subject.fingerprint, "dtype": dtype} | note
 
 
 def matters(share: Estimate) -> bool:
@@ -113,67 +108,183 @@ def suffices(share: Estimate) -> bool:
     return share.interval[0] >= 0.5 and share.value - share.null.high > NEAR_ZERO
 
 
-def sufficiency(
-    basis: Basis, id: str, what: str, units: Units, among: Sequence[str], found: Measured
-) -> Claim | None:
-    """Return the claim about what is left when all units of the same kind but these are ablated.
+Rule = tuple[dict[str, Any], bool] | None
+"""What must be true again, and whether that is a finding of (nearly) nothing."""
 
-    None where as much is left with these ablated too: then they are not what recovers it.
+
+def criterion(kind: str, share: Estimate) -> Rule:
+    """What an estimate has to show again for the claim that it makes to hold, and whether that claim is negative.
+
+    None where the estimate with its interval and control decides nothing: then there is no claim. A study makes its
+    claims by this rule and `verify` judges them by it, whatever criterion a file names.
+
+    Examples
+    --------
+    >>> criterion("necessity", Estimate(0.99, -100.0, 100.0, 40)) is None
+    True
+    >>> criterion("necessity", Estimate(0.01, -0.02, 0.03, 40))
+    ({'at_least': -0.05, 'at_most': 0.05}, True)
     """
-    share, (low, high) = found.share, found.share.interval
-    enough = suffices(share)
-    if low >= 0.5 and not enough:
-        return None
-    text = f"Keeping only {what} ({_short(units)}) and ablating all others of their kind "
-    text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.value if enough else high)}"
-    text += f" of the {basis.metric_text} on held-out items of {basis.title}"
-    text += f" ({percent(low)} to {percent(high)})" if enough else f" (estimate {percent(share.value)})"
-    if enough and share.null is not None:
-        text += f"; with these ablated too, {percent(share.null.mean)} is left."
-    else:
-        text += ": they are not the whole mechanism."
-    criterion: dict[str, Any] = {"at_least": _down(low), "beats_control": True}
-    if not enough:
-        criterion = {"at_most": _up(high)}
-    return claim(
-        basis, id, "sufficiency", text, units, found, criterion, negative=not enough, among=tuple(among)
+    low, high = share.interval
+    return CLAIM_KINDS[kind].rule(share) if low <= high else None  # no interval, no claim
+
+
+def statement(claim: Claim, whole: int | None = None) -> str:
+    """A claim in words, from its data alone; `whole` is how many units of the kind the model has, where that is known.
+
+    Raises
+    ------
+    PatchclampError
+        Where its figures decide nothing.
+    """
+    rule = criterion(claim.kind, claim.estimate)
+    if rule is None:
+        show = signed if claim.kind == "selectivity" else percent
+        null = claim.estimate.null
+        beside = "no control" if null is None else f"{null.n} random sets"
+        raise PatchclampError(
+            f"{_span(claim.estimate, show)} with {beside}, decide nothing about {claim.kind}"
+        )
+    units = Units.parse(list(claim.units))
+    return CLAIM_KINDS[claim.kind].sentence(claim, f"{_named(units, whole)} ({_short(units)})", rule)
+
+
+def _necessity(share: Estimate) -> Rule:
+    if matters(share):
+        return {"at_least": _down(share.interval[0]), "beats_control": True}, False
+    nothing = max(map(abs, share.interval)) < NEAR_ZERO
+    return ({"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}, True) if nothing else None
+
+
+def _takes(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
+    share, metric, c = claim.estimate, _metric(claim), claim.estimate.null
+    if rule[1] or c is None:
+        return f"Ablating {who} takes next to nothing of the {metric}: {_span(share)} {_place(claim)}."
+    random = (
+        f"{c.n} random sets of the same size take {percent(c.mean)} ({percent(c.low)} to {percent(c.high)})"
+    )
+    return f"Ablating {who} takes {_span(share, of=f' of the {metric}')} {_place(claim)}; {random}."
+
+
+def _sufficiency(share: Estimate) -> Rule:
+    low, high = share.interval
+    if suffices(share):
+        return {"at_least": _down(low), "beats_control": True}, False
+    # Where as much is left with these ablated too, they are not what recovers it.
+    return ({"at_most": _up(high)}, True) if low < 0.5 else None
+
+
+def _recovers(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
+    share, (low, high) = claim.estimate, claim.estimate.interval
+    metric, where = _metric(claim), _place(claim)
+    text = f"Keeping only {who} and ablating all others of their kind recovers"
+    if rule[1] or share.null is None:
+        text += f" no more than {percent(high)} of the {metric} {where} (estimate {percent(share.value)})"
+        return f"{text}: they are not the whole mechanism."
+    text += f" {percent(share.value)} of the {metric} {where} ({percent(low)} to {percent(high)})"
+    return f"{text}; with these ablated too, {percent(share.null.mean)} is left."
+
+
+def _redundancy(share: Estimate) -> Rule:
+    low, high = share.interval
+    if high < 0.8:
+        return {"at_most": _up(high)}, True
+    return {"at_least": _down(low)} | ({} if low > 1.25 else {"at_most": _up(high)}), False
+
+
+def _adds_up(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
+    share, (low, high) = claim.estimate, claim.estimate.interval
+    text = f"Ablated one at a time, {who} take in sum {percent(share.value)} of what they take together "
+    text += f"({percent(low)} to {percent(high)}), {_place(claim)}: "
+    if rule[1]:
+        return text + "they stand in for each other, so that single effects understate them."
+    if "at_most" not in rule[0]:
+        return (
+            text + "they work in series or on the same thing, so that single effects count it more than once."
+        )
+    return text + "their effects roughly add up."
+
+
+def _selectivity(share: Estimate) -> Rule:
+    own = share.interval[0] > 0 and share.beats_null
+    return ({"at_least": 0.0, "beats_control": True}, False) if own else None
+
+
+def _costs_its_own(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
+    share, (low, high) = claim.estimate, claim.estimate.interval
+    label, top = claim.intervention.get("label"), math.nan if share.null is None else share.null.high
+    return (
+        f"Ablating {Units.parse(list(claim.units)).count} units selective for {label} adds {signed(share.value)} nats a "
+        f"token ({signed(low)} to {signed(high)}) more to held-out texts of {label} than to those of the other labels of "
+        f"{_behaviour(claim)}; matched units at most {signed(top)}."
     )
 
 
-def redundancy(basis: Basis, id: str, what: str, units: Units, found: Measured) -> Claim:
-    """Return the claim about the sum of single effects against the joint effect; the share is their ratio."""
-    ratio, (low, high) = found.share.value, found.share.interval
-    text = f"Ablated one at a time, {what} ({_short(units)}) take in sum {percent(ratio)} of what they take together "
-    text += f"({percent(low)} to {percent(high)}), on held-out items of {basis.title}: "
-    if high < 0.8:
-        text += "they stand in for each other, so that single effects understate them."
-        criterion = {"at_most": _up(high)}
-    elif low > 1.25:
-        text += "they work in series or on the same thing, so that single effects count it more than once."
-        criterion = {"at_least": _down(low)}
-    else:
-        text += "their effects roughly add up."
-        criterion = {"at_least": _down(low), "at_most": _up(high)}
-    return claim(basis, id, "redundancy", text, units, found, criterion, negative=high < 0.8)
+class Kind(NamedTuple):
+    """A kind of claim: from an estimate to what it asks, and from a claim, its units in words and that to a sentence."""
+
+    rule: Callable[[Estimate], Rule]
+    sentence: Callable[[Claim, str, tuple[Mapping[str, Any], bool]], str]
+
+
+CLAIM_KINDS: Mapping[str, Kind] = {
+    "necessity": Kind(_necessity, _takes),
+    "sufficiency": Kind(_sufficiency, _recovers),
+    "redundancy": Kind(_redundancy, _adds_up),
+    "selectivity": Kind(_selectivity, _costs_its_own),
+}
+
+
+def untrue(claim: Claim, whole: int | None = None) -> str:
+    """What a claim's file says that its own figures do not give, in words; nothing where they agree.
+
+    Numbers and addresses of the statement are compared, not its wording, which may be that of another version.
+    """
+    (low, high), value = claim.estimate.interval, claim.estimate.value
+    if claim.intervention.get("kind") not in ABLATING:
+        return f"a change of kind {claim.intervention.get('kind')!r} is no ablation"
+    if not low <= value <= high:
+        return f"the claimed estimate, {value:.3g}, lies outside its own interval, {low:.3g} to {high:.3g}"
+    try:
+        due = statement(claim, whole)
+    except PatchclampError as error:
+        return f"its own figures, {error}"
+    extra = [one for one in _facts(claim.statement, whole) if one not in _facts(due, whole)]
+    return f"the statement says {', '.join(extra)}; its figures say: {due}" if extra else ""
 
 
 def claim(
     basis: Basis,
     id: str,
     kind: str,
-    statement: str,
     units: Units,
     found: Measured,
-    criterion: Mapping[str, Any],
-    negative: bool = False,
-    among: tuple[str, ...] = (),
-) -> Claim:
-    """A claim of a study: what all of them share, and one measurement with its statement and criterion."""
-    null = found.share.null
-    return Claim(
+    *,
+    whole: int | None = None,
+    among: Sequence[str] = (),
+) -> Claim | None:
+    """The claim of a kind that one measurement makes, with its statement and criterion; None if it decides nothing.
+
+    Parameters
+    ----------
+    basis
+        What all claims of the study share.
+    kind
+        As in `Claim`.
+    found
+        Share lost or left, ratio of effects, or difference in nats.
+    whole
+        Units of this kind in the model.
+    among
+        Sufficiency: the sites whose other units were ablated.
+    """
+    rule, null = criterion(kind, found.share), found.share.null
+    if rule is None:
+        return None
+    made = Claim(
         id=id,
         kind=kind,
-        statement=statement,
+        statement="",
         units=tuple(units.to_json()),
         task=basis.task,
         intervention=basis.intervention,
@@ -181,29 +292,61 @@ def claim(
         baseline=found.effect.baseline,
         changed=found.effect.changed,
         estimate=replace(found.share, null=None if null is None else replace(null, draws=())),
-        criterion=dict(criterion),
+        criterion=rule[0],
         seed=basis.seed,
         ablation=basis.ablation,
         model=basis.model,
         version=__version__,
-        negative=negative,
-        among=among,
+        negative=rule[1],
+        among=tuple(among),
         quantity=basis.quantity,
     )
+    return replace(made, statement=statement(made, whole))
+
+
+def _behaviour(claim: Claim) -> str:
+    """Where a claim was measured, from the name or file of its task or texts."""
+    source = str(claim.task["name"]).removeprefix("texts:")
+    return "WordNet" if source.startswith("wordnet:") else Path(source).stem.replace("_", " ")
+
+
+def _place(claim: Claim) -> str:
+    return f"on held-out items of {_behaviour(claim)}"
+
+
+def _metric(claim: Claim) -> str:
+    return METRIC_TEXT.get(claim.metric, claim.metric)
+
+
+def _named(units: Units, whole: int | None) -> str:
+    """How many of what: "5 of 270 attention heads"."""
+    site = units.sites[0]
+    name = (
+        f"{site.dictionary} feature" if site.dictionary else UNIT_NAMES.get(site.point, f"{site.point} unit")
+    )
+    count = f"{units.count:,}" if units.count > 1 else "one"
+    if whole is None:
+        return f"{count} {name}{'s' * (units.count > 1)}"
+    return f"{count} of {whole:,} {name}s"
+
+
+def _span(share: Estimate, show: Callable[[float], str] = percent, of: str = "") -> str:
+    low, high = share.interval
+    return f"{show(share.value)}{of} ({show(low)} to {show(high)})"
+
+
+def _facts(text: str, whole: int | None) -> list[str]:
+    """Addresses and numbers in a sentence; how many units there are in all only where that is known."""
+    text = text.replace("\u2212", "-")
+    if whole is None:
+        text = re.sub(r"\bof [\d,]+", "of", text)
+    return re.findall(r"[\w./-]+\[[\d,]+\]|(?<![\w.])[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?:\s?%)?", text)
 
 
 def _short(units: Units, limit: int = 6) -> str:
     """Name the units, or the first of many."""
     names = [str(u) for u in units.each()]
     return ", ".join(names) if len(names) <= limit else f"{', '.join(names[:3])}, ... {names[-1]}"
-
-
-def _control(share: Estimate) -> str:
-    c = share.null
-    assert c is not None
-    return (
-        f"{c.n} random sets of the same size take {percent(c.mean)} ({percent(c.low)} to {percent(c.high)})"
-    )
 
 
 def _down(value: float, step: float = 0.05) -> float:

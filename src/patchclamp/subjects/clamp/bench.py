@@ -124,7 +124,8 @@ class Bench:
     ablation
         Kind of intervention (``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the corrupted input).
     reference
-        Task (or `Reference`) for means, replacement values and activity; by default the items themselves.
+        Task (or `Reference`) for means, replacement values and activity; by default other items of the task, as in
+        `effect`.
     by, source
         How a mean is taken, and over which input of the reference items (``"clean"`` or ``"corrupted"``).
     batch_size
@@ -157,7 +158,7 @@ class Bench:
         check_choice("ablation", ablation, ABLATIONS)
         self.subject, self.task, self.ablation, self.by, self.source = subject, task, ablation, by, source
         self.batch_size, self.n_boot, self.seed, self.progress = batch_size, n_boot, seed, progress
-        self.reference = Reference.of(subject, reference or task, batch_size)
+        self.reference = Reference.of(subject, reference, task, batch_size)
 
     def change(self, ablated: Sequence[UnitOrSite]) -> tuple[Intervention, ...]:
         """The interventions that ablate a set; none for the empty one."""

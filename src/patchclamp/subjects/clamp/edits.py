@@ -10,10 +10,11 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
-from patchclamp.subjects.clamp.reference import Reference, from_end
+from patchclamp.subjects.clamp.reference import Reference, Sums, from_end
 from patchclamp.subjects.clamp.replay import REPLAYED, Replays
 
 Value = Callable[[Tensor, Batch], Tensor]
@@ -121,8 +122,10 @@ def _values(
         raise PatchclampError(f"{change.kind} {change.units}: needs reference items; pass reference=")
     if change.kind == "mean":
         assert reference is not None
-        means = reference.means(sites, change.by, change.source)
-        return {site: _mean(means[site], change, pair) for site in sites}
+        sums = reference.sums(sites, change.by, change.source)
+        times = replays.times(change)
+        own = replays.own(change) if any(times) else {}
+        return {site: _mean(sums[site], change, pair, times, own.get(site)) for site in sites}
     if change.kind in REPLAYED:
         seen = replays.values(change)
         if change.vector is None:
@@ -140,9 +143,17 @@ def _part(basis: Tensor, source: Tensor) -> Value:
     return lambda a, b: a + ((source - a).double() @ basis.T.to(a.device) @ basis.to(a.device)).to(a.dtype)
 
 
-def _mean(means: Mapping[str, Tensor], change: Intervention, pair: Pair) -> Value:
+def _mean(
+    sums: Mapping[str, Sums], change: Intervention, pair: Pair, times: Sequence[int], own: Tensor | None
+) -> Value:
+    """Means over reference items, for each item over others than itself; its own input is there `times` times."""
     names = pair.templates if change.by == "template" else ("",) * len(pair.clean)
-    lost = [name for name in names if name not in means]
+    lost = [name for name in names if name not in sums]
+    if lost and lost[0].startswith(UNNAMED):
+        raise PatchclampError(
+            f"mean by template: the items name no template, so means are over items of one length, and no reference item has "
+            f"{lost[0].removeprefix(UNNAMED)} tokens; name templates, give more reference items, or by='data' or 'position'"
+        )
     if lost:
         raise PatchclampError(
             f"mean by template: no reference item has template {lost[0]!r}; give more reference items, or by='position'"
@@ -154,7 +165,7 @@ def _mean(means: Mapping[str, Tensor], change: Intervention, pair: Pair) -> Valu
         out = torch.empty_like(activity)
         for name in dict.fromkeys(names):
             rows = torch.tensor([n == name for n in names], device=activity.device)
-            table = means[name].to(activity.device, activity.dtype)
+            table = sums[name].mean.to(activity.device, activity.dtype)
             if int(place[rows].max()) >= len(table):
                 raise PatchclampError(
                     f"mean by {change.by}: an item is longer than all reference items"
@@ -162,9 +173,30 @@ def _mean(means: Mapping[str, Tensor], change: Intervention, pair: Pair) -> Valu
                     + "; give more reference items"
                 )
             out[rows] = table[place[rows].clamp(min=0)]
+        touched = positions(change, pair, activity)
+        for i, name in enumerate(names):
+            if own is not None and times[i]:
+                rest = sums[name].without(own[i], place[i], times[i])
+                at = place[i].clamp(min=0)
+                alone = rest.count.flatten()[at.to(rest.count.device)] < 0.5
+                if bool((alone.to(touched.device) & touched[i]).any()):
+                    raise PatchclampError(_vacuous(change, int(pair.rows[i]), name))
+                out[i] = rest.mean.to(activity.device, activity.dtype)[at]
         return out
 
     return value
+
+
+def _vacuous(change: Intervention, row: int, name: str) -> str:
+    """Why a mean would be the value that it replaces."""
+    alike = (
+        f" of template {name!r}" if name else " that reaches as far back" if change.by == "position" else ""
+    )
+    return (
+        f"mean by {change.by}: no reference item{alike} differs from item {row} itself, so its mean would be its own "
+        "value and the change would change nothing; give other reference items (reference=, such as the training "
+        "split)" + (", or by='position'" if change.by == "template" and name else "")
+    )
 
 
 def _formula(change: Intervention, site: Site, subject: Subject) -> Value:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -30,6 +35,29 @@ def from_end(activity: Tensor, batch: Batch) -> Tensor:
 Key = tuple[Site, str, str]
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Sum and number of the values at each position from the end: (position, units...), (position, 1...), float64."""
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Their mean; 0 where there is none."""
+        return self.total / self.count.clamp(min=1)
+
+    def without(self, own: Tensor, place: Tensor, times: int) -> Sums:
+        """The sums without an item's own values, (pos, units...) at `place`, which were counted `times` times."""
+        real = place >= 0
+        at = place[real].to(self.total.device)
+        values = own[real].to(self.total.device).double()
+        ones = torch.ones((len(at), *self.count.shape[1:]), dtype=torch.float64, device=self.count.device)
+        return Sums(
+            self.total.index_add(0, at, values, alpha=-times), self.count.index_add(0, at, ones, alpha=-times)
+        )
+
+
 class Reference:
     """A task's items as reference for interventions; means and norms are taken in streaming passes.
 
@@ -45,23 +73,68 @@ class Reference:
         self.subject = subject
         self.task = task
         self.batch_size = batch_size
-        self._means: dict[Key, dict[str, Tensor]] = {}
+        self._sums: dict[Key, dict[str, Sums]] = {}
         self._activity: dict[Site, Tensor] = {}
         self._items: dict[str, list[tuple[str, int, Batch]]] = {}
+        self._inputs: dict[str, Counter[tuple[str, bytes]]] = {}
 
     @classmethod
-    def of(cls, subject: Subject, source: TaskLike | Reference, batch_size: int = 64) -> Reference:
-        """What was given as a reference: itself, or a task's items."""
-        return source if isinstance(source, Reference) else cls(subject, source, batch_size)
+    def of(
+        cls,
+        subject: Subject,
+        source: TaskLike | Reference | None,
+        items: TaskLike | None = None,
+        batch_size: int = 64,
+    ) -> Reference:
+        """What was given as a reference: itself, or a task's items.
+
+        By default other items than those under test: the rest of the task that these were selected from, or, where there is
+        none, the items themselves, of which each is then replaced by the mean over the others.
+        """
+        if isinstance(source, Reference):
+            return source
+        if source is None:
+            if items is None:
+                raise PatchclampError("there are no reference items; pass reference=")
+            source = items.others() or items
+        return cls(subject, source, batch_size)
 
     def means(
         self, sites: Sequence[Site], by: str, source: str = "clean"
     ) -> Mapping[Site, Mapping[str, Tensor]]:
         """Means over the items' inputs: site -> template -> (position from the end, units...); see `MEANS`."""
-        wanted = [site for site in sites if (site, by, source) not in self._means]
+        return {
+            site: {name: one.mean for name, one in found.items()}
+            for site, found in self.sums(sites, by, source).items()
+        }
+
+    def sums(
+        self, sites: Sequence[Site], by: str, source: str = "clean"
+    ) -> Mapping[Site, Mapping[str, Sums]]:
+        """What `means` divides, so that an item can be left out of its own mean."""
+        wanted = [site for site in sites if (site, by, source) not in self._sums]
         if wanted:
-            self._means.update(self._accumulate(wanted, by, source))
-        return {site: self._means[site, by, source] for site in sites}
+            self._sums.update(self._accumulate(wanted, by, source))
+        return {site: self._sums[site, by, source] for site in sites}
+
+    def own(self, pair: Pair, by: str, source: str = "clean") -> list[int]:
+        """How many of the inputs that an item's mean is taken over are the clean input of the item itself.
+
+        Such an input would put a part of the unit's own value back, and the whole of it where there is no other.
+        """
+        if source not in self._inputs:
+            self._inputs[source] = Counter(
+                (pair.templates[i], key)
+                for pair in self.subject.pairs(self.task, self.batch_size)
+                for i, key in enumerate(_keys(self._input(pair, source)))
+            )
+        known = self._inputs[source]
+        if by != "template":
+            known = Counter()
+            for (_, key), count in self._inputs[source].items():
+                known["", key] += count
+        names = pair.templates if by == "template" else ("",) * len(pair.clean)
+        return [known[name, key] for name, key in zip(names, _keys(pair.clean), strict=True)]
 
     def _input(self, pair: Pair, source: str) -> Batch:
         found = pair.clean if source == "clean" else pair.corrupted
@@ -69,7 +142,7 @@ class Reference:
             raise PatchclampError(f"reference items of {self.task.name}: they have no corrupted inputs")
         return found
 
-    def _accumulate(self, sites: Sequence[Site], by: str, source: str) -> dict[Key, dict[str, Tensor]]:
+    def _accumulate(self, sites: Sequence[Site], by: str, source: str) -> dict[Key, dict[str, Sums]]:
         sums: dict[Key, dict[str, Tensor]] = {(site, by, source): {} for site in sites}
         counts: dict[Key, dict[str, Tensor]] = {(site, by, source): {} for site in sites}
         for pair in self.subject.pairs(self.task, self.batch_size):
@@ -85,8 +158,9 @@ class Reference:
                     _scatter(sums[key], counts[key], name, activity[rows], place[rows])
 
             self.subject.run(self._input(pair, source), read={s: partial(add, s) for s in sites})
+        _say_lengths(self.task.name, {name for key in sums for name in sums[key]})
         return {
-            key: {name: total / counts[key][name].clamp(min=1) for name, total in entry.items()}
+            key: {name: Sums(total, counts[key][name]) for name, total in entry.items()}
             for key, entry in sums.items()
         }
 
@@ -142,6 +216,18 @@ class Reference:
         return _stack(chosen, pair.clean)
 
 
+def _say_lengths(task: str, names: set[str]) -> None:
+    """Say it where "by template" becomes by length."""
+    lengths = sorted(int(name.removeprefix(UNNAMED)) for name in names if name.startswith(UNNAMED))
+    if len(lengths) > 1:
+        warnings.warn(
+            f"mean by template: items of {task} name no template and have {lengths[0]} to {lengths[-1]} tokens; each "
+            "is replaced by the mean over reference items of its own length",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 def _scatter(
     sums: dict[str, Tensor], counts: dict[str, Tensor], name: str, activity: Tensor, place: Tensor
 ) -> None:
@@ -164,6 +250,19 @@ def _grow_add(old: Tensor | None, new: Tensor) -> Tensor:
     result = large.clone()
     result[: len(small)] += small
     return result
+
+
+def _keys(batch: Batch) -> list[bytes]:
+    """What the inputs of a batch are, padding aside: equal for equal ones."""
+
+    def plain(tensor: Tensor) -> bytes:
+        return tensor.reshape(-1).contiguous().view(torch.uint8).cpu().numpy().tobytes()
+
+    if batch.tokens is not None:
+        tokens, mask = batch.tokens.cpu(), batch.mask.cpu()
+        return [plain(tokens[i, mask[i]]) for i in range(len(batch))]
+    rows = ([tensor[i] for tensor in batch.tensors.values()] for i in range(len(batch)))
+    return [hashlib.sha256(b"".join(map(plain, row))).digest() for row in rows]
 
 
 def _same_input(a: Batch, b: Batch) -> bool:

@@ -15,6 +15,7 @@ from patchclamp.subjects.clamp.reference import Reference
 
 REPLAYED = ("patch", "resample")
 Source = tuple[str, int, str]
+OWN: Source = ("patch", 0, "clean")  # as `patch` from the clean input reads it
 
 
 class Replays:
@@ -25,7 +26,7 @@ class Replays:
     subject, pair
         The batch of items.
     reference
-        Where `resample` draws its items.
+        Where `resample` draws its items, and whether a mean needs the item's own values to leave them out.
     interventions
         All that will be asked for; their sites are read together.
     """
@@ -40,10 +41,13 @@ class Replays:
         self.subject, self.pair, self.reference = subject, pair, reference
         self._wanted: dict[Source, dict[Site, None]] = {}
         self._seen: dict[Source, dict[Site, Tensor]] = {}
+        self._times: dict[tuple[str, str], list[int]] = {}
         for change in interventions:
             self._want(change)
 
     def _want(self, change: Intervention) -> None:
+        if change.kind == "mean" and any(self.times(change)):
+            self._wanted.setdefault(OWN, {}).update(dict.fromkeys(change.units.sites))
         if change.kind in REPLAYED:
             self._wanted.setdefault(_source(change), {}).update(dict.fromkeys(change.units.sites))
 
@@ -51,11 +55,30 @@ class Replays:
         """Activity of the intervention's sites on its source."""
         self._want(change)
         source = _source(change)
-        seen = self._seen.setdefault(source, {})
-        missing = [site for site in self._wanted[source] if site not in seen]
+        missing = self._missing(source)
         if missing:
-            seen.update(self.subject.run(self._batch(change), read=missing).activity)
-        return seen
+            self._seen[source].update(self.subject.run(self._batch(change), read=missing).activity)
+        return self._seen[source]
+
+    def times(self, change: Intervention) -> list[int]:
+        """How often the mean that an item gets was taken over its own clean input; see `Reference.own`."""
+        key = (change.by, change.source)
+        if key not in self._times:
+            none = [0] * len(self.pair.clean)
+            self._times[key] = none if self.reference is None else self.reference.own(self.pair, *key)
+        return self._times[key]
+
+    def own(self, change: Intervention) -> Mapping[Site, Tensor]:
+        """Activity of the intervention's sites on the items' own clean inputs."""
+        self._want(change)
+        missing = self._missing(OWN)
+        if missing:
+            self._seen[OWN].update(self.subject.run(self.pair.clean, read=missing).activity)
+        return self._seen[OWN]
+
+    def _missing(self, source: Source) -> list[Site]:
+        seen = self._seen.setdefault(source, {})
+        return [site for site in self._wanted[source] if site not in seen]
 
     def _batch(self, change: Intervention) -> Batch:
         if change.kind == "resample":

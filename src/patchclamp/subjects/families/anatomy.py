@@ -52,8 +52,7 @@ def text_config(model: nn.Module) -> Any:
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "model_type"):
         raise PatchclampError(
-            f"{type(model).__name__} has no transformers configuration, so its named points are unknown; "
-            "open it as a plain module and give dotted paths such as layer.3.in"
+            f"{type(model).__name__} has no transformers configuration, so its named points are unknown; {as_plain(model)}"
         )
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
@@ -91,19 +90,37 @@ def row_for(model: nn.Module) -> AnatomyRow:
         known = sorted({name for row in TABLE for name in row.model_types})
         raise PatchclampError(
             f"model_type {config.model_type!r}: this family is not in the anatomy table"
-            f"{did_you_mean(str(config.model_type), known)}; the table has {', '.join(known)}. Any module of the "
-            "model can still be addressed by its dotted path with .in or .out"
+            f"{did_you_mean(str(config.model_type), known)}; the table has {', '.join(known)}. "
+            f"Every module of it can still be read: {as_plain(model)}"
         )
     fitting = [
         row for row in kin if all(getattr(config, key, None) == value for key, value in row.when.items())
     ]
     if not fitting:
         wanted = " or ".join(str(dict(row.when)) for row in kin)
-        raise PatchclampError(f"{kin[0].family}: the table covers configurations with {wanted} only")
+        raise PatchclampError(
+            f"{kin[0].family}: the table covers configurations with {wanted} only; {as_plain(model)}"
+        )
     row = fitting[0]
     if row.refused:
-        raise PatchclampError(f"{row.family}: {row.refused}")
+        raise PatchclampError(f"{row.family}: {row.refused}; {as_plain(model)}")
     return _adapted(row, model)
+
+
+def as_plain(model: nn.Module) -> str:
+    """The call that opens a model without a row, with an input of its kind."""
+    config: Any = getattr(model, "config", None)
+    example, opened = "torch.tensor([[1, 2, 3]])" if config is not None else "<one input>", "model"
+    if getattr(config, "is_encoder_decoder", False):
+        opened = "model.get_encoder()"  # the decoder takes an input of its own
+    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+        size = getattr(config, "image_size", None) or 224
+        height, width = size if isinstance(size, (tuple, list)) else (size, size)
+        example = f"torch.zeros(1, {getattr(config, 'num_channels', 3)}, {height}, {width})"
+    return (
+        f"open the {type(model).__name__} object itself as a plain module: TorchModule({opened}, {example}); its sites are "
+        "dotted paths with .in or .out"
+    )
 
 
 def _adapted(row: AnatomyRow, model: nn.Module) -> AnatomyRow:
@@ -114,12 +131,14 @@ def _adapted(row: AnatomyRow, model: nn.Module) -> AnatomyRow:
     if not isinstance(layers, nn.ModuleList) or len(layers) == 0:
         raise PatchclampError(
             f"{type(model).__name__} ({row.family}): expected the blocks at {row.layers!r} and found none; this class "
-            "is laid out otherwise (the table was checked with transformers 5.23). Use dotted module paths"
+            f"is laid out otherwise (the table was checked with transformers 5.23); {as_plain(model)}"
         )
     first, fixed, missing = layers[0], dict(row.fixed), dict(row.missing)
     for point in [p for p, tap in fixed.items() if module_at(model, tap.module) is None]:
         reason = "the model was opened without its head" if point == "logits" else "this model has none"
         missing[point] = f"{type(model).__name__} has no module {fixed.pop(point).module}: {reason}"
+    if "logits" in fixed and row.logit_softcap and getattr(text_config(model), row.logit_softcap, None):
+        fixed["logits"] = Tap("", "out")  # the cap is no module, so only the model's own output is behind it
     head = tuple(path for path in row.head_path if module_at(model, path) is not None)
     return replace(
         row,

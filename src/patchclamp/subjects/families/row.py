@@ -88,11 +88,12 @@ class AnatomyRow:
     base
         Path of the transformer without its head; dropped from all paths if the model is that very module.
     head_path
-        Modules between final_norm and logits, in order; the last gives logits.
+        Modules between final_norm and logits, in order; the last gives logits (before a soft cap).
     norm_offset
         What is added to the final norm's weight to get its gain (1 in Gemma: the gain is 1 + weight).
     logit_softcap
-        Name of the configuration's value c, with logits = c tanh(raw / c); None where there is none.
+        Name of the configuration's value c, with logits = c tanh(raw / c); None where there is none. `logits` is then
+        what the model returns; the raw values are the output of the last of `head_path`.
     position_ids
         Whether the model's forward takes `position_ids` (those with ALiBi count from the mask instead).
     flat

@@ -148,20 +148,25 @@ def read_gguf(path: str | Path) -> GGUFModel:
     )
 
 
-def load_gguf(path: str | Path) -> PreTrainedModel:
-    """Build the float32 model of a GGUF file, in evaluation mode, on the CPU.
+def load_gguf(path: str | Path, contents: GGUFModel | None = None) -> PreTrainedModel:
+    """Build the float32 model of a GGUF file, whose `contents` may have been read, in evaluation mode, on the CPU.
 
     Examples
     --------
     >>> load_gguf("model.Q4_1.gguf").config.num_hidden_layers  # doctest: +SKIP
     30
     """
-    contents = read_gguf(path)
+    contents = contents or read_gguf(path)
     model = build(contents.model_class, contents.config, contents.state, str(path))
     if contents.factors is not None:
-        rotary = model.get_submodule("model.rotary_emb")
-        rotary.register_buffer("inv_freq", rotary.get_buffer("inv_freq") / contents.factors, persistent=False)
+        divide_frequencies(model, contents.factors)
     return model
+
+
+def divide_frequencies(model: PreTrainedModel, factors: Tensor) -> None:
+    """Divide the rotary frequencies of a model by the factors that its file gives."""
+    rotary = model.get_submodule("model.rotary_emb")
+    rotary.register_buffer("inv_freq", rotary.get_buffer("inv_freq") / factors, persistent=False)
 
 
 def build(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 import re
 import socket
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.lazy import DTYPES
+from patchclamp.subjects.files.identity import fingerprint, weights
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _TOKENIZER_FILES = (
@@ -28,33 +26,10 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
     "spiece.model",
 )
-# What, beside the weights, changes what a transformers model computes. A fixed list: the defaults that a new
-# version of transformers adds to a config must not change the fingerprint of a model that did not change.
-_CONFIG = (
-    *(
-        "model_type",
-        "hidden_act",
-        "hidden_activation",
-        "activation_function",
-        "num_attention_heads",
-        "n_head",
-    ),
-    *(
-        "num_key_value_heads",
-        "head_dim",
-        "rms_norm_eps",
-        "layer_norm_eps",
-        "layer_norm_epsilon",
-        "norm_epsilon",
-    ),
-    *("layernorm_epsilon", "rope_parameters", "rotary_pct", "rotary_dim", "partial_rotary_factor"),
-    *("sliding_window", "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),
-    *("num_experts_per_tok", "norm_topk_prob", "use_parallel_residual", "parallel_attn", "alibi"),
-)
 
 
 class Loaded(NamedTuple):
-    """A model ready to be recorded: the object, its tokenizer (None where it has none), name and fingerprint.
+    """A model ready to be recorded: the object, its tokenizer (None where it has none) and name.
 
     `name` is what opens the same model again: ``"smollm2"``, the hub id, the path, or the class name of a module
     that the user gave.
@@ -63,7 +38,11 @@ class Loaded(NamedTuple):
     model: nn.Module
     tokenizer: Any
     name: str
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of weights and settings as they are now (`fingerprint`)."""
+        return fingerprint(self.model)
 
 
 def load_model(
@@ -93,8 +72,8 @@ def load_model(
     Raises
     ------
     PatchclampError
-        For a source that does not exist or cannot be fetched, a device that is not there, an unknown dtype, and a
-        device or dtype asked for a module that is somewhere else.
+        For a source that does not exist or cannot be fetched, a checkpoint that lacks tensors or holds NaN (named), a
+        device that is not there, an unknown dtype, and a device or dtype asked for a module that is somewhere else.
 
     Examples
     --------
@@ -104,7 +83,7 @@ def load_model(
     """
     if isinstance(source, nn.Module):
         _check_own(source, device, dtype)
-        return Loaded(source, tokenizer, type(source).__name__, fingerprint(source))
+        return Loaded(source, tokenizer, type(source).__name__)
     place, kind = _device(device), _dtype(dtype)
     name = str(source)
     model, found = _read(
@@ -112,64 +91,8 @@ def load_model(
     )
     model = model.to(device=place, dtype=kind) if kind else model.to(place)
     model.eval()
-    return Loaded(model, tokenizer if tokenizer is not None else found, name, fingerprint(model))
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash of what a model computes with: its weights as they are loaded, and the settings beside them.
-
-    SHA-256 over, for each parameter and each buffer of the state dict in order of name: name, type, shape, the
-    sum of its bits read as 64-bit integers for each row (modulo 2**64), and a strided sample of at most 4096 raw
-    values; and over the class name and those config entries that change what is computed. Any change of a single
-    weight, and any exchange of rows, changes it; only changes made to cancel within a row are not seen: it guards
-    against mistakes, not against malice. Weights cast to another dtype are other weights and have another
-    fingerprint; the device does not matter. Weights that are not in memory (meta device, offloaded by accelerate)
-    count by name and shape only, and the fingerprint then begins with ``shapes:``.
-
-    Cost: one reading of the weights (SmolLM2, 538 MB: 0.1 s).
-
-    Examples
-    --------
-    >>> one = nn.Linear(2, 2)
-    >>> before = fingerprint(one)
-    >>> _ = one.weight.data[0, 0].add_(1.0)
-    >>> fingerprint(one) == before
-    False
-    """
-    digest = hashlib.sha256(type(model).__name__.encode())
-    config: Any = getattr(model, "config", None)
-    if hasattr(config, "to_dict"):
-        values = config.to_dict()
-        known = {key: values[key] for key in _CONFIG if values.get(key) is not None}
-        digest.update(json.dumps(known, sort_keys=True, default=str).encode())
-    prefix = ""
-    for name, tensor in _weights(model):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.is_meta:
-            prefix = "shapes:"
-        elif tensor.numel():
-            digest.update(_content(tensor))
-    return prefix + digest.hexdigest()[:32]
-
-
-def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    saved = set(model.state_dict(keep_vars=True))
-    tensors = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in saved}
-    for name in sorted(tensors):
-        yield name, tensors[name].detach()
-
-
-def _content(tensor: Tensor) -> bytes:
-    flat = tensor.contiguous().reshape(-1)
-    rows = tensor.shape[0] if tensor.ndim > 1 else 1
-    width = flat.numel() * flat.element_size() // rows
-    whole = (
-        width % 8 == 0 and flat.data_ptr() % 8 == 0 and flat.storage_offset() * flat.element_size() % 8 == 0
-    )
-    words = flat.view(torch.int64 if whole else torch.uint8).reshape(rows, -1)
-    sums = words.sum(1, dtype=torch.int64).cpu()
-    sample = flat[:: max(1, flat.numel() // 4096)][:4096].clone().view(torch.uint8).cpu()
-    return bytes(sums.numpy().tobytes() + sample.numpy().tobytes())
+    _refuse_not_finite(name, model)
+    return Loaded(model, tokenizer if tokenizer is not None else found, name)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -221,14 +144,14 @@ def _check_own(model: nn.Module, device: str | torch.device, dtype: str | torch.
 
 
 def _read(name: str, dtype: torch.dtype | None, trust: bool, tokenizer: Any) -> tuple[nn.Module, Any]:
-    from patchclamp.subjects.files import embedded, gguf
-    from patchclamp.subjects.files.gguf_tokenizer import load_gguf_tokenizer
+    from patchclamp.subjects.files import embedded
+    from patchclamp.subjects.files.conversion import open_gguf
 
     if name in embedded.EMBEDDED:
         return embedded.load_embedded(name)
     path = Path(name).expanduser()
     if path.suffix == ".gguf":
-        return gguf.load_gguf(path), tokenizer if tokenizer is not None else load_gguf_tokenizer(path)
+        return open_gguf(path, tokenizer)
     if path.is_dir():
         if not (path / "config.json").is_file():
             files = sorted(path.glob("*.gguf"))
@@ -257,9 +180,15 @@ def _from_transformers(
     try:
         config = AutoConfig.from_pretrained(name, **options)
         with quiet():
-            model = _model_class(transformers, config, trust).from_pretrained(
-                name, config=config, dtype=dtype or "auto", weights_only=True, **options
+            model, told = _model_class(transformers, config, trust).from_pretrained(
+                name,
+                config=config,
+                dtype=dtype or "auto",
+                weights_only=True,
+                output_loading_info=True,
+                **options,
             )
+        _refuse_missing(name, type(model).__name__, sorted(told["missing_keys"]))
         # Vision models have no tokenizer; a folder that was saved without one is the user's choice.
         wanted = tokenizer is None and getattr(model, "main_input_name", "") == "input_ids"
         if Path(name).is_dir():
@@ -267,6 +196,31 @@ def _from_transformers(
         return model, AutoTokenizer.from_pretrained(name, **options) if wanted else None
     except (OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise PatchclampError(f"{name}: cannot be loaded: {_reason(error)}") from error
+
+
+def _refuse_missing(name: str, kind: str, missing: list[str]) -> None:
+    """Refuse a checkpoint without some of a model's tensors: transformers would draw them at random."""
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise PatchclampError(
+            f"{name}: lacks {', '.join(missing[:3])}{more}, which {kind} would draw at random; fetch the checkpoint again, or "
+            "load the model yourself with the class that it was saved from and pass the object"
+        )
+
+
+def _refuse_not_finite(name: str, model: nn.Module) -> None:
+    """Refuse weights that hold NaN (parameters also infinity), naming the first such tensor."""
+    own = dict(model.named_parameters())
+    for key, tensor in weights(model):
+        # The sum is quick and is not finite where an entry is not; it may also have overflowed.
+        if tensor.is_meta or not tensor.is_floating_point() or bool(tensor.sum().isfinite()):
+            continue
+        bad = int((~tensor.isfinite() if key in own else tensor.isnan()).sum())
+        if bad:
+            raise PatchclampError(
+                f"{name}: {key} holds NaN or infinity ({bad} of {tensor.numel()} entries), so nothing that the model computes "
+                "means anything; use an intact checkpoint"
+            )
 
 
 def _model_class(transformers: Any, config: Any, trust: bool) -> Any:

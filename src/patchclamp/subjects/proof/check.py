@@ -131,7 +131,9 @@ def check_subject(subject: Subject, fast: bool = False) -> CheckCard:
     """
     start = time.perf_counter()
     passes = Passes(subject)
-    proofs = [_made(name, proof, passes) for name, (proof, quick) in PROOFS.items() if quick or not fast]
+    with subject.evaluating():
+        proofs = [_made(name, proof, passes) for name, (proof, quick) in PROOFS.items() if quick or not fast]
+        sites = tuple({**info.__dict__, "site": str(info.site)} for info in subject.sites())
     return CheckCard(
         model=subject.name,
         family=getattr(subject, "family", type(subject.model).__name__),
@@ -140,7 +142,7 @@ def check_subject(subject: Subject, fast: bool = False) -> CheckCard:
         device=str(subject.device),
         inputs=passes.inputs,
         proofs=tuple(proofs),
-        sites=tuple({**info.__dict__, "site": str(info.site)} for info in subject.sites()),
+        sites=sites,
         seconds=time.perf_counter() - start,
         versions={"torch": torch.__version__, "transformers": version("transformers")},
     )

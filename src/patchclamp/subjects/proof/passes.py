@@ -34,12 +34,17 @@ class Skip(Exception):
 
 
 class Passes:
-    """The subject, its inputs, and the passes that several proofs look at, each run once."""
+    """The subject, its inputs, and the passes that several proofs look at, each run once.
+
+    `training` says whether the model was handed over in training mode; proofs run in evaluation mode.
+    """
 
     def __init__(self, subject: Subject) -> None:
         self.subject = subject
+        self.training = subject.training_note
         self.batch, self.inputs = _inputs(subject)
-        self.sites = [s for s in subject.known_sites() if s.point != "attn_probs"]
+        with subject.evaluating():
+            self.sites = [s for s in subject.known_sites() if s.point != "attn_probs"]
         self.within = WITHIN.get(subject.dtype, 1e-5)
         self.through = THROUGH.get(subject.dtype, 1e-4)
 

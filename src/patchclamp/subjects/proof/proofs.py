@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit, Run
@@ -25,12 +24,9 @@ from patchclamp.subjects.vision import VisionModel
 
 
 def _repeatable(passes: Passes) -> Finding:
-    model = passes.subject.model
+    if passes.training:
+        return float("inf"), 0.0, f"{passes.training}; call model.eval()"
     difference = gap(passes.call_bare(), passes.bare)
-    # Batch norms in training mode repeat themselves within a pass, and learn from every one.
-    learning = [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
-    if learning or (difference and model.training):
-        return difference or float("inf"), 0.0, "the model is in training mode; call model.eval()"
     return difference, 0.0, "two passes give the same output, bit for bit"
 
 
@@ -171,6 +167,7 @@ def _plain_hooks(passes: Passes) -> Finding:
     """Hooks of torch, put on by hand at the modules that the table of sites names."""
     subject, caught = passes.subject, {}
     modules = dict(subject.model.named_modules())
+    modules[type(subject.model).__name__] = subject.model
     with ExitStack() as hooks:
         for info in subject.sites():
             path, _, io = info.module.partition("[")[0].rpartition(".")
@@ -181,7 +178,7 @@ def _plain_hooks(passes: Passes) -> Finding:
                 caught[site] = (args[0] if args else kwargs["hidden_states"]).detach().clone()
 
             def post(module: nn.Module, args: Any, out: Any, site: Site = info.site) -> None:
-                caught[site] = (out[0] if isinstance(out, (tuple, list)) else out).detach().clone()
+                caught[site] = (out if isinstance(out, Tensor) else out[0]).detach().clone()
 
             if io == "in":
                 hooks.enter_context(modules[path].register_forward_pre_hook(pre, with_kwargs=True))
