@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import in_one_step, write_tensors, write_text
+from patchclamp.base.files import in_one_step, way_out, write_tensors, write_text
 from patchclamp.base.progress import shown, silent
 
 
@@ -38,6 +41,75 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
         (draft / "inner").mkdir(parents=True)
         raise RuntimeError
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    path, start, failed = tmp_path / "a.txt", threading.Barrier(8), []
+
+    def write(letter: str) -> None:
+        start.wait()
+        for _ in range(20):
+            try:
+                write_text(path, letter * 5000, sync=False)
+            except OSError as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcdefgh"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(set(path.read_text())) == 1 and len(path.read_text()) == 5000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_user_named_like_a_draft_stays(tmp_path: Path) -> None:
+    for name in (".a.txt.partial", ".a.txt.creating", ".a.txt.mine-1-2.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    write_text(tmp_path / "a.txt", "new")
+    assert len(list(tmp_path.rglob("mine.txt"))) == 3
+
+
+def test_only_drafts_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    with in_one_step(tmp_path / "a.txt") as draft:
+        draft.write_text("being written")
+        gone = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+        )
+        head, _, tail = draft.name.rpartition(f"-{os.getpid()}-")
+        stale = draft.with_name(f"{head}-{int(gone.stdout)}-{tail}")
+        elsewhere = draft.with_name(f".a.txt.00000000-{int(gone.stdout)}-{tail}")
+        for path in (stale, elsewhere):
+            path.write_text("left")
+        write_text(tmp_path / "a.txt", "another's")
+        assert draft.exists() and elsewhere.exists() and not stale.exists()
+    assert (tmp_path / "a.txt").read_text() == "being written"
+
+
+def test_a_long_name_has_a_draft(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 250), "text")
+    assert (tmp_path / ("n" * 250)).read_text() == "text"
+
+
+def test_a_way_out_is_refused_before_the_work(tmp_path: Path) -> None:
+    ours, theirs, folder = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "folder"
+    ours.write_text('{"schema": "patchclamp/study/2"}')
+    theirs.write_text('["patchclamp/study/2"]')
+    (folder / "inner").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    for path, kind in ((ours, "file"), (tmp_path / "new" / "er", "file"), (tmp_path / "empty", "folder")):
+        assert way_out(path, kind) == path
+    assert way_out(folder, "folder", "inner") == folder and not (tmp_path / "new").exists()
+    for path, kind, words in (
+        (theirs, "file", "patchclamp did not write it"),
+        (theirs, "folder", "is a file"),
+        (theirs / "x", "folder", "is a file, so nothing can be made in it"),
+        (folder, "folder", "is not empty"),
+        (folder, "file", "is a folder"),
+    ):
+        with pytest.raises(PatchclampError, match=words):
+            way_out(path, kind)
 
 
 def test_tensors_that_share_memory_are_written_whole(tmp_path: Path) -> None:

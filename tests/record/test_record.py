@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -350,3 +352,19 @@ def test_beginnings_are_not_shared_where_positions_see_what_follows() -> None:
     subject.row = replace(subject.row, causal=False)
     with pytest.raises(PatchclampError, match="share_prefixes=False"):
         check_sharing(subject, [3] * 30, 20, subject.resolve("mlp_act.0"))
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_the_first_recording_of_a_process_leaves_random_alone(progress: bool) -> None:
+    code = (
+        "import random, sys, numpy, torch; sys.path.insert(0, 'TESTS')\n"
+        "from record_subject import texts, tiny_subject\n"
+        "subject, source = tiny_subject(), texts(4)\n"
+        "before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()\n"
+        "from patchclamp.record import record\n"
+        f"record(subject, source, 'mlp_act.*', progress={progress})\n"
+        "after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist()\n"
+        "print(before == after)"
+    ).replace("TESTS", str(Path(__file__).parents[1]))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

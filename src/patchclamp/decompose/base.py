@@ -112,6 +112,10 @@ class Decomposer(ABC, Generic[Found]):
     _: KW_ONLY
     seed: int = 0
 
+    def resumes(self, width: int) -> bool:
+        """Whether a fit on this many units can keep its state and go on from it."""
+        return True
+
     def fit(
         self,
         source: Source,

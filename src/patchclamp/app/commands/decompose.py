@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from patchclamp.nouns.dictionary import Dictionary
     from patchclamp.nouns.recording.recording import Recording
     from patchclamp.nouns.units import Site
+
+
+UNFINISHED = ".unfinished"
+"""Folder in that of the dictionary with the activity and the state of a fit that is under way."""
 
 
 def decompose(
@@ -30,14 +35,18 @@ def decompose(
     dtype: common.DtypeOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
-    """Find features of a site: directions that explain its activity with few of them active at a time."""
+    """Find features of a site; with --out, run it again to resume it.
+
+    Features are directions that explain the activity of the site with few of them active at a time.
+    """
     from patchclamp.base.errors import PatchclampError, check_choice
+    from patchclamp.base.files import way_out
     from patchclamp.decompose import METHODS
     from patchclamp.record import record
 
     check_choice("decompose", method, METHODS)
-    if out is not None and out.exists() and any(out.iterdir()):
-        raise PatchclampError(f"{out}: is not empty; choose another folder")
+    if out is not None:
+        way_out(out, "folder", UNFINISHED)
     subject = common.open_model(model, device, dtype)
     sites = subject.resolve(site)
     if len(sites) > 1:
@@ -45,14 +54,25 @@ def decompose(
             f"{site}: names {len(sites)} sites, {sites[0]} to {sites[-1]}, and a dictionary is fitted on one; call it once for each"
         )
     base = sites[0]
-    recording = record(subject, first_texts(text, field, most), [base], progress=not as_json, long="split")
+    work = None if out is None else out / UNFINISHED
+    recording = record(
+        subject,
+        first_texts(text, field, most),
+        [base],
+        store=None if work is None else work / "activity",
+        progress=not as_json,
+        long="split",
+    )
     with common.console(stderr=True).status(
         f"{method}, {features} features of {recording.n_samples:,} samples"
     ):
-        found = METHODS[method](features, seed=seed).fit(recording, site=base)
+        estimator = METHODS[method](features, seed=seed)
+        resume = work / "fit" if work is not None and estimator.resumes(subject.width(base)) else None
+        found = estimator.fit(recording, site=base, resume=resume)
     facts = _facts(found, recording, base)
-    if out is not None:
+    if out is not None and work is not None:
         found.save(out)
+        rmtree(work)
         facts["folder"] = str(out)
     if as_json:
         common.emit_json(facts)

@@ -52,13 +52,17 @@ def study(
     from rich.text import Text
 
     from patchclamp.base.errors import PatchclampError
+    from patchclamp.base.files import way_out
     from patchclamp.study import StudyOptions, load_for_study, run_study
     from patchclamp.study.report.text import percent
+    from patchclamp.study.stages import KEPT
 
     if bool(task) == bool(texts):
         raise PatchclampError(
             "give a task (see `patchclamp tasks`), or --texts with labelled texts, and not both"
         )
+    if out is not None:
+        way_out(out, "folder", KEPT)
     if texts:
         study_concepts(
             common.open_model(model, device, dtype), texts, sites, out, items, n_control, seed, as_json

@@ -36,6 +36,13 @@ class Whitened(Factorisation[Found]):
 
     solver: str = "auto"
 
+    def resumes(self, width: int) -> bool:
+        """Whether the covariance is kept; the incremental solver is one pass."""
+        return not self._incremental(width)
+
+    def _incremental(self, width: int) -> bool:
+        return width > WIDEST if self.solver == "auto" else self.solver == "incremental"
+
     def components(
         self, seen: ActivityMatrix, progress: Progress | None, resume: str | Path | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,8 +59,7 @@ class Whitened(Factorisation[Found]):
         total = moments(seen)
         if total.constant:
             raise PatchclampError(f"{seen.site}: the activity is constant; it has no direction of variance")
-        wide = seen.width > WIDEST if self.solver == "auto" else self.solver == "incremental"
-        if wide:
+        if self._incremental(seen.width):
             values, vectors = _incremental(n, seen, progress, resume)
             values = torch.cat([values, torch.tensor([total.variance / (seen.n - 1)]) - values.sum()])
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -73,11 +74,10 @@ class StoreWriter:
             # Whoever had the lock before may have finished the store since it was looked at.
             stored = _store.read_attributes(self.path)
         self.complete = bool(stored["complete"])
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.close)
             self._open()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def _create(self, manifest: Mapping[str, Any], labels: Mapping[Site, Mapping[str, Any]] | None) -> None:
         try:
