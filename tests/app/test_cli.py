@@ -101,6 +101,8 @@ def test_every_command_has_help_and_json(capsys, name):
         (["sites", "MODEL", "resid.1"], "ambiguous"),
         (["sites", "no-such-model"], "no-such-model"),
         (["tasks", "nope"], "nope"),
+        (["sites", "./missing"], "./missing: neither a folder"),
+        (["measure", "missing.csv"], "missing.csv: no such file"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(capsys, model, tmp_path, monkeypatch, arguments, message):
@@ -161,6 +163,36 @@ def test_the_same_without_json_prints_tables(capsys, model, task_file):
         status, out, _ = run(capsys, *arguments)
         assert status == 0
         assert len(out.splitlines()) > 3
+
+
+def test_tasks_says_what_a_study_would_say(capsys, model, tmp_path):
+    good, bad, broken = (tmp_path / f"{name}.jsonl" for name in ("good", "bad", "broken"))
+    planted.task().to_jsonl(good)
+    shown = json.loads(run(capsys, "tasks", str(good), "--model", model, "--json")[1])
+    assert shown["ability"]["accuracy"] > 0.9 and shown["refused"] is None
+    lines = [json.loads(line) for line in good.read_text().splitlines()]
+    for line in lines[1:]:
+        line["answers"], line["foils"] = line["foils"], line["answers"]
+    bad.write_text("\n".join(map(json.dumps, lines)))
+    status, out, _ = run(capsys, "tasks", str(bad), "--model", model)
+    assert status == 0
+    assert "A study would refuse it: task copying: the model cannot do it (accuracy 0.0" in " ".join(
+        out.split()
+    )
+    lines[3]["answers"] = [" nobody"]
+    broken.write_text("\n".join(map(json.dumps, lines)))
+    status, out, err = run(capsys, "tasks", str(broken), "--model", model)
+    assert status == 2 and out == "" and "nobody" in err
+
+
+def test_measure_reads_a_recording_from_a_file(capsys, tmp_path):
+    file = tmp_path / "eeg.csv"
+    file.write_text("Fz,Cz\n" + "\n".join(f"{i % 3},{i % 5}" for i in range(60)))
+    status, out, err = run(capsys, "measure", str(file), "--model", "no-such-model", "--json")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["units"] == 2
+    assert {row["mean"] for row in found["table"]} == {1.0, 2.0}
 
 
 def test_attribute_finds_the_planted_head(capsys, model, task_file):

@@ -295,3 +295,30 @@ def test_an_output_with_named_parts_is_measured_by_its_logits() -> None:
         cut = model(tokens).logits[:, -1, 3].mean()
     assert found.baseline == pytest.approx(float(whole), abs=1e-6)
     assert found.changed == pytest.approx(float(cut), abs=1e-6)
+
+
+def test_an_address_may_be_a_string_wherever_it_is_a_site(tiny) -> None:
+    batch = tiny.batch([[1, 2, 3]])
+    site, probabilities = tiny.resolve("mlp_act.1")[0], Site("attn_probs", 1)
+    named = tiny.run(batch, read=["mlp_act.1", "resid_post.*", "attn_probs.1"])
+    plain = tiny.run(batch, read=[site, probabilities])
+    assert torch.equal(named.activity["mlp_act.1"], plain.activity[site])
+    assert torch.equal(named.activity[probabilities], plain.activity["attn_probs.1"])
+    assert "resid_post.0" in named.activity
+    assert "resid_pre.0" not in named.activity
+    plain = tiny.run(batch, read="mlp_act.1")
+    assert torch.equal(plain.activity["mlp_act.1"], tiny.run(batch, read=[site]).activity[site])
+    halved = tiny.run(
+        batch, read={"mlp_act.1": lambda t: t / 2}, write=[Edit("mlp_act.1", lambda t, b: 2 * t)]
+    )
+    assert torch.equal(halved.activity["mlp_act.1"], plain.activity[site])
+    for asked in (tiny.width, tiny.unit_dim, tiny.place, tiny.alike):
+        assert asked("mlp_act.1") == asked(site)
+    assert torch.equal(tiny.output_matrix("mlp_act.1"), tiny.output_matrix(site))
+    assert torch.equal(tiny.output_norms("mlp_act.1"), tiny.output_norms(site))
+    with pytest.raises(PatchclampError, match="resid_pre.0: not among .*mlp_act.1"):
+        named.activity["resid_pre.0"]
+    with pytest.raises(PatchclampError, match="whole sites"):
+        tiny.run(batch, read=["mlp_act.1[3]"])
+    with pytest.raises(PatchclampError, match="did you mean mlp_act"):
+        tiny.run(batch, read=["mlp_akt.1"])

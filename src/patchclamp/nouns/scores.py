@@ -17,7 +17,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.base.tables import item_dataset, write_table
-from patchclamp.nouns.units import Site, Unit, Units, parse_site
+from patchclamp.nouns.units import BySite, Site, SiteLike, Unit, Units, as_site, parse_site
 
 SCHEMA = "patchclamp/scores-1"
 Values = NDArray[np.float32]
@@ -65,6 +65,8 @@ class Scores:
     def __post_init__(self) -> None:
         if not self.values:
             raise PatchclampError(f"{self.method}: no site was scored")
+        for name in ("values", "level", "nodes"):
+            object.__setattr__(self, name, BySite(getattr(self, name)))
         want = 2 if self.positions is None else 3
         sizes = {len(v) for v in self.values.values()}
         if len(sizes) != 1 or any(v.ndim != want for v in self.values.values()):
@@ -83,7 +85,7 @@ class Scores:
         """Sites scored, in the order of the forward pass."""
         return sorted(self.values)
 
-    def mean(self, site: Site) -> NDArray[np.float64]:
+    def mean(self, site: SiteLike) -> NDArray[np.float64]:
         """Mean over items, (node,) or (node, position); positions that no item has are NaN."""
         values = self.values[site].astype(np.float64)
         count = np.sum(~np.isnan(values), axis=0)
@@ -97,14 +99,14 @@ class Scores:
         values = {s: np.nansum(v, axis=2).astype(np.float32) for s, v in self.values.items()}
         return self._with(values, positions=None)
 
-    def select(self, sites: Sequence[Site]) -> Scores:
+    def select(self, sites: Sequence[SiteLike]) -> Scores:
         """Scores of some of the sites."""
         lost = [s for s in sites if s not in self.values]
         if lost or not sites:
             raise PatchclampError(
                 f"{lost[0] if lost else 'nothing'}: was not scored; there are {', '.join(map(str, self.sites[:6]))} ..."
             )
-        return self._with({s: self.values[s] for s in sites}, positions=self.positions)
+        return self._with({as_site(s): self.values[s] for s in sites}, positions=self.positions)
 
     def items(self, rows: Sequence[int]) -> Scores:
         """Scores on some of the items."""
@@ -117,7 +119,7 @@ class Scores:
         nodes = {s: i for s, i in self.nodes.items() if s in values}
         return replace(self, values=values, positions=positions, level=level, nodes=nodes)
 
-    def index(self, site: Site) -> list[int | None]:
+    def index(self, site: SiteLike) -> list[int | None]:
         """The unit that each node stands for; None for a whole site."""
         if self.level[site] == "site":
             return [None]

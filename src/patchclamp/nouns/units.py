@@ -17,9 +17,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+
+T = TypeVar("T")
 
 LAYER_POINTS: dict[str, str] = {
     "resid_pre": "the residual stream that enters the block",
@@ -233,8 +235,8 @@ class Units(Mapping[Site, "tuple[int, ...] | None"]):
             for site, indices in self._members.items()
         ]
 
-    def __getitem__(self, site: Site) -> tuple[int, ...] | None:
-        return self._members[site]
+    def __getitem__(self, site: SiteLike) -> tuple[int, ...] | None:
+        return self._members[as_site(site)]
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self._members)
@@ -256,6 +258,7 @@ class Units(Mapping[Site, "tuple[int, ...] | None"]):
 
 
 # What a person names sites or units with. A mapping from site to indices is read as such, not as its keys.
+SiteLike: TypeAlias = Site | str
 SitesLike: TypeAlias = Site | str | Iterable[Site | str]
 UnitsLike: TypeAlias = (
     Units
@@ -347,6 +350,40 @@ def parse_site(text: str) -> Site:
     if layer is not None and not layer.isdecimal():
         raise PatchclampError(f"{text}: this names several layers; one site is written {point}.0")
     return Site(point, None if layer is None else int(layer), dictionary, io)
+
+
+def as_site(address: SiteLike) -> Site:
+    """A site, or the one that an address names.
+
+    Examples
+    --------
+    >>> as_site("mlp_act.3") == as_site(Site("mlp_act", 3))
+    True
+    """
+    return address if isinstance(address, Site) else parse_site(address)
+
+
+class BySite(dict[Site, T]):
+    """What belongs to each of some sites; an address stands for its site.
+
+    Examples
+    --------
+    >>> BySite({Site("mlp_act", 3): 1.0})["mlp_act.3"]
+    1.0
+    """
+
+    def __missing__(self, key: object) -> T:
+        site = parse_site(key) if isinstance(key, str) else key
+        if site in self.keys():
+            return super().__getitem__(site)
+        raise PatchclampError(f"{site}: not among {', '.join(map(str, self)) or 'no site'}")
+
+    def __contains__(self, key: object) -> bool:
+        return super().__contains__(parse_site(key) if isinstance(key, str) else key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """What belongs to a site or address, or else the default."""
+        return super().get(parse_site(key) if isinstance(key, str) else key, default)
 
 
 def parse_pattern(text: str) -> tuple[str, str | None, str | None, str | None]:

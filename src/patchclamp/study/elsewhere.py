@@ -21,16 +21,21 @@ from patchclamp.study.options import StudyOptions
 from patchclamp.study.select import Selection, select_units
 from patchclamp.subjects import LanguageModel
 
-__all__ = ["NotComparable", "check_set", "first_units", "matched_units", "same_units"]
+__all__ = ["NotComparable", "check_set", "first_units", "matched_units", "same_units", "very_same"]
 
 
 class NotComparable(PatchclampError):
     """The claim is about units of its own model, and nothing says which units of this one they are."""
 
 
+def very_same(claim: Claim, subject: LanguageModel) -> bool:
+    """Whether the claim was made on this very model."""
+    return subject.is_model(str(claim.model["fingerprint"]))
+
+
 def same_units(claim: Claim, subject: LanguageModel) -> bool:
     """Whether addresses mean the same: the very same weights, or the model of this name in another precision."""
-    if subject.is_model(str(claim.model["fingerprint"])):
+    if very_same(claim, subject):
         return True
     dtype = str(subject.dtype).removeprefix("torch.")
     return bool(subject.name == claim.model["name"] and claim.model.get("dtype", dtype) != dtype)

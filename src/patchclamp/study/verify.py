@@ -19,7 +19,14 @@ from patchclamp.nouns.units import Units
 from patchclamp.study.ability import items_fingerprint, measure_ability
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.verify import concept_again
-from patchclamp.study.elsewhere import NotComparable, check_set, first_units, matched_units, same_units
+from patchclamp.study.elsewhere import (
+    NotComparable,
+    check_set,
+    first_units,
+    matched_units,
+    same_units,
+    very_same,
+)
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
@@ -197,7 +204,7 @@ def _bench(subject: LanguageModel, claim: Claim) -> tuple[Experiments, Task]:
     reference = task.split(spec.get("reference_split", "train"))
     reference = reference.take(spec.get("reference_items", len(reference)))
     measure_ability(subject, items, StudyOptions())
-    if items_fingerprint(items) != spec["fingerprint"] and subject.is_model(claim.model["fingerprint"]):
+    if very_same(claim, subject) and items_fingerprint(items) != spec["fingerprint"]:
         raise PatchclampError(
             "the task makes other items than those of the claim (another version of the task or of its file)"
         )
@@ -215,7 +222,7 @@ class _Again:
     def __call__(self, claim: Claim, subject: LanguageModel) -> tuple[Estimate, str]:
         """The claim's estimate on this subject, and on what other units or model; refuses what cannot be measured."""
         if same_units(claim, subject):
-            other = "" if subject.is_model(str(claim.model["fingerprint"])) else f"in {subject.dtype}"
+            other = "" if very_same(claim, subject) else f"in {subject.dtype}"
             return self._measured(claim, subject, subject.units(list(claim.units))), other
         if self.matched is not None:
             return self._measured(
@@ -256,7 +263,7 @@ class _Again:
 def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel, reason: str) -> Verdict:
     verdict = partial(Verdict, claim, measured=measured, model=subject.name, fingerprint=subject.fingerprint)
     mark = str(claim.model["fingerprint"])
-    same = subject.is_model(mark)
+    same = very_same(claim, subject)
     wrong = untrue(claim, _whole(claim, subject) if same else None)
     rule = criterion(claim.kind, claim.estimate)
     if wrong or rule is None:

@@ -14,7 +14,18 @@ from torch import Tensor, nn
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Site, SitesLike, Unit, Units, UnitsLike, parse_pattern, split_addresses
+from patchclamp.nouns.units import (
+    BySite,
+    Site,
+    SiteLike,
+    SitesLike,
+    Unit,
+    Units,
+    UnitsLike,
+    as_site,
+    parse_pattern,
+    split_addresses,
+)
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.features import AttachedDictionaries, Attachment, FeatureHooks
 from patchclamp.subjects.clamp.hooks import Place, Session, frozen, in_turn, keep
@@ -28,7 +39,7 @@ from patchclamp.subjects.clamp.modes import (
 )
 from patchclamp.subjects.files.identity import answer, fingerprint, is_old, same_model
 
-Reads = Sequence[Site] | Mapping[Site, Callable[[Tensor], Any]]
+Reads = SitesLike | Mapping[Site, Callable[[Tensor], Any]] | Mapping[str, Callable[[Tensor], Any]]
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,7 @@ class Subject(ABC):
         """All sites of the model that have a name, in the order of the forward pass."""
 
     @abstractmethod
-    def place(self, site: Site) -> Place:
+    def place(self, site: SiteLike) -> Place:
         """Where a site's tensor lives; for features, that of the activity which is encoded."""
 
     @abstractmethod
@@ -228,8 +239,9 @@ class Subject(ABC):
         """Number of blocks; 0 for models without named blocks."""
         return 0
 
-    def alike(self, site: Site) -> list[Site]:
+    def alike(self, site: SiteLike) -> list[Site]:
         """All sites of the same point; for features, those of dictionaries of the same name."""
+        site = as_site(site)
         known = self._attached.sites() if site.dictionary is not None else self.known_sites()
         return [s for s in known if s.point == site.point and s.dictionary == site.dictionary]
 
@@ -274,8 +286,9 @@ class Subject(ABC):
         """The attached dictionary whose features are the units of a site."""
         return self._attached.get(site if isinstance(site, Site) else self.resolve(site)[0])
 
-    def _base(self, site: Site) -> Site:
+    def _base(self, site: SiteLike) -> Site:
         """The site itself, or the one that is encoded; refused where no such dictionary is attached."""
+        site = as_site(site)
         return site if site.dictionary is None else self._attached.get(site).site
 
     def units(self, selection: UnitsLike) -> Units:
@@ -293,15 +306,16 @@ class Subject(ABC):
             if wrong:
                 raise PatchclampError(f"{Unit(site, wrong[-1])}: {site} has units 0..{width - 1}")
 
-    def width(self, site: Site) -> int:
+    def width(self, site: SiteLike) -> int:
         """Number of units at a site."""
         return self._dims(site)[0]
 
-    def unit_dim(self, site: Site) -> int:
+    def unit_dim(self, site: SiteLike) -> int:
         """Size of one unit's value: 1, or d_head for `head` sites."""
         return self._dims(site)[1]
 
-    def _dims(self, site: Site) -> tuple[int, int]:
+    def _dims(self, site: SiteLike) -> tuple[int, int]:
+        site = as_site(site)
         if site.dictionary is not None:
             return self._attached.get(site).n_features, 1
         if site not in self._widths:
@@ -370,7 +384,7 @@ class Subject(ABC):
         batch
             Inputs; moved to the subject's device.
         read
-            Sites, whose activity is copied, or a mapping from site to a function of the live tensor
+            Sites or addresses, whose activity is copied, or a mapping from site to a function of the live tensor
             (batch, pos, units) whose value is kept instead. `head` sites are (batch, pos, head, d_head), before
             the output projection; `attn_probs` is (batch, head, query, key).
         write
@@ -389,7 +403,7 @@ class Subject(ABC):
         Returns
         -------
         Run
-            `activity` by site, and `logits`.
+            `activity` by site or address, and `logits`.
 
         Raises
         ------
@@ -398,7 +412,7 @@ class Subject(ABC):
         """
         self.check_mode()
         batch = batch.to(self.device)
-        reads = dict.fromkeys(read, keep) if not isinstance(read, Mapping) else dict(read)
+        reads = self._reads(read)
         hooks = FeatureHooks(self, reads, write, grad)
         write = hooks.edits
         writes, context = self._prepare(batch, list(reads), write)
@@ -423,7 +437,22 @@ class Subject(ABC):
         lost = session.missing(list(reads))
         if lost:
             raise PatchclampError(f"{lost[0]}: the pass never reached its module, so nothing was read")
-        return Run(session.seen, out)
+        return Run(BySite(session.seen), out)
+
+    def _reads(self, read: Reads) -> dict[Site, Callable[[Tensor], Any]]:
+        """What is done with the tensor of each site that is read."""
+        if isinstance(read, Mapping):
+            return {as_site(site): fn for site, fn in read.items()}
+        found: list[Site] = []
+        for entry in (
+            split_addresses(read) if isinstance(read, str) else [read] if isinstance(read, Site) else read
+        ):
+            if isinstance(entry, str) and "[" in entry:
+                raise PatchclampError(
+                    f"{entry}: a pass reads whole sites; leave out the index, and take it of the result"
+                )
+            found += [entry] if isinstance(entry, Site) else self.resolve(entry)
+        return dict.fromkeys(found, keep)
 
     def _resumed(self, start: tuple[int, Tensor] | None, read: Sequence[Site], write: Sequence[Edit]) -> Any:
         if start is not None:

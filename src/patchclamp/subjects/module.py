@@ -17,7 +17,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.scores import metric_name
 from patchclamp.nouns.tasks.protocol import Origin, TaskLike, origin_of, other_items, split_places
 from patchclamp.nouns.tasks.task import split_groups
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, SiteLike, as_site
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 from patchclamp.subjects.clamp.features import output_rows
@@ -195,7 +195,7 @@ class TorchModule(Subject):
         """Outputs of all modules that run once in a pass, in the order in which they finish."""
         return self._known
 
-    def place(self, site: Site) -> Place:
+    def place(self, site: SiteLike) -> Place:
         """The module's input or output, viewed as (batch, pos, units)."""
         site = self._base(site)
         if not site.is_module:
@@ -235,8 +235,9 @@ class TorchModule(Subject):
         """Batches of a `TensorTask`."""
         return tensor_pairs(self, task, batch_size, self.batch)
 
-    def output_norms(self, site: Site) -> Float[Tensor, " units"]:
+    def output_norms(self, site: SiteLike) -> Float[Tensor, " units"]:
         """Ones: nothing is known of what a unit writes; for features the norm of their direction."""
+        site = as_site(site)
         if site.dictionary is None:
             return torch.ones(self.width(site))
         norms: Tensor = output_rows(self, site).norm(dim=1)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.units import FIXED_POINTS, LAYER_POINTS, Site
+from patchclamp.nouns.units import FIXED_POINTS, LAYER_POINTS, Site, SiteLike, as_site
 from patchclamp.subjects.base import Subject, refuse_site
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.clamp.features import output_rows
@@ -106,7 +106,7 @@ class Transformer(Subject):
         path = f"{self.row.layers}.{site.layer}"
         return self._modules.get(f"{path}.{tap.module}" if tap.module else path)
 
-    def place(self, site: Site) -> Place:
+    def place(self, site: SiteLike) -> Place:
         """Where a site's tensor lives.
 
         Raises
@@ -276,8 +276,9 @@ class Transformer(Subject):
         heads: Tensor = weight.unflatten(0, (self.n_heads, -1))
         return heads
 
-    def output_matrix(self, site: Site) -> Float[Tensor, "units d_model"]:
+    def output_matrix(self, site: SiteLike) -> Float[Tensor, "units d_model"]:
         """What each unit of a neuron site writes into the stream, one row a unit; for features, what their directions do."""
+        site = as_site(site)
         if site.dictionary is not None:
             return output_rows(self, site)
         path = self.row_at(site.layer or 0).mlp_proj
@@ -285,7 +286,7 @@ class Transformer(Subject):
             raise PatchclampError(f"{site}: only mlp_act has an output matrix of its own")
         return weight_in_out(self.layer_module(site.layer or 0, path)).detach()
 
-    def output_norms(self, site: Site) -> Float[Tensor, " units"]:
+    def output_norms(self, site: SiteLike) -> Float[Tensor, " units"]:
         """Norm of what one unit of activity writes into the stream: |column of the down projection|.
 
         Ones for sites whose units are the stream's own coordinates; for features the norm of their direction (of what
@@ -293,6 +294,7 @@ class Transformer(Subject):
         output matrix over sqrt(d_head).
         """
         norms: Tensor
+        site = as_site(site)
         if site.dictionary is not None:
             norms = output_rows(self, site).norm(dim=1)
         elif site.point == "mlp_act":

@@ -22,7 +22,7 @@ from patchclamp.app.commands.record import (
 
 
 def measure(
-    sites: Annotated[str, typer.Argument(help="Addresses, or the folder of a recording.")],
+    sites: Annotated[str, typer.Argument(help="Addresses, or the folder or file of a recording.")],
     measures: Annotated[
         str, typer.Option("--measures", help="Names, comma-separated; a wrong one lists them.")
     ] = ("moments"),
@@ -48,6 +48,7 @@ def measure(
     from patchclamp.measure import METHODS
     from patchclamp.nouns.recording.recording import Recording
     from patchclamp.record import measure_recording, record
+    from patchclamp.record.files import open_recording
 
     names = [name for part in measures.split(",") if (name := part.strip())]
     if not names:
@@ -57,8 +58,10 @@ def measure(
     chosen: dict[str, Any] = {name: METHODS[name] for name in names}
     if out is not None:
         way_out(out, "file")
-    if Path(sites).is_dir():
-        recording = Recording.open(sites)
+    if Path(sites).is_dir() or _is_file(sites):
+        recording = Recording.open(sites) if Path(sites).is_dir() else open_recording(sites)
+        if not isinstance(recording, Recording):
+            raise PatchclampError(f"{sites}: spike trains; bin them first: open_recording(...).bin(width)")
         weights = any(method.needs for method in chosen.values())
         found = measure_recording(
             recording,
@@ -86,6 +89,18 @@ def measure(
     ]
     title = f"{len(table):,} units, {', '.join(chosen)}"
     common.console().print(common.table(columns, rows, title, right=tuple(range(1, len(columns)))))
+
+
+def _is_file(sites: str) -> bool:
+    """Whether this is a file, or meant to be one: no address ends like a name of a format."""
+    from patchclamp.base.errors import PatchclampError
+    from patchclamp.record.files import FORMATS
+
+    if Path(sites).is_file():
+        return True
+    if any(sites.lower().endswith(suffixes) for _, suffixes in FORMATS.values()):
+        raise PatchclampError(f"{sites}: no such file")
+    return False
 
 
 def _table(recorded: Any, names: list[str]) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.tasks.encode import padded
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import BySite, Site, as_site
 
 
 @dataclass(frozen=True)
@@ -127,12 +127,15 @@ class Edit:
     fn: Callable[[Tensor, Batch], Tensor]
     without_error: Callable[[Tensor, Batch], Tensor] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "site", as_site(self.site))
+
 
 @dataclass(frozen=True)
 class Run:
-    """What a pass gave: activity by site (or what the read functions returned) and logits where asked."""
+    """What a pass gave: activity by site or address (or what the read functions returned), and logits where asked."""
 
-    activity: dict[Site, Any]
+    activity: BySite[Any]
     logits: Float[Tensor, "batch ..."] | None = None
 
 

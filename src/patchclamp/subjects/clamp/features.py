@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.dictionary import Dictionary
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, SiteLike
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.clamp.hooks import Place
 
@@ -37,8 +37,8 @@ _NAME = re.compile(r"[^\s/\[\],;*]+")
 class HasSites(Protocol):
     """What features ask of the subject that they are attached to."""
 
-    def place(self, site: Site) -> Place: ...
-    def width(self, site: Site) -> int: ...
+    def place(self, site: SiteLike) -> Place: ...
+    def width(self, site: SiteLike) -> int: ...
     def dictionary(self, site: Site | str) -> Dictionary: ...
 
 

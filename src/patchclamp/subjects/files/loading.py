@@ -17,7 +17,8 @@ from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.lazy import DTYPES
 from patchclamp.subjects.files.identity import fingerprint, weights
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_PART = r"(?![.-])[\w.-]+(?<![.-])"
+_HUB_ID = re.compile(rf"(?!.*(?:--|\.\.)){_HUB_PART}(/{_HUB_PART})?")  # as the hub itself has it
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
