@@ -31,6 +31,11 @@ def test_planted_massive_activations_are_the_ones_found() -> None:
     assert r["value"].values.tolist() == [900, -700] and r["token"].values.tolist() == [1003, 1040]
     assert float(r["median"]) == pytest.approx(float(x.abs().median()), rel=0.003)
     assert float(r["median"]) == pytest.approx(0.671, abs=0.01)
+    scaled = _fed(MassiveActivations(), x / 1000, samples).result()
+    assert scaled["massive_unit"].values.tolist() == [100, 7], "the threshold is relative to the model"
+    paper = _fed(MassiveActivations(minimum=100, ratio=1000), x, samples).result()
+    assert paper["massive_unit"].values.tolist() == [100, 7]
+    assert not _fed(MassiveActivations(minimum=100, ratio=1000), x / 2000, samples).result().sizes["found"]
     loose = _fed(MassiveActivations(minimum=50, ratio=100), x, samples).result()
     assert loose["massive_unit"].values.tolist() == [100, 7, 10] and int(loose["above"].sum()) == 3
     strict = _fed(MassiveActivations(ratio=1200), x, samples).result()
