@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -155,7 +155,8 @@ class Collector:
                 "give the site without units, or leave out level"
             )
         chosen = choose_sites(subject, sites)
-        asked = levels(chosen, level) | dict.fromkeys(nodes or {}, cast("Literal['unit', 'site']", "unit"))
+        unit: Literal["unit", "site"] = "unit"
+        asked = levels(chosen, level) | dict.fromkeys(nodes, unit)
         return cls(
             subject,
             task,
