@@ -155,7 +155,8 @@ class Collector:
                 "give the site without units, or leave out level"
             )
         chosen = choose_sites(subject, sites)
-        asked = levels(chosen, level) | dict.fromkeys(nodes or {}, "unit")
+        unit: Literal["unit", "site"] = "unit"
+        asked = levels(chosen, level) | dict.fromkeys(nodes, unit)
         return cls(
             subject,
             task,
@@ -276,13 +277,7 @@ class Collector:
             None if self.positions == "sum" else self._labels,
             tuple(self._groups) if any(self._groups) else (),
             self.nodes,
-            {
-                **self.meta,
-                **meta,
-                **({"training": note} if (note := self.subject.training_note) else {}),
-                "metric": facts,
-                "seconds": time.perf_counter() - self._began,
-            },
+            {**self.meta, **meta, "metric": facts, "seconds": time.perf_counter() - self._began},
         )
 
 

@@ -199,8 +199,12 @@ class Task:
 
     def to_jsonl(self, path: str | Path) -> None:
         """Write the task as JSONL: a header line, then one item a line; `from_jsonl` reads it back equal."""
-        items = [replace(item, group="") for item in self.items] if self.grouping else self.items
-        write_items(Path(path), {key: getattr(self, key) for key in HEADER}, items, self.splits)
+        write_items(
+            Path(path),
+            {key: getattr(self, key) for key in HEADER},
+            [replace(item, group="") for item in self.items] if self.grouping else self.items,
+            self.splits,
+        )
 
     @classmethod
     def from_jsonl(cls, path: str | Path) -> Task:
