@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.estimate import Estimate
+from patchclamp.base.estimate import Estimate, require_nonzero
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.base.tables import item_dataset, write_table
 from patchclamp.nouns.units import Site, Unit, Units, parse_site
@@ -287,12 +287,14 @@ class Effect:
         Mean metric without and with the change.
     estimate
         Baseline minus changed: positive means that the units as they were raised the metric. Its interval is a paired
-        bootstrap over items; its null are random sets of units changed alike, with p on the size and, where several
+        bootstrap-t over groups of items; its null are random sets of units changed alike, with p on the size and, where several
         sets were measured together, Holm's correction.
     per_item, baseline_per_item
         The difference and the unchanged metric of every item.
     seed
         Of bootstrap and random sets.
+    groups
+        The unit of dependence of each item.
     """
 
     units: Units
@@ -305,11 +307,27 @@ class Effect:
     per_item: tuple[float, ...]
     baseline_per_item: tuple[float, ...]
     seed: int
+    groups: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
-        """The estimate as a share of the baseline."""
-        return self.estimate.value / self.baseline if self.baseline else float("nan")
+        """The estimate as a share of the baseline.
+
+        Raises
+        ------
+        PatchclampError
+            Where the baseline is not different from 0.
+        """
+        require_nonzero(self.baseline_per_item, self.groups, f"the unchanged {self.metric} on {self.task}")
+        return self.estimate.value / self.baseline
+
+    @property
+    def stated_share(self) -> float | None:
+        """The share, or None where the baseline is not different from 0."""
+        try:
+            return self.share
+        except PatchclampError:
+            return None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the estimate as `flat` writes it."""
@@ -317,19 +335,23 @@ class Effect:
             "units": self.units.to_json(),
             **flat(self.estimate, draws=True),
             "intervention": [dict(change) for change in self.intervention],
-            "share": self.share if self.baseline else None,  # JSON has no NaN
+            "share": self.stated_share,
         }
 
     def __str__(self) -> str:
-        e = self.estimate
+        e, share = self.estimate, self.stated_share
+        of = "the baseline is not different from 0" if share is None else f"{share:.0%} of the baseline"
         text = (
-            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} "
-            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, n={e.n}"
+            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} {e.span('+.3f')}, "
+            f"{of}, n={e.n}"
         )
         if e.null is None:
             return text
         c = e.null
-        return f"{text}; {c.n} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={c.p:.3g}"
+        return (
+            f"{text}; {c.n} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={c.p:.3g}; "
+            f"controls by {c.kind}"
+        )
 
 
 def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def study(
 
     from patchclamp.base.errors import PatchclampError
     from patchclamp.study import StudyOptions, load_for_study, run_study
-    from patchclamp.study.report.text import percent
+    from patchclamp.study.report.text import between, percent
 
     if bool(task) == bool(texts):
         raise PatchclampError(
@@ -76,7 +76,7 @@ def study(
         (
             row["name"],
             Text(percent(row["estimate"]), style="bold cyan"),
-            f"{percent(row['low'])} to {percent(row['high'])}",
+            between(row["low"], row["high"]),
             "" if row.get("control") is None else percent(row["control"]),
         )
         for row in found.context.proved.forest(found.context.selections)

@@ -118,11 +118,11 @@ def sufficiency(
 ) -> Claim | None:
     """Return the claim about what is left when all units of the same kind but these are ablated.
 
-    None where as much is left with these ablated too: then they are not what recovers it.
+    None where as much is left with these ablated too: then they are not what recovers it; and without an interval.
     """
     share, (low, high) = found.share, found.share.interval
     enough = suffices(share)
-    if low >= 0.5 and not enough:
+    if not share.bounded or (low >= 0.5 and not enough):
         return None
     text = f"Keeping only {what} ({_short(units)}) and ablating all others of their kind "
     text += f"{'recovers' if enough else 'recovers no more than'} {percent(share.value if enough else high)}"
@@ -180,7 +180,7 @@ def claim(
         metric=basis.metric,
         baseline=found.effect.baseline,
         changed=found.effect.changed,
-        estimate=replace(found.share, null=None if null is None else replace(null, draws=())),
+        estimate=replace(found.share, null=None if null is None else replace(null, draws=()), groups=0),
         criterion=dict(criterion),
         seed=basis.seed,
         ablation=basis.ablation,
