@@ -44,7 +44,7 @@ def toy(readout, clean, corrupted=None, groups=()):
     return TorchModule(Toy(clean.shape[1], readout).eval(), clean[:1]), task
 
 
-def gate(name, n=8, idle=0):
+def gate(name, n=16, idle=0):
     """Clean ones, corrupted zeros; `idle` further units that nothing reads."""
     function = GATES[name]
     return toy(lambda h: function(h[:, 0], h[:, 1]), np.ones((n, 2 + idle)), np.zeros((n, 2 + idle)))

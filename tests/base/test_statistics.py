@@ -26,7 +26,7 @@ def test_bootstrap_agrees_with_scipy():
     low, high = bootstrap_interval(values, n_boot=20_000, seed=1)
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
-    ).confidence_interval
+    ).confidence_interval  # at 60 items the studentised interval is that of percentiles, a little wider
     assert (float(low), float(high)) == pytest.approx((theirs.low, theirs.high), abs=0.05)
 
 
@@ -35,8 +35,8 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     samples = rng.normal(1.0, 2.0, size=(40, 600))
     low, high = bootstrap_interval(samples, n_boot=400, seed=3)
     covered = np.mean((low <= 1.0) & (high >= 1.0))
-    # 95 % nominal; the percentile interval of 40 items is a little narrow, and 600 samples leave a sd of .009.
-    assert 0.91 <= covered <= 0.97
+    # 95 % nominal; 600 samples leave a sd of .009.
+    assert 0.925 <= covered <= 0.975
 
 
 def test_groups_are_resampled_whole():
@@ -59,11 +59,13 @@ def test_weights_of_a_group_are_equal_and_unnamed_items_are_their_own_group():
 
 
 def test_missing_values_are_left_out_of_their_means():
-    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [2.0, 5.0, np.nan]])
+    values = np.tile(
+        [[1.0, np.nan, np.nan, np.nan], [3.0, 5.0, 5.0, np.nan], [2.0, 5.0, np.nan, np.nan]], (5, 1)
+    )
     low, high = bootstrap_interval(values, n_boot=200, seed=0)
     assert low[1] == high[1] == 5.0
-    assert np.isnan(low[2])
-    assert np.isnan(high[2])
+    # Five items have a value in the third column, none in the last.
+    assert np.isnan(low[2:]).all() and np.isnan(high[2:]).all()
     assert 1.0 <= low[0] <= 2.0 <= high[0] <= 3.0
 
 
@@ -75,11 +77,11 @@ def test_paired_interval_is_narrower_than_the_parts_it_is_made_of():
     assert 0.9 < low < 1.0 < high < 1.1
 
 
-def test_statistic_of_weights_matches_the_mean():
+def test_statistic_of_weights_is_near_the_mean():
     values = np.random.default_rng(5).normal(size=25)
-    low, high = bootstrap_interval(values, n_boot=500, seed=9)
-    ends = bootstrap_statistic(lambda w: float(w @ values), 25, n_boot=500, seed=9)
-    assert ends == pytest.approx((float(low), float(high)))
+    low, high = bootstrap_interval(values, n_boot=2000, seed=9)
+    ends = bootstrap_statistic(lambda w: float(w @ values), 25, n_boot=2000, seed=9)
+    assert ends == pytest.approx((float(low), float(high)), abs=0.06 * float(high - low))
 
 
 def test_permutation_p_is_uniform_under_the_null():

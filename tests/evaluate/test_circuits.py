@@ -97,7 +97,7 @@ def test_half_of_an_or_is_faithful_and_incomplete():
     assert found.worst_share == pytest.approx(1.0)
     assert found.worst_units == unit(0)
     assert found.held_out
-    assert found.difference.n == 4
+    assert found.difference.n == 8
     assert "incompleteness 1 (100% of the span)" in str(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_effects_on_gates_are_exact(name):
 
 def test_joint_effects_tell_redundancy_from_series():
     for name, interaction, redundant in (("or", 1, True), ("and", -1, False), ("sum", 0, False)):
-        subject, task = gate(name)
+        subject, task = gate(name, 8)
         found = joint_effect(subject, task, Intervention("units.out[0,1]", "patch"), control=None)
         assert found.interaction.value == pytest.approx(interaction, abs=1e-6)
         assert found.redundant is redundant
@@ -145,10 +146,16 @@ def test_several_sets_are_corrected_together(lm, task, reference):
     np.testing.assert_allclose(
         [e.estimate.null.p_adjusted for e in found], holm([e.estimate.null.p for e in found])
     )
-    assert found[0].estimate.null.p_adjusted == pytest.approx(3 / 21)
+    # As many random sets as let a corrected p pass: 3 / 60.
+    assert found[0].estimate.null.n == 59 and found[0].estimate.null.p_adjusted == pytest.approx(3 / 60)
+    assert found[0].estimate.beats_null and not found[1].estimate.beats_null
+    few = effects(lm, task, sets, n_control=20, reference=reference)
+    assert few[0].estimate.null.p_adjusted == pytest.approx(3 / 21) and not few[0].estimate.beats_null
+    assert "none can have a corrected p below 0.14" in few[0].estimate.null.kind
     alone = effect(lm, task, sets[0], reference=reference)
-    assert alone.per_item == found[0].per_item
-    assert alone.estimate.null.draws == found[0].estimate.null.draws
+    assert alone.per_item == few[0].per_item
+    assert alone.estimate.null.draws == few[0].estimate.null.draws
+    assert alone.estimate.beats_null
 
 
 def test_a_shared_null_imitates_every_set_and_holds_no_unit_under_test(lm, task, reference):
@@ -167,9 +174,9 @@ def test_a_shared_null_imitates_every_set_and_holds_no_unit_under_test(lm, task,
     )
     first, second = (replace(one.estimate.null, p=None, p_adjusted=None) for one in found)
     assert first == second
-    assert found[0].estimate.null.n == 20
+    assert found[0].estimate.null.n == 99
     assert "in turn" in found[0].estimate.null.kind
-    assert counted[-1] <= (2 + 20) * -(-len(task) // 64)
+    assert counted[-1] <= (2 + 99) * -(-len(task) // 64)
     assert found[0].estimate.null.p < found[1].estimate.null.p
     with pytest.raises(PatchclampError, match="sets have 1 to 2 units"):
         effects(lm, task, [alone[0], alone[0] + alone[1]], "shared", reference=reference)
@@ -259,14 +266,54 @@ def test_p_values_under_the_null_are_not_small():
 def test_groups_widen_the_interval():
     net = TorchModule(Gate(GATES["sum"]).eval(), torch.zeros(1, 2))
     values = (
-        torch.randn(6, 1, generator=torch.Generator().manual_seed(0)).repeat_interleave(8, 0).repeat(1, 2)
+        torch.randn(12, 1, generator=torch.Generator().manual_seed(0)).repeat_interleave(4, 0).repeat(1, 2)
     )
     widths = []
-    for groups in ((), tuple(str(i // 8) for i in range(48))):
+    for groups in ((), tuple(str(i // 4) for i in range(48))):
         task = TensorTask("t", values, None, lambda out: out[:, 0], groups)
         found = effect(net, task, Intervention("units.out", "zero"), control=None)
         widths.append(found.estimate.high - found.estimate.low)
     assert widths[1] > 1.8 * widths[0]
+
+
+def test_below_eight_groups_there_is_no_interval_and_the_print_says_why():
+    net = TorchModule(Gate(GATES["sum"]).eval(), torch.zeros(1, 2))
+    values = torch.rand(21, 2, generator=torch.Generator().manual_seed(0))
+    task = TensorTask("t", values, None, lambda out: out[:, 0], tuple(str(i % 7) for i in range(21)))
+    found = effect(net, task, Intervention("units.out", "zero"), control=None)
+    assert found.estimate.low is None and found.estimate.high is None and found.estimate.groups == 7
+    assert "no interval: 7 independent groups, at least 8 are needed" in str(found)
+    assert found.to_json()["low"] is None
+    one = effect(net, task.select([0]), Intervention("units.out", "zero"), control=None)
+    assert "no interval: 1 independent groups" in str(one)
+
+
+def test_a_share_of_a_baseline_that_is_not_different_from_zero_is_refused():
+    """The items' metric scatters about 0, so the mean is an accident, and any share of it too."""
+    net = TorchModule(Gate(GATES["sum"]).eval(), torch.zeros(1, 2))
+    values = torch.randn(16, 2, generator=torch.Generator().manual_seed(1))
+    task = TensorTask("t", values - values.mean() + 0.01, None, lambda out: out[:, 0])
+    found = effect(net, task, Intervention("units.out[0]", "zero"), control=None)
+    assert abs(found.estimate.value / found.baseline) > 1
+    with pytest.raises(PatchclampError, match=r"not different from 0: 0\.0\d+ \[-.*more items"):
+        found.share  # noqa: B018
+    assert found.to_json()["share"] is None and "the baseline is not different from 0" in str(found)
+    there = effect(
+        net, TensorTask("t", values + 9, None, lambda out: out[:, 0]), Intervention("units.out", "zero"), None
+    )
+    assert there.share == pytest.approx(1)
+
+
+def test_the_control_says_how_near_its_units_are(lm, task, reference):
+    """A model of four heads a layer has few to choose from: most controls lie in another layer; neurons do not."""
+    heads = effect(lm, task, Intervention(HEAD, "zero"), reference=reference).estimate.null.kind
+    assert "nearest in layer" in heads and "matched" not in heads
+    assert 0 < int(re.search(r"(\d+)% in the same layer", heads)[1]) < 60
+    low, high = map(float, re.search(r"activity ([\d.]+) to ([\d.]+) times", heads).groups())
+    assert low < 0.7 or high > 1.4
+    assert "nothing alike exists" in heads  # the planted head is far more active than any other
+    site = effect(lm, task, Intervention("mlp_out.1", "zero"), reference=reference).estimate.null.kind
+    assert "0% in the same layer; whole sites, which have no equal" in site
 
 
 def test_bad_calls_are_refused(lm, task):

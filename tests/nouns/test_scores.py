@@ -18,10 +18,10 @@ HEAD, MLP = Site("head", 1), Site("mlp_out", 0)
 @pytest.fixture
 def scores():
     rng = np.random.default_rng(0)
-    head = rng.normal(size=(6, 3, 2)).astype(np.float32)
+    head = rng.normal(size=(9, 3, 2)).astype(np.float32)
     head[:, 1] -= 4
     head[0, :, 1] = np.nan
-    mlp = rng.normal(1.0, 0.1, size=(6, 1, 2)).astype(np.float32)
+    mlp = rng.normal(1.0, 0.1, size=(9, 1, 2)).astype(np.float32)
     return Scores(
         "test",
         "denoising",
@@ -30,7 +30,7 @@ def scores():
         {HEAD: head, MLP: mlp},
         {HEAD: "unit", MLP: "site"},
         ("end", "other"),
-        ("a", "a", "b", "b", "c", "c"),
+        tuple("aabcdefgh"),
         {HEAD: (0, 2, 5)},
         {"passes": 3},
     )
@@ -76,7 +76,7 @@ def test_the_top_raises_the_metric_unless_asked_otherwise(scores):
 def test_items_and_sites_can_be_taken(scores):
     part = scores.items([4, 0]).select([HEAD])
     assert part.n == 2
-    assert part.groups == ("c", "a")
+    assert part.groups == ("d", "a")
     assert part.sites == [HEAD]
     np.testing.assert_array_equal(part.values[HEAD][1], scores.values[HEAD][0])
     with pytest.raises(PatchclampError, match=r"mlp_out\.7"):
@@ -100,7 +100,7 @@ def test_saved_and_loaded_equal(scores, tmp_path):
 
 def test_as_xarray(scores):
     data = scores.to_xarray()
-    assert data["head.1"].shape == (6, 3, 2)
+    assert data["head.1"].shape == (9, 3, 2)
     assert list(data["pos"].values) == ["end", "other"]
     assert data.attrs["direction"] == "denoising"
 

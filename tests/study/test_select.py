@@ -10,7 +10,7 @@ from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site, Units
 from patchclamp.study.report.tables import score_interval, strongest_role
 from patchclamp.study.select import choose_size, ranked, select_units
-from patchclamp.study.share import ratio_interval
+from patchclamp.study.share import sum_over_joint
 
 A, B = Site("head", 0), Site("head", 1)
 
@@ -20,9 +20,9 @@ def scores(first, second, positions=None) -> Scores:
     values = {}
     for site, mean in ((A, first), (B, second)):
         mean = np.asarray(mean, dtype=np.float32)
-        values[site] = np.stack([mean - 0.1, mean + 0.1])
+        values[site] = np.stack([mean - 0.1, mean + 0.1] * 4)
     return Scores(
-        "test", "denoising", "logit_diff", "toy", values, {A: "unit", B: "unit"}, positions, ("a", "b")
+        "test", "denoising", "logit_diff", "toy", values, {A: "unit", B: "unit"}, positions, tuple("abcdefgh")
     )
 
 
@@ -115,6 +115,8 @@ def test_the_first_by_score_are_put_in_the_order_of_their_measured_effect():
 def test_single_effects_that_add_up_have_ratio_one_and_redundant_ones_less():
     rng = np.random.default_rng(0)
     a, b = rng.random((2, 50))
-    assert ratio_interval([a, b], a + b) == pytest.approx((1, 1, 1))
-    value, low, high = ratio_interval([0.1 * a, 0.1 * b], a + b)
+    same = sum_over_joint([a, b], a + b)
+    assert (same.value, same.low, same.high) == pytest.approx((1, 1, 1))
+    found = sum_over_joint([0.1 * a, 0.1 * b], a + b)
+    value, low, high = found.value, found.low, found.high
     assert (value, low, high) == pytest.approx((0.1, 0.1, 0.1))

@@ -17,7 +17,14 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from patchclamp.base.statistics import permutation_p, ranks, resamples, sign_flip_max_null
+from patchclamp.base.statistics import (
+    draws_interval,
+    n_groups,
+    permutation_p,
+    ranks,
+    resamples,
+    sign_flip_max_null,
+)
 
 
 @dataclass(frozen=True)
@@ -240,7 +247,7 @@ def area_over_items(
     value = float(roc_auc(rounded(values.mean(0)), real))
     weights = resamples(len(values), groups or None, n_boot, seed)
     draws = roc_auc(rounded(weights @ values / weights.sum(1, keepdims=True)), real)
-    low, high = np.quantile(draws, [0.025, 0.975])
+    low, high = draws_interval(draws, n_groups(groups or None, len(values)), value)
     return value, float(low), float(high)
 
 

@@ -23,6 +23,10 @@ SPLITS: dict[str, float] = {"train": 0.5, "validation": 0.25, "test": 0.25}
 """Names of the splits and the fraction of items that each gets."""
 
 
+CROSSED = " × "
+"""Between the labels of a group that shares each of them with others: ``"Ann × Tom"`` and ``"Tom × Zoe"``."""
+
+
 def group_codes(groups: Sequence[str] | None, n: int, fewest: int = 1) -> Ints:
     """(n,) number of each item's group, the unit of dependence; an item whose group has no name is one of its own.
 

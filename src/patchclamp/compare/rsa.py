@@ -9,7 +9,7 @@ import numpy as np
 
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import pearson, ranks, spearman
+from patchclamp.base.statistics import draws_interval, pearson, ranks, spearman
 from patchclamp.compare.dissimilarity import as_vectors, conditions_of, dissimilarities, is_distances, square
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.inputs import read as read_population
@@ -83,8 +83,7 @@ def rsa(
     low = high = None
     if n_boot:
         draws = _bootstrap(mine, theirs, n, comparator, n_boot, seed)
-        tail = (1 - level) / 2
-        low, high = (float(q) for q in np.nanquantile(draws, [tail, 1 - tail]))
+        low, high = map(float, draws_interval(draws, n, value, level=level))
     ceiling = ceilings(theirs, comparator) if len(theirs) > 1 else None
     meta = {"subjects": len(theirs), "reading": about}
     method = f"rsa ({comparator})"

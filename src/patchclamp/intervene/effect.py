@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null, adjusted
 from patchclamp.base.progress import Progress
-from patchclamp.base.statistics import bootstrap_interval, holm, n_groups
+from patchclamp.base.statistics import enough_sets, holm
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -41,9 +41,9 @@ def effect(
     """Measure the effect of an intervention, or of several that act together, on a task, with interval and control.
 
     The estimate is mean over items of m(as it is) - m(changed): positive means that the units as they were raised the
-    metric. The interval is a paired bootstrap over items (over groups, where items have them). The control makes
-    the same change to random sets of units matched by layer and activity (for directions: along random directions of
-    the same norm); p = (1 + #{|control| >= |estimate|}) / (R + 1), which cannot fall below 1 / (R + 1).
+    metric. The interval is a paired bootstrap-t over items (over groups, where items have them); below 8 groups there is
+    none. The control makes the same change to random sets of the units nearest in layer and activity, and says how near
+    they are (for directions: along random directions of the same norm); p = (1 + #{|control| >= |estimate|}) / (R + 1), which cannot fall below 1 / (R + 1).
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def effects(
     sets: Sequence[Intervention | Sequence[Intervention]],
     control: Literal["matched", "shared"] | None = "matched",
     *,
-    n_control: int = FEWEST,
+    n_control: int | None = None,
     seed: int = 0,
     reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
@@ -99,7 +99,10 @@ def effects(
         ``"matched"``: every set has its own random sets. ``"shared"``: several sets of like size have one null
         together, in which each is imitated in turn and which holds none of their units: as many passes as for one
         set. None for no control.
-    subject, task, n_control, seed, reference, batch_size, n_boot, progress
+    n_control
+        Number of random sets, at least 20 (beside each set, or of the shared null). By default as many as a corrected p
+        of .05 needs (`enough_sets`): 20 k - 1 for k sets, at least 99 where they are shared.
+    subject, task, seed, reference, batch_size, n_boot, progress
         As for `effect`.
     """
     if isinstance(sets, Intervention):
@@ -112,6 +115,8 @@ def effects(
             subject.check_units(one.units)
     if control not in ("matched", "shared", None):
         raise PatchclampError(f"control={control!r}: choose 'matched', 'shared' or None")
+    if n_control is None:
+        n_control = max(enough_sets(len(changes)), 99 if control == "shared" and len(changes) > 1 else FEWEST)
     if control and n_control < FEWEST:
         raise PatchclampError(
             f"n_control={n_control}: at least {FEWEST} random sets are needed for a p-value below .05"
@@ -126,6 +131,8 @@ def effects(
         if control:
             null, words = trial.changed[offset : offset + n_control], drawn[number][1]
             offset += n_control
+            if n_control < enough_sets(len(changes)):
+                words += f"; of {len(changes)} sets, none can have a corrected p below {len(changes) / (n_control + 1):.2g}"
         found.append(_effect(task, change, trial, trial.changed[number], null, words, seed, n_boot))
     together = adjusted([one.estimate for one in found], holm)
     note = subject.training_note
@@ -182,11 +189,8 @@ def _effect(
     n_boot: int,
 ) -> Effect:
     difference = trial.baseline - changed
-    low, high = bootstrap_interval(difference, trial.groups, n_boot=n_boot, seed=seed)
-    value = float(difference.mean())
     sizes = (trial.baseline - null).mean(1) if len(null) else None
-    control = None if sizes is None else Null.of(sizes, matched_by, value)
-    groups = n_groups(trial.groups, len(trial.baseline)) if trial.groups else 0
+    control = None if sizes is None else Null.of(sizes, matched_by, float(difference.mean()))
     return Effect(
         units=Units.parse([i.units for i in change]),
         intervention=tuple(i.to_json() for i in change),
@@ -194,8 +198,9 @@ def _effect(
         metric=task.metric_name,
         baseline=float(trial.baseline.mean()),
         changed=float(changed.mean()),
-        estimate=Estimate(value, float(low), float(high), len(trial.baseline), control, groups),
+        estimate=Estimate.of_mean(difference, trial.groups, control, n_boot=n_boot, seed=seed),
         per_item=tuple(map(float, difference)),
         baseline_per_item=tuple(map(float, trial.baseline)),
         seed=seed,
+        groups=trial.groups,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
-from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.intervene.effect import FEWEST, effects
+from patchclamp.base.statistics import enough_sets
+from patchclamp.intervene.effect import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -29,7 +30,7 @@ RULE = (
 class JointEffect:
     """Units changed together and one by one, on the same items.
 
-    `interaction` is the joint effect minus the sum of the single ones, with its paired bootstrap interval: above zero
+    `interaction` is the joint effect minus the sum of the single ones, with its paired interval: above zero
     the units back each other up (a single loss is made good), below zero they work in series (one loss is enough).
     `redundant` is `RULE`.
     """
@@ -56,7 +57,7 @@ class JointEffect:
         i = self.interaction
         return (
             f"together {self.joint.estimate.value:+.3f}, sum of {len(self.single)} alone {total:+.3f}, interaction "
-            f"{i.value:+.3f} [{i.low:+.3f}, {i.high:+.3f}]" + ("; redundant" * self.redundant)
+            f"{i.value:+.3f} {i.span('+.3f')}" + ("; redundant" * self.redundant)
         )
 
 
@@ -66,7 +67,7 @@ def joint_effect(
     interventions: Intervention,
     control: Literal["matched"] | None = "matched",
     *,
-    n_control: int = FEWEST,
+    n_control: int | None = None,
     seed: int = 0,
     reference: TaskLike | Reference | None = None,
     batch_size: int = 64,
@@ -76,7 +77,8 @@ def joint_effect(
     """Measure an intervention on all its units together and on each alone.
 
     Single effects miss what units do in each other's place: of two units joined by OR, either alone has no effect and
-    both together have the whole. All sets are measured on the same items; p-values are adjusted by Holm over them.
+    both together have the whole. All sets are measured on the same items. The units alone share one null, and their
+    p-values are adjusted by Holm; the joint effect is a test of its own.
 
     Parameters
     ----------
@@ -94,19 +96,25 @@ def joint_effect(
     if not isinstance(change, Intervention) or change.units.count < 2:
         raise PatchclampError("joint_effect: give one intervention on at least two units")
     source = Reference.of(subject, reference, task, batch_size)
-    sets = [[change], *([change.on(one)] for one in change.units.each())]
-    joint, *single = effects(
-        subject, task, sets, control, n_control=n_control, seed=seed, reference=source,
-        batch_size=batch_size, n_boot=n_boot, progress=progress,
-    )  # fmt: skip
-    alone = np.sum([one.per_item for one in single], axis=0)
-    excess = np.asarray(joint.per_item) - alone
-    low, high = bootstrap_interval(excess, task.groups, n_boot=n_boot, seed=seed)
+    alone = [[change.on(one)] for one in change.units.each()]
+    measure = partial(
+        effects,
+        subject,
+        task,
+        seed=seed,
+        reference=source,
+        batch_size=batch_size,
+        n_boot=n_boot,
+        progress=progress,
+    )
+    (joint,) = measure([[change]], control, n_control=n_control)
+    most = None if n_control is None else max(n_control, enough_sets(len(alone)))
+    single = measure(alone, control and "shared", n_control=most)
+    excess = np.asarray(joint.per_item) - np.sum([one.per_item for one in single], axis=0)
     sizes, whole = sum(abs(one.estimate.value) for one in single), joint.estimate
-    clear = whole.low is not None and whole.high is not None and (whole.low > 0 or whole.high < 0)
     return JointEffect(
         joint,
         tuple(single),
-        Estimate(float(excess.mean()), float(low), float(high), len(excess)),
-        bool(clear and sizes < SMALL * abs(whole.value)),
+        Estimate.of_mean(excess, joint.groups, n_boot=n_boot, seed=seed),
+        bool(whole.clear and sizes < SMALL * abs(whole.value)),
     )

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.estimate import Estimate
+from patchclamp.base.estimate import Estimate, require_nonzero
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.base.tables import item_dataset, write_table
 from patchclamp.nouns.units import BySite, Site, SiteLike, Unit, Units, as_site, parse_site
@@ -87,7 +87,7 @@ class Scores:
 
     def mean(self, site: SiteLike) -> NDArray[np.float64]:
         """Mean over items, (node,) or (node, position); positions that no item has are NaN."""
-        values = self.values[site].astype(np.float64)
+        values = self.values[as_site(site)].astype(np.float64)
         count = np.sum(~np.isnan(values), axis=0)
         total = np.nansum(values, axis=0)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -106,7 +106,7 @@ class Scores:
             raise PatchclampError(
                 f"{lost[0] if lost else 'nothing'}: was not scored; there are {', '.join(map(str, self.sites[:6]))} ..."
             )
-        return self._with({as_site(s): self.values[s] for s in sites}, positions=self.positions)
+        return self._with({s: self.values[s] for s in map(as_site, sites)}, positions=self.positions)
 
     def items(self, rows: Sequence[int]) -> Scores:
         """Scores on some of the items."""
@@ -121,6 +121,7 @@ class Scores:
 
     def index(self, site: SiteLike) -> list[int | None]:
         """The unit that each node stands for; None for a whole site."""
+        site = as_site(site)
         if self.level[site] == "site":
             return [None]
         return list(self.nodes.get(site, range(self.values[site].shape[1])))
@@ -290,7 +291,7 @@ class Effect:
         Mean metric without and with the change.
     estimate
         Baseline minus changed: positive means that the units as they were raised the metric. Its interval is a paired
-        bootstrap over items; its null are random sets of units changed alike, with p on the size and, where several
+        bootstrap-t over groups of items; its null are random sets of units changed alike, with p on the size and, where several
         sets were measured together, Holm's correction.
     per_item, baseline_per_item
         The difference and the unchanged metric of every item.
@@ -298,6 +299,8 @@ class Effect:
         Of bootstrap and random sets.
     training
         Which modules were in training mode on purpose (``open_subject(..., training="as it is")``); else empty.
+    groups
+        The unit of dependence of each item.
     """
 
     units: Units
@@ -311,11 +314,27 @@ class Effect:
     baseline_per_item: tuple[float, ...]
     seed: int
     training: str = ""
+    groups: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
-        """The estimate as a share of the baseline."""
-        return self.estimate.value / self.baseline if self.baseline else float("nan")
+        """The estimate as a share of the baseline.
+
+        Raises
+        ------
+        PatchclampError
+            Where the baseline is not different from 0.
+        """
+        require_nonzero(self.baseline_per_item, self.groups, f"the unchanged {self.metric} on {self.task}")
+        return self.estimate.value / self.baseline
+
+    @property
+    def stated_share(self) -> float | None:
+        """The share, or None where the baseline is not different from 0."""
+        try:
+            return self.share
+        except PatchclampError:
+            return None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the estimate as `flat` writes it."""
@@ -323,19 +342,23 @@ class Effect:
             "units": self.units.to_json(),
             **flat(self.estimate, draws=True),
             "intervention": [dict(change) for change in self.intervention],
-            "share": self.share if self.baseline else None,  # JSON has no NaN
+            "share": self.stated_share,
         }
 
     def __str__(self) -> str:
-        e = self.estimate
+        e, share = self.estimate, self.stated_share
+        of = "the baseline is not different from 0" if share is None else f"{share:.0%} of the baseline"
         text = (
-            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} "
-            f"[{e.low:+.3f}, {e.high:+.3f}], {self.share:.0%} of the baseline, {e.size}"
+            f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} {e.span('+.3f')}, "
+            f"{of}, {e.size}"
         ) + (f" ({self.training})" if self.training else "")
         if e.null is None:
             return text
         c = e.null
-        return f"{text}; {c.n} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={c.p:.3g}"
+        return (
+            f"{text}; {c.n} control sets {c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}], p={c.p:.3g}; "
+            f"controls by {c.kind}"
+        )
 
 
 def flat(estimate: Estimate, *, draws: bool = False) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.base.estimate import Estimate, require_nonzero
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task, require_ability
 from patchclamp.study.options import StudyOptions
@@ -25,7 +25,7 @@ def measure_ability(subject: LanguageModel, task: Task, options: StudyOptions) -
     ------
     PatchclampError
         With the figures, when the model does not do the task, or the metric cannot be shared out among units
-        because its mean is not above zero or lower is better.
+        because its mean is not above zero, or not for certain, or lower is better.
     """
     if not task.score.higher_is_better:
         raise PatchclampError(
@@ -38,15 +38,17 @@ def measure_ability(subject: LanguageModel, task: Task, options: StudyOptions) -
         raise PatchclampError(
             f"task {task.name}: the mean {task.score} is {float(clean.mean()):.3f}, so there is nothing to lose"
         )
-    low, high = bootstrap_interval(clean.numpy(), [item.group for item in task.items], seed=options.seed)
+    require_nonzero(clean.numpy(), task.groups, f"task {task.name}: the mean {task.score}")
+    found = Estimate.of_mean(clean.numpy(), task.groups, seed=options.seed)
     corrupted = None
     if task.has_contrast:
         corrupted = float(item_values(subject, task, "corrupted", options.batch_size)[0].mean())
     return {
         "accuracy": float(accuracy.mean()),
         "metric": float(clean.mean()),
-        "low": float(low),
-        "high": float(high),
+        "low": found.low,
+        "high": found.high,
+        "groups": found.groups,
         "corrupted": corrupted,
         "required": task.min_accuracy,
         "n_items": len(task),

@@ -164,8 +164,8 @@ class Behaviour(Context):
             self.task.name,
             (f"Which units of {self.subject.name} carry ", self.basis.title, "?"),
             f"Every figure here was measured on the test items ({size_of(test)}); {apart} the "
-            f"{splits['train']} + {splits['validation']} items that chose the units. Intervals are 95 % bootstrap "
-            "intervals over items.",
+            f"{splits['train']} + {splits['validation']} items that chose the units. Intervals are 95 % bootstrap-t "
+            "intervals over groups of items.",
             LIMITS,
             command,
             f"{model['name']}, {model['family']}, {model['layers']} layers, {model['dtype']} on {model['device']}, "

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from patchclamp.base.estimate import Estimate, Null
-from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
+from patchclamp.nouns.scores import Effect
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Site, Units
-from patchclamp.study.share import Measured, ratio_interval
+from patchclamp.study.share import Measured, sum_over_joint
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
@@ -76,20 +78,24 @@ class Experiments:
     def _measured(
         self, units: Sequence[Units], control: Literal["matched", "shared"], n_control: int
     ) -> list[Measured]:
-        found = effects(
+        return [Measured.lost(one) for one in self._effects(units, control, n_control)]
+
+    def _effects(
+        self, units: Sequence[Units], control: Literal["matched", "shared"], n_control: int
+    ) -> list[Effect]:
+        return effects(
             self.subject,
             self.items,
             [self.change(one) for one in units],
             control=control if n_control else None,
-            n_control=n_control,
+            n_control=n_control or None,
             seed=self.seed,
             reference=self.reference,
         )
-        return [Measured.lost(one) for one in found]
 
     def shares(self, units: Sequence[Units]) -> list[float]:
-        """Return the estimates of `each` without controls."""
-        return [one.share.value for one in self.each(units)]
+        """Return the estimates of `each` without controls: what selection goes by, and nothing is concluded from."""
+        return [one.estimate.value / one.baseline for one in self._effects(units, "shared", 0)]
 
     def recovered(self, units: Units, among: Sequence[str]) -> Measured:
         """Return the share of the metric that is left when everything among some sites but the units is ablated.
@@ -100,16 +106,16 @@ class Experiments:
         """
         lost = self.lost(complement(self.subject, units, among))
         floor = self.lost(complement(self.subject, Units({}), among))
-        low, high = bootstrap_interval(
-            floor.per_item - lost.per_item,
-            [item.group for item in self.items.items],
+        apart = Estimate.of_ratio(
+            np.subtract(floor.effect.per_item, lost.effect.per_item),
+            lost.effect.baseline_per_item,
+            lost.effect.groups,
             seed=self.seed,
         )
-        kept, (bottom, top) = 1 - lost.share.value, lost.share.interval
-        null = Null(1 - floor.share.value, kept - float(high), kept - float(low), 1, "none of the kind kept")
-        return Measured.of(
-            lost.effect, Estimate(kept, 1 - top, 1 - bottom, lost.share.n, null, lost.share.groups)
-        )
+        kept, (bottom, top), (low, high) = 1 - lost.share.value, lost.share.interval, apart.interval
+        null = Null(1 - floor.share.value, kept - high, kept - low, 1, "none of the kind kept")
+        share = Estimate(kept, 1 - top, 1 - bottom, lost.share.n, null, lost.share.groups)
+        return Measured.of(lost.effect, share)
 
     def ratio(
         self, units: Units, alone: Sequence[Measured] = (), together: Measured | None = None
@@ -117,15 +123,9 @@ class Experiments:
         """Return the sum of the units' effects alone over their effect together; shares at hand are used."""
         together = together or self.lost(units)
         alone = alone or self.each(units.each())
-        value, low, high = ratio_interval(
-            [one.per_item for one in alone],
-            together.per_item,
-            [item.group for item in self.items.items],
-            seed=self.seed,
-        )
-        return Measured.of(
-            together.effect, Estimate(value, low, high, together.share.n, groups=together.share.groups)
-        )
+        parts = [one.effect.per_item for one in alone]
+        share = sum_over_joint(parts, together.effect.per_item, together.effect.groups, self.seed)
+        return Measured.of(together.effect, share)
 
     def prepare_otherwise(self, sites: Sequence[Site]) -> None:
         """Take the means that `otherwise` needs at some sites in one pass for each kind of mean."""

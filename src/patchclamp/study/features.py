@@ -17,7 +17,6 @@ import pandas as pd
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
-from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
 from patchclamp.describe import Split, Tokens, lm_head, search_description
@@ -202,9 +201,13 @@ def _activity(
 def who_takes_more(curve: Sequence[Mapping[str, Any]]) -> str:
     """Who takes more at which sizes, where the interval of the difference excludes zero."""
     ahead = {
-        "features": [row["size"] for row in curve if row["low"] > 0],
-        "neurons": [row["size"] for row in curve if row["high"] < 0],
+        "features": [row["size"] for row in curve if row["low"] is not None and row["low"] > 0],
+        "neurons": [row["size"] for row in curve if row["high"] is not None and row["high"] < 0],
     }
+    if all(row["low"] is None for row in curve):
+        return (
+            "nothing can be said of who carries more, for there are too few groups of items for an interval"
+        )
     parts = []
     for name, sizes in sorted(ahead.items(), key=lambda pair: pair[1][:1]):
         if len(sizes) == len(curve):
@@ -222,11 +225,12 @@ def _against_neurons(
     sizes = sorted({k for k in options.feature_sizes if k <= len(selection.order) // 3} | {selection.k})
     features = bench.each([selection.first(k) for k in sizes])
     others = bench.each([Units.parse(list(neurons[:k])) for k in sizes])
-    groups = [item.group for item in bench.items.items]
     rows = []
     for k, ours, theirs in zip(sizes, features, others, strict=True):
-        difference = ours.per_item - theirs.per_item
-        low, high = bootstrap_interval(difference, groups, seed=bench.seed)
+        apart = np.subtract(ours.effect.per_item, theirs.effect.per_item)
+        difference = Estimate.of_ratio(
+            apart, ours.effect.baseline_per_item, ours.effect.groups, seed=bench.seed
+        )
         rows.append(
             {
                 "size": k,
@@ -236,9 +240,9 @@ def _against_neurons(
                 "neurons": theirs.share.value,
                 "neurons_low": theirs.share.low,
                 "neurons_high": theirs.share.high,
-                "difference": float(difference.mean()),
-                "low": float(low),
-                "high": float(high),
+                "difference": difference.value,
+                "low": difference.low,
+                "high": difference.high,
             }
         )
     return rows

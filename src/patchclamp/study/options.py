@@ -39,7 +39,8 @@ class StudyOptions:
     n_singles
         Units of each kind that are also ablated alone.
     n_control_single
-        Random units beside each of those.
+        Random units beside those, one null for all of a kind; at least 20 for each of `n_singles`, less one, so that a p
+        corrected over them can reach .05.
     refine_heads, refine_neurons
         How many of the first by score are put in the order of their effect alone, measured on validation items.
     head_sizes, neuron_sizes
@@ -72,7 +73,7 @@ class StudyOptions:
     source: str = "corrupted"
     n_control: int = 20
     n_singles: int = 5
-    n_control_single: int = 20
+    n_control_single: int = 99
     refine_heads: int = 10
     refine_neurons: int = 0
     head_sizes: tuple[int, ...] = _HEADS
@@ -98,6 +99,12 @@ class StudyOptions:
                 raise PatchclampError(f"{name}={getattr(self, name)}: an interval needs at least 2 items")
         if self.n_control < 20:
             raise PatchclampError(f"n_control={self.n_control}: a control needs at least 20 random sets")
+        least = max(20, 20 * self.n_singles - 1)
+        if self.n_control_single < least:
+            raise PatchclampError(
+                f"n_control_single={self.n_control_single}: with {self.n_singles} units ablated alone, a corrected p needs at "
+                f"least {least} random units; draw more, or test fewer (n_singles)"
+            )
         check_choice("ablation", self.kind, ("mean", "zero", "resample"))
 
     def change(self, **changes: Any) -> StudyOptions:

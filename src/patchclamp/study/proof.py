@@ -65,8 +65,9 @@ def ablate(context: Behaviour) -> Section:
         alone = bench.each(first, options.n_control_single)
         proved.alone |= dict(zip(s.order, alone, strict=False))
         if len(first) > 1:
-            together = proved.joint[s.kind] if len(first) == s.k else None
-            proved.ratio[s.kind] = bench.ratio(s.first(len(first)), alone, together)
+            together = proved.joint[s.kind] if len(first) == s.k else bench.lost(s.first(len(first)))
+            if together.share.clear:  # a ratio to nothing says nothing
+                proved.ratio[s.kind] = bench.ratio(s.first(len(first)), alone, together)
         say(f"{s.k} {s.kind} under other ablations")
         proved.otherwise[s.kind] = bench.otherwise(s.units)
         if s.kind == "heads":
@@ -110,7 +111,7 @@ def ablate(context: Behaviour) -> Section:
         heading="The proof: what happens when they are changed",
         text=(
             f"Selected units were ablated ({context.basis.ablation}) on the test items, beside {options.n_control} random "
-            f"sets of units of the same kind, matched one to one by {proved.matched_by}. 0 % leaves the behaviour as it "
+            f"sets of units of the same kind, drawn one to one by {proved.matched_by}. 0 % leaves the behaviour as it "
             f"was, 100 % removes the whole {context.metric_words}; above that the model prefers the wrong answer."
         ),
         headline=summary.headline(context),
@@ -190,7 +191,7 @@ def describe(context: Behaviour) -> Section:
         {**effect_row(scores, unit, proved.alone[unit].share, options.seed), **asdict(described[unit])}
         for unit in shown
     ]
-    n = options.n_control
+    n = options.n_control_single
     random = Column(
         "Random unit", "control", "percent", interval=("control_low", "control_high"), ends="percent"
     )
@@ -199,7 +200,7 @@ def describe(context: Behaviour) -> Section:
         heading="The units",
         text=(
             "What each selected unit does and encodes. Tokens are what its output promotes directly through the LM head; "
-            f"pale ones do not beat the best token of random directions. With {n} random sets p cannot fall below "
+            f"pale ones do not beat the best token of random directions. With {n} random units p cannot fall below "
             f"{number(1 / (n + 1), 3)}; the correction is Holm’s over the units of a kind."
         ),
         tables=[

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.estimate import Estimate, adjusted
-from patchclamp.base.statistics import bootstrap_statistic, holm
+from patchclamp.base.statistics import holm
 from patchclamp.nouns.scores import Effect, flat
 
-__all__ = ["Measured", "corrected", "forest_row", "ratio_interval", "share_lost"]
+__all__ = ["Measured", "corrected", "forest_row", "share_lost", "sum_over_joint"]
 
 Key = TypeVar("Key")
 
@@ -57,9 +57,18 @@ class Measured:
 def share_lost(effect: Effect) -> Estimate:
     """Return an effect as the share of the unchanged metric that it takes away.
 
-    The interval is the effect's, divided by the mean baseline on the same items, which is taken as given.
+    Effect and baseline vary together over groups of items, and the interval is that of their ratio.
+
+    Raises
+    ------
+    PatchclampError
+        Where the unchanged metric is not different from 0.
     """
-    return effect.estimate.scaled(1.0 / effect.baseline)
+    whole, null = f"the unchanged {effect.metric} on {effect.task}", effect.estimate.null
+    null = null if null is None or not effect.baseline else null.scaled(1.0 / effect.baseline)
+    return Estimate.of_ratio(
+        effect.per_item, effect.baseline_per_item, effect.groups, what=whole, null=null, seed=effect.seed
+    )
 
 
 def forest_row(name: str, share: Estimate) -> dict[str, Any]:
@@ -76,14 +85,10 @@ def corrected(measured: Mapping[Key, Measured]) -> dict[Key, Measured]:
     return {n: replace(m, share=s) for (n, m), s in zip(measured.items(), shares, strict=True)}
 
 
-def ratio_interval(
-    parts: Sequence[ArrayLike],
-    whole: ArrayLike,
-    groups: Sequence[str] | None = None,
-    n_boot: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Return the ratio of the summed means of `parts` to the mean of `whole`, with a paired bootstrap interval.
+def sum_over_joint(
+    parts: Sequence[ArrayLike], whole: ArrayLike, groups: Sequence[str] | None = None, seed: int = 0
+) -> Estimate:
+    """Return the ratio of the summed means of `parts` to the mean of `whole`, with its interval.
 
     Parameters
     ----------
@@ -94,20 +99,15 @@ def ratio_interval(
     groups
         The unit of dependence of each item.
 
+    Raises
+    ------
+    PatchclampError
+        Where the joint effect is not different from 0.
+
     Examples
     --------
-    >>> ratio_interval([[1.0, 1.0], [1.0, 1.0]], [4.0, 4.0])
-    (0.5, 0.5, 0.5)
+    >>> print(sum_over_joint([[1.0] * 8, [1.0] * 8], [4.0] * 8))
+    0.500 [0.500, 0.500], n=8
     """
-    top, bottom = (
-        np.sum([np.asarray(one, dtype=float) for one in parts], axis=0),
-        np.asarray(whole, dtype=float),
-    )
-    low, high = bootstrap_statistic(
-        lambda weights: float(weights @ top / (weights @ bottom)),
-        len(bottom),
-        groups,
-        n_boot=n_boot,
-        seed=seed,
-    )
-    return float(top.mean() / bottom.mean()), low, high
+    top = np.sum([np.asarray(one, dtype=float) for one in parts], axis=0)
+    return Estimate.of_ratio(top, whole, groups, what="the joint effect of these units", seed=seed)

@@ -65,7 +65,7 @@ def attribute(
     where = "position" in table and positions != "sum"
     columns = ("unit", *(("position",) if where else ()), "score", "95% interval")
     rows = [
-        (r.unit, *((r.position,) if where else ()), f"{r.score:+.3f}", f"{r.low:+.3f} to {r.high:+.3f}")
+        (r.unit, *((r.position,) if where else ()), f"{r.score:+.3f}", common.interval(r.low, r.high))
         for r in table.itertuples()
     ]
     common.console().print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,11 @@ def emit_json(data: Any) -> None:
     from patchclamp.base.files import plain
 
     typer.echo(json.dumps(plain(data), indent=1, ensure_ascii=False))
+
+
+def interval(low: float, high: float) -> str:
+    """An interval in a table; none where it is NaN (fewer than 8 groups of items)."""
+    return "none" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"
 
 
 def table(

@@ -67,10 +67,10 @@ def effect(
     e = found.estimate
     columns = (found.metric, "as it is", "changed", "effect", "95% interval", "share")
     row = ("units", f"{found.baseline:+.3f}", f"{found.changed:+.3f}", f"{e.value:+.3f}")
-    rows = [(*row, f"{e.low:+.3f} to {e.high:+.3f}", f"{found.share:.0%}")]
+    whole = found.stated_share
+    rows = [(*row, e.span("+.3f"), "none" if whole is None else f"{whole:.0%}")]
     if e.null is not None:
         c = e.null
-        share = c.mean / found.baseline
         rows.append(
             (
                 f"{c.n} random sets",
@@ -78,9 +78,9 @@ def effect(
                 "",
                 f"{c.mean:+.3f}",
                 f"{c.low:+.3f} to {c.high:+.3f}",
-                f"{share:.0%}",
+                "none" if whole is None else f"{c.mean / found.baseline:.0%}",
             )
         )
     screen.print(common.table(columns, rows, f"{loaded.name}, test items: {e.size}", right=(1, 2, 3, 5)))
     if e.null is not None and e.null.p is not None:
-        screen.print(Text(f"p = {e.null.p:.3g} against the random sets", style="dim"))
+        screen.print(Text(f"p = {e.null.p:.3g} against the random sets, drawn by {e.null.kind}", style="dim"))

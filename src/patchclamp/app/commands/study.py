@@ -54,7 +54,7 @@ def study(
     from patchclamp.base.errors import PatchclampError
     from patchclamp.base.files import way_out
     from patchclamp.study import StudyOptions, load_for_study, run_study
-    from patchclamp.study.report.text import percent
+    from patchclamp.study.report.text import between, percent
     from patchclamp.study.stages import KEPT
 
     if bool(task) == bool(texts):
@@ -80,7 +80,7 @@ def study(
         (
             row["name"],
             Text(percent(row["estimate"]), style="bold cyan"),
-            f"{percent(row['low'])} to {percent(row['high'])}",
+            between(row["low"], row["high"]),
             "" if row.get("control") is None else percent(row["control"]),
         )
         for row in found.context.proved.forest(found.context.selections)

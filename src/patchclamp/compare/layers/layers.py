@@ -10,6 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import draws_interval
 from patchclamp.compare.inputs import READING, Matrix, matrix, read
 from patchclamp.compare.layers.activity import Pool, activities, default_sites, in_order, untrained_twin
 from patchclamp.compare.layers.profile import LayerProfile
@@ -143,7 +144,7 @@ def layers(
         scorer.add(features)
         rows.append({"layer": name, "control": control, "features": features.shape[1]})
     values, draws = scorer.finish()
-    table, flat = _table(rows, regions, values, draws, level)
+    table, flat = _table(rows, regions, values, draws, level, n)
     meta: dict[str, Any] = {"pool": pool, "kind": kind, "comparator": comparator, "n_boot": n_boot, **how}
     meta["reading"] = {**READING, **reading}
     ceilings = {region.name: scorer.ceiling(region) for region in regions}
@@ -238,17 +239,16 @@ def _listed(sites: SitesLike | None) -> list[Site | str]:
 
 
 def _table(
-    rows: list[dict[str, Any]], regions: Sequence[Region], values: Matrix, draws: Matrix, level: float
+    rows: list[dict[str, Any]], regions: Sequence[Region], values: Matrix, draws: Matrix, level: float, n: int
 ) -> tuple[pd.DataFrame, Matrix]:
     """Rows of (region, layer), and the draws in the same order."""
-    tail = (1 - level) / 2
     parts, flat = [], []
     for r, region in enumerate(regions):
         part = pd.DataFrame(rows)
         part.insert(1, "region", region.name)
         part["value"] = values[:, r]
         if len(draws):
-            part["low"], part["high"] = np.nanquantile(draws[:, :, r], [tail, 1 - tail], axis=0)
+            part["low"], part["high"] = draws_interval(draws[:, :, r], n, values[:, r], level=level)
         else:
             part["low"] = part["high"] = np.nan
         parts.append(part)

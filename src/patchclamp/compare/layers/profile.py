@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.statistics import draws_interval
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.draw.profiles import profile_figure
@@ -117,8 +118,10 @@ class LayerProfile:
     def _interval(self, i: int, j: int) -> tuple[float, float]:
         if not len(self.draws):
             return float("nan"), float("nan")
-        tail = (1 - self.level) / 2
-        low, high = np.nanquantile(self.draws[:, i] - self.draws[:, j], [tail, 1 - tail])
+        values = self.table["value"].to_numpy(float)
+        low, high = draws_interval(
+            self.draws[:, i] - self.draws[:, j], self.n, values[i] - values[j], level=self.level
+        )
         return float(low), float(high)
 
     def figure(self, ceilings: bool = True) -> Any:

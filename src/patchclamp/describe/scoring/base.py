@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import resamples
+from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.splitting import refuse_overlap
 from patchclamp.describe.tokens import Tokens
@@ -168,8 +168,8 @@ def scored(
     even = np.ones(len(answers))
     point = value(answers, even)
     drawn = np.array([value(answers, w) for w in resamples(len(answers), groups, n_boot, seed)])
-    some = np.isfinite(drawn).any()
-    low, high = np.nanquantile(drawn, [0.025, 0.975]) if some else (np.nan, np.nan)
+    drawn = np.where(np.isfinite(drawn), drawn, np.nan)
+    low, high = draws_interval(drawn, n_groups(groups, len(answers)), point)
     if others:
         chance = [value(o, even) for o in others]
     else:

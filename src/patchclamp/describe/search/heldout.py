@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.base.statistics import draws_interval, resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.criteria import Criterion
 from patchclamp.describe.search.splitting import refuse_overlap
@@ -50,7 +50,7 @@ def held_out_rows(
         counts = _by_group(said, target, group)
         tp, fp, p, n = counts.sum(0)
         score = float(criterion(tp, fp, p, n)) if one.predicate is not None else np.nan
-        low, high = _interval(counts, weights, criterion) if np.isfinite(score) else (np.nan, np.nan)
+        low, high = _interval(counts, weights, criterion, score) if np.isfinite(score) else (np.nan, np.nan)
         shuffled = [
             float(criterion(*_by_group(_unpacked(bits[j], len(held)), target, group).sum(0)))
             for j in other[i]
@@ -93,12 +93,14 @@ def _by_group(said: Mask, target: Mask, group: Ints) -> NDArray[np.float64]:
     )
 
 
-def _interval(counts: NDArray[np.float64], weights: Any, criterion: Criterion) -> tuple[float, float]:
-    """Percentile interval over resampled groups."""
+def _interval(
+    counts: NDArray[np.float64], weights: Any, criterion: Criterion, value: float
+) -> tuple[float, float]:
+    """Interval over resampled groups."""
     if weights is None:
         return np.nan, np.nan
     drawn = criterion(*(weights @ counts).T)
-    low, high = quantiles(drawn[:, None], (0.025, 0.975))[:, 0]
+    low, high = draws_interval(drawn, len(counts), value)
     return float(low), float(high)
 
 

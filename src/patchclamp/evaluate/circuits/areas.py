@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
-from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness, mean_height
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -180,7 +180,7 @@ def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.Dat
                 for clipped in (False, True):
                     x = share if axis == "linear" else np.log10(share)
                     one, many = (mean_height(x, _height(y, measure, clipped)) for y in (point, boot))
-                    low, high = quantiles(many, (0.025, 0.975))
+                    low, high = draws_interval(many, n_groups(found.groups, found.n), one.mean())
                     rows.append((order, measure, axis, clipped, float(one.mean()), float(low), float(high)))
     return pd.DataFrame(rows, columns=["order", "measure", "axis", "clipped", "value", "low", "high"])
 

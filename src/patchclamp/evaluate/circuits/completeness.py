@@ -56,7 +56,7 @@ class Completeness:
         d = self.difference
         return (
             f"incompleteness {self.worst:.3g} ({self.worst_share:.0%} of the span) without {self.worst_units or 'nothing'}; "
-            f"circuit minus model [{d.low:+.3g}, {d.high:+.3g}], n={d.n}"
+            f"circuit minus model {d.span('+.3g')}, n={d.n}"
         )
 
 
@@ -128,8 +128,8 @@ def completeness(
     worst = int(np.abs(differences[:, search].mean(1)).argmax())
     return Completeness(
         table,
-        Estimate(
-            float(table["difference"].iloc[worst]), float(low[worst]), float(high[worst]), int(verify.sum())
+        Estimate.of_mean(
+            differences[worst, verify], chosen(runs.groups, verify), n_boot=bench.n_boot, seed=bench.seed
         ),
         str(table["units"].iloc[worst]),
         span,

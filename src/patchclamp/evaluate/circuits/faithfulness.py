@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
-from patchclamp.base.statistics import resamples
+from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.clamp.bench import Bench, check_bench, check_span, default_points, refuse_overlap
 from patchclamp.subjects.clamp.matching import UnitOrSite, matched_order
@@ -186,7 +186,7 @@ def faithfulness(
     full, empty, per_item = trial.baseline, trial.changed[0], trial.changed[1:]
     check_span(full, empty, len(order))
     weights = resamples(len(full), trial.groups or None, bench.n_boot, bench.seed)
-    table = _table(runs, per_item, full, empty, weights, bench.seed)
+    table = _table(runs, per_item, full, empty, weights, trial.groups, bench.seed)
     table.insert(3, "fraction", table["size"] / len(order))
     return Faithfulness(
         table=table,
@@ -240,9 +240,16 @@ def _name(ablation: str, by: str, source: str) -> str:
 
 
 def _table(
-    runs: Sequence[AblationRun], per_item: Array, full: Array, empty: Array, weights: Array, seed: int
+    runs: Sequence[AblationRun],
+    per_item: Array,
+    full: Array,
+    empty: Array,
+    weights: Array,
+    groups: Sequence[str],
+    seed: int,
 ) -> pd.DataFrame:
     rng = np.random.default_rng([seed, 2])
+    count = n_groups(groups, len(full))
     places: dict[tuple[str, str, int], list[int]] = {}
     for place, run in enumerate(runs):
         places.setdefault((run.curve, run.order, run.size), []).append(place)
@@ -254,7 +261,7 @@ def _table(
         value = gain.mean() / (full - empty).mean()
         draw = rng.integers(len(where), size=len(weights))
         boot = np.einsum("bi,bi->b", weights, gain[draw]) / span
-        low, high = np.nanquantile(boot, [0.025, 0.975])
+        low, high = map(float, draws_interval(boot, count, value))
         rows.append({"curve": curve, "order": order, "size": size, "value": value, "low": low, "high": high})
     return pd.DataFrame(rows).sort_values(["curve", "order", "size"], ignore_index=True)
 

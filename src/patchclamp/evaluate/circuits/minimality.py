@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Null
-from patchclamp.base.statistics import holm, permutation_p
+from patchclamp.base.statistics import FEWEST_GROUPS, enough_sets, holm, n_groups, permutation_p
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, check_bench, chosen, halves, mean_interval
@@ -80,7 +80,8 @@ def minimality(
     n_sets
         Random subsets K for each unit.
     n_control
-        Units from outside; at most as many as there are.
+        Units from outside; at most as many as there are. With fewer than 20 for each unit of the circuit, less one, no
+        p corrected over them can reach .05, and none is given (NaN).
 
     Raises
     ------
@@ -110,6 +111,12 @@ def minimality(
         for i in picked
     ]
     gains, sizes = zip(*(_gain(runs, own, v, n_sets, rng, search) for v in own), strict=True)
+    count = n_groups(chosen(runs.groups, verify), int(verify.sum()))
+    if count < FEWEST_GROUPS:
+        raise PatchclampError(
+            f"minimality: the items that verify are in {count} independent groups, and at least {FEWEST_GROUPS} are needed to say "
+            "which units are needed; give twice as many items (half of them search)"
+        )
     low, high = mean_interval(
         np.stack(gains)[:, verify], chosen(runs.groups, verify), bench.n_boot, bench.seed
     )
@@ -125,7 +132,7 @@ def minimality(
             "without": sizes,
             "needed": (np.abs(gain / span) >= threshold) & ((low > 0) | (high < 0)),
             "p": p,
-            "p_adjusted": holm(p) if null else p,
+            "p_adjusted": holm(p) if len(null) >= enough_sets(len(own)) else np.full(len(own), np.nan),
         }
     ).sort_values("share", ascending=False, kind="stable", ignore_index=True)
     return Minimality(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
-from patchclamp.base.statistics import quantiles, resamples
+from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, as_units, check_bench
 from patchclamp.subjects.clamp.matching import collect, members
@@ -59,7 +59,7 @@ class Redundancy:
         total, i = float(self.table["effect"].iloc[1:].sum()), self.interaction
         return (
             f"{self.verdict} (in {self.support:.0%} of resamples): together {self.joint.value:+.3g}, sum of "
-            f"{len(self.table) - 1} alone {total:+.3g}, interaction {i.value:+.3g} [{i.low:+.3g}, {i.high:+.3g}]"
+            f"{len(self.table) - 1} alone {total:+.3g}, interaction {i.value:+.3g} {i.span('+.3g')}"
         )
 
 
@@ -100,9 +100,11 @@ def redundancy(bench: Bench, units: UnitsLike) -> Redundancy:
     scale, scales = abs(float(runs.full.mean())), np.abs(weights @ runs.full)
     verdict = _verdict(means, scale)
     same = [_verdict(draw, float(size)) == verdict for draw, size in zip(draws, scales, strict=True)]
-    low, high = quantiles(draws, (0.025, 0.975))
-    excess = draws[:, 0] - draws[:, 1:].sum(1)
-    ends = np.quantile(excess, [0.025, 0.975])
+    count = n_groups(runs.groups, len(runs.full))
+    low, high = draws_interval(draws, count, means)
+    interaction = Estimate.of_mean(
+        effects[0] - effects[1:].sum(0), runs.groups, n_boot=bench.n_boot, seed=bench.seed
+    )
     table = pd.DataFrame(
         {
             "set": ["together", *(str(collect([one])) for one in chosen)],
@@ -116,8 +118,8 @@ def redundancy(bench: Bench, units: UnitsLike) -> Redundancy:
         verdict,
         float(np.mean(same)),
         table,
-        Estimate(float(means[0] - means[1:].sum()), float(ends[0]), float(ends[1]), len(runs.full)),
-        Estimate(float(means[0]), float(low[0]), float(high[0]), len(runs.full)),
+        interaction,
+        Estimate(float(means[0]), float(low[0]), float(high[0]), len(runs.full), groups=count),
         float(runs.full.mean()),
     )
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import pearson, quantiles, resamples, spearman, weighted_means
+from patchclamp.base.statistics import draws_interval, n_groups, pearson, resamples, spearman, weighted_means
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 
@@ -66,7 +66,10 @@ def agreement(
         row: dict[str, Any] = {"point": point, "cells": guess.shape[1], "k": _top(top, guess.shape[1])}
         row |= compare(*means, top)
         if n_boot:
-            low, high = quantiles(_resampled(guess, true, weights, top), (0.025, 0.975))
+            count = n_groups(exact.groups or None, exact.n)
+            low, high = draws_interval(
+                _resampled(guess, true, weights, top), count, [row[name] for name in MEASURES]
+            )
             for place, name in enumerate(MEASURES):
                 row[f"{name}_low"], row[f"{name}_high"] = float(low[place]), float(high[place])
         rows.append(row)

@@ -13,7 +13,7 @@ from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import group_codes
-from patchclamp.base.statistics import resamples
+from patchclamp.base.statistics import draws_interval, n_groups, resamples
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ class Explained(Estimate):
     bias: float = field(kw_only=True)
 
     def __str__(self) -> str:
-        return f"explained variance {self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n={self.n:,}"
+        return f"explained variance {self.value:.3f} {self.span()}, n={self.n:,}"
 
 
 def explained_variance(
@@ -88,11 +88,14 @@ def explained_variance(
     if not total > 1e-24 * len(x) * max(float((middle**2).sum()), 1e-300):
         raise PatchclampError("the activity does not vary, so there is nothing to explain")
     value = 1 - float(error.sum()) / total
-    low, high = _interval(x, size, error, groups, n_boot, seed) if n_boot else (float("nan"), float("nan"))
+    low, high = (
+        _interval(x, size, error, value, groups, n_boot, seed) if n_boot else (float("nan"), float("nan"))
+    )
     lost = len(x) * float(((x - y).mean(0) ** 2).sum()) / total
     along = float((x * y).sum())
     bias = float((y**2).sum()) / along if along else float("nan")
-    return Explained(value, low, high, len(x), offset=lost, bias=bias)
+    count = n_groups(groups or None, len(x))
+    return Explained(value, low, high, len(x), groups=count, offset=lost, bias=bias)
 
 
 def _stack(pairs: Any) -> tuple[Array, Array]:
@@ -113,13 +116,13 @@ def _stack(pairs: Any) -> tuple[Array, Array]:
 
 
 def _interval(
-    x: Array, size: Array, error: Array, groups: Sequence[str], n_boot: int, seed: int
+    x: Array, size: Array, error: Array, value: float, groups: Sequence[str], n_boot: int, seed: int
 ) -> tuple[float, float]:
     """Percentile interval; the mean is taken anew in every draw, by sums of groups.
 
     sum w |x - m|^2 = sum w |x|^2 - |sum w x|^2 / sum w, where x is about the overall mean already.
     """
-    member = group_codes(groups, len(x), fewest=2)
+    member = group_codes(groups, len(x))
     order = np.argsort(member, kind="stable")
     starts = np.searchsorted(member[order], np.arange(member.max() + 1))
     sums = [np.add.reduceat(part[order], starts, axis=0) for part in (size, error, x, np.ones(len(x)))]
@@ -131,5 +134,5 @@ def _interval(
         spread = w @ sums[0] - ((w @ sums[2]) ** 2).sum(1) / (w @ sums[3])
         with np.errstate(divide="ignore", invalid="ignore"):
             draws[first : first + block] = np.where(spread > 0, 1 - (w @ sums[1]) / spread, np.nan)
-    low, high = np.nanquantile(draws, [0.025, 0.975])
+    low, high = draws_interval(draws, len(starts), value)
     return float(low), float(high)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
-from patchclamp.base.statistics import pearson, quantiles, resamples, spearman, weighted_means
+from patchclamp.base.statistics import draws_interval, n_groups, pearson, resamples, spearman, weighted_means
 from patchclamp.evaluate.scores.masked import flat_scores
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
@@ -215,7 +215,7 @@ def _result(
     weights = np.concatenate(
         [np.ones((1, before.n)), resamples(before.n, before.groups or None, max(1, n_boot), seed)]
     )
-    means = weighted_means(weights, first)
+    means, count = weighted_means(weights, first), n_groups(before.groups or None, before.n)
     rows = []
     for stage, (module, share, after) in enumerate(parts):
         if after.sites != before.sites or after.n != before.n:
@@ -225,7 +225,7 @@ def _result(
         now = weighted_means(weights, flat_scores(after.summed()))
         signed = np.array([_spearman(a, b) for a, b in zip(means, now, strict=True)])
         sizes = np.array([_spearman(np.abs(a), np.abs(b)) for a, b in zip(means, now, strict=True)])
-        ends = [quantiles(values[1:], (0.025, 0.975)) for values in (signed, sizes)]
+        ends = [draws_interval(values[1:], count, values[0]) for values in (signed, sizes)]
         size = float(np.nansum(np.abs(means[0])))
         rows.append(
             (stage, module, share, signed[0], *ends[0], sizes[0], *ends[1], float(pearson(means[0], now[0])),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import permutation_p, resamples
+from patchclamp.base.statistics import draws_interval, n_groups, permutation_p, resamples
 from patchclamp.evaluate.subspaces.row_space import RowSpace, row_space
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
@@ -123,13 +123,13 @@ def illusion(
     p = float("nan")
     if len(found.gained["random"]):
         p = permutation_p(full.mean() / span, found.gained["random"].mean(1) / span)
-    low = float(np.nanquantile(weights @ full / (weights @ found.span), 0.025))
+    count = n_groups(found.groups, found.n)
+    low = float(draws_interval(weights @ full / (weights @ found.span), count, full.mean() / span)[0])
     works = low > 0 and full.mean() / span >= LEAST
     share = row.mean() / full.mean() if abs(full.mean()) > 1e-9 * abs(span) else float("nan")
     with np.errstate(divide="ignore", invalid="ignore"):
         draws = (weights @ row) / (weights @ full)
-    finite = draws[np.isfinite(draws)]
-    kept_low, kept_high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
+    kept_low, kept_high = draws_interval(np.where(np.isfinite(draws), draws, np.nan), count, share)
     full_share, whole_share = found["full"]["transferred"], found["whole"]["transferred"]
     return Illusion(
         works=works,

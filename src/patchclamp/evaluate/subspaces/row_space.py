@@ -20,7 +20,7 @@ from torch import Tensor
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
-from patchclamp.base.statistics import resamples
+from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, parse_site
@@ -146,7 +146,8 @@ def row_space(
     gained = {name: gains.get(name, np.zeros_like(span)) for name in PARTS}
     rows = []
     for name, change in gained.items():
-        ends = np.nanquantile(weights @ change / (weights @ span), [0.025, 0.975])
+        share = change.mean() / span.mean()
+        ends = draws_interval(weights @ change / (weights @ span), n_groups(trial.groups, len(span)), share)
         norm = 1.0 if name == "whole" else float(np.linalg.norm(parts[name]) / size)
         rows.append([name, norm, change.mean() / span.mean(), *ends, *along.get(name, (np.nan, np.nan))])
     gained["random"] = trial.baseline - trial.changed[len(there) + 1 :]

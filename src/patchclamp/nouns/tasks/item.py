@@ -26,7 +26,8 @@ class Item:
     template
         Items of one template have their roles at the same places (means are taken per template).
     group
-        The unit of dependence (the names, the fact): splits never cut it, intervals resample it.
+        The unit of dependence (the names, the fact): splits never cut it, intervals resample it. Where its parts recur in
+        other groups they are joined by " × " (``"Ann × Tom"``), and intervals are over the parts.
     spans, corrupted_spans
         Role -> (first, past the last) character in the clean and the corrupted text.
     meta

@@ -132,8 +132,8 @@ class Concepts(Context):
             data.name,
             (f"Which units of {model} are about the labels of ", data.name, ", and do they matter?"),
             f"Units were chosen on {sum(counts['train'].values())} train texts and ablated on "
-            f"{sum(counts['test'].values())} others that share no group with them. Intervals are 95 % bootstrap intervals "
-            "over groups of texts.",
+            f"{sum(counts['test'].values())} others that share no group with them. Intervals are 95 % bootstrap-t "
+            "intervals over groups of texts.",
             LIMITS,
             f"{command} --items {self.options.per_label} --seed {self.options.seed}",
             f"Model {model}, weights {self.subject.fingerprint[:16]}; texts {data.fingerprint}, seed {self.options.seed}.",

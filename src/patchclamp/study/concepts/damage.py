@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.estimate import Estimate, Null
+from patchclamp.base.statistics import contrast_interval, n_groups, permutation_p
 from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
@@ -19,7 +20,7 @@ from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.reference import Reference
 
-__all__ = ["Damage", "ablation", "cumulative", "damage", "selective"]
+__all__ = ["Damage", "ablation", "corrected", "cumulative", "damage", "selective"]
 
 ABLATION: Mapping[str, Any] = {"kind": "zero"}
 
@@ -87,39 +88,45 @@ def selective(found: Damage, label: str, groups: Mapping[str, Sequence[str]], *,
     """How much more a label's own texts suffer from losing its units than the other labels' texts do.
 
     D = mean over own texts of the loss added - mean over the other labels (each counting once) of theirs, in nats a
-    token. The interval resamples groups of texts within each label; the control is the same difference for each of
+    token. The interval is a bootstrap-t over groups of texts within each label; the control is the same difference for each of
     the matched random sets.
     """
     own = found.effects[label][label]
-    others = [found.effects[other][label] for other in found.labels if other != label]
-    value = own.estimate.value - float(np.mean([e.estimate.value for e in others]))
-    rng = np.random.default_rng(seed)
-    draws = _resampled_mean(own, groups.get(label, ()), rng) - np.mean(
+    names = [other for other in found.labels if other != label]
+    others = [found.effects[other][label] for other in names]
+    value, low, high = contrast_interval(
         [
-            _resampled_mean(e, groups.get(other, ()), rng)
-            for e, other in zip(others, [x for x in found.labels if x != label], strict=True)
+            (1.0, own.per_item, groups.get(label)),
+            *(
+                (-1 / len(others), e.per_item, groups.get(name))
+                for name, e in zip(names, others, strict=True)
+            ),
         ],
-        axis=0,
+        seed=seed,
     )
-    low, high = (float(q) for q in np.quantile(draws, [0.025, 0.975]))
     null, controls = None, [e.estimate.null for e in (own, *others)]
     draws_of = [np.array(c.draws) for c in controls if c is not None]
     if controls[0] is not None and len(draws_of) == len(controls):
         apart = draws_of[0] - np.mean(draws_of[1:], axis=0)
         null = Null.of(apart, controls[0].kind, value, sides=1)
     n = sum(e.estimate.n for e in (own, *others))
-    return Measured.of(own, Estimate(value, low, high, n, null))
+    return Measured.of(own, Estimate(value, low, high, n, null, n_groups(groups.get(label), own.estimate.n)))
 
 
-def _resampled_mean(
-    effect: Effect, groups: Sequence[str], rng: np.random.Generator, n_boot: int = 1000
-) -> Any:
-    values = np.asarray(effect.per_item)
-    names = np.unique(np.array(groups), return_inverse=True)[1] if len(groups) else np.arange(len(values))
-    count = int(names.max()) + 1
-    sums, sizes = np.bincount(names, values, count), np.bincount(names, minlength=count)
-    drawn = rng.integers(count, size=(n_boot, count))
-    return sums[drawn].sum(1) / sizes[drawn].sum(1)
+def corrected(shares: Mapping[str, Measured]) -> dict[str, Measured]:
+    """The same with p-values corrected over labels: each against the largest difference that a draw gives any label.
+
+    As the random sets are the same for all labels, their maximum controls the family-wise error with as few draws as a
+    single test needs.
+    """
+    nulls = [m.share.null for m in shares.values() if m.share.null is not None]
+    if not nulls:
+        return dict(shares)
+    most = np.max([null.draws for null in nulls], axis=0)
+    return {
+        label: replace(m, share=m.share.adjusted(permutation_p(m.share.value, most)))
+        for label, m in shares.items()
+    }
 
 
 def cumulative(

@@ -19,13 +19,13 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Unit
 from patchclamp.study.concepts.activity import pooled_activity
 from patchclamp.study.concepts.context import ConceptOptions, Concepts
-from patchclamp.study.concepts.damage import cumulative, damage, selective
+from patchclamp.study.concepts.damage import corrected, cumulative, damage, selective
 from patchclamp.study.concepts.selective import find_experts
 from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
 from patchclamp.study.concepts.words import claims_of, findings, headline, share_text
 from patchclamp.study.describing import describe_neurons
 from patchclamp.study.report.text import number
-from patchclamp.study.share import corrected, forest_row
+from patchclamp.study.share import forest_row
 from patchclamp.study.stages import Column, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel

@@ -228,7 +228,8 @@ def forest(rows: Sequence[Mapping[str, float | str]], x_label: str, label: str) 
                 class_="range-mid",
             )
             tip = f"{tip}; {control}"
-        svg.add("line", x1=x(float(row["low"])), x2=x(float(row["high"])), y1=y, y2=y, class_="whisker")
+        if math.isfinite(float(row["low"])):
+            svg.add("line", x1=x(float(row["low"])), x2=x(float(row["high"])), y1=y, y2=y, class_="whisker")
         svg.add("circle", cx=x(float(row["estimate"])), cy=y, r=4.5, class_="dot s1", data_tip=tip)
     svg.text(x_label, (left + width) / 2, bottom + 36, "axis-title")
     return svg

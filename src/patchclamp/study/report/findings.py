@@ -126,7 +126,7 @@ def criterion(kind: str, share: Estimate) -> Rule:
     ({'at_least': -0.05, 'at_most': 0.05}, True)
     """
     low, high = share.interval
-    return CLAIM_KINDS[kind].rule(share) if low <= high else None  # no interval, no claim
+    return CLAIM_KINDS[kind].rule(share) if share.bounded and low <= high else None
 
 
 def statement(claim: Claim, whole: int | None = None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from patchclamp.base.estimate import Estimate
+from patchclamp.base.statistics import FEWEST_GROUPS
 from patchclamp.study.behaviour import KINDS, Behaviour, Proved
 from patchclamp.study.report.findings import matters, suffices
-from patchclamp.study.report.text import percent, signed
+from patchclamp.study.report.text import between, percent, signed
 from patchclamp.study.select import Selection
 
 __all__ = ["headline", "sentences", "tiles"]
@@ -16,11 +17,17 @@ def headline(context: Behaviour) -> str:
     s = context.selections[0]
     share, one = context.proved.joint[s.kind].share, s.k == 1
     who = f"{s.k:,} of {len(s.order):,} {KINDS[s.kind][1]}s"
-    effect = f"{percent(share.value)} of the {context.metric_words} ({percent(share.low)} to {percent(share.high)})"
+    effect = f"{percent(share.value)} of the {context.metric_words} ({between(share.low, share.high)})"
     random = ""
     if share.null is not None:
-        random = f"; random {s.kind}, matched in layer and activity, take {percent(share.null.mean)}"
+        random = f"; random {s.kind}, the nearest in layer and activity, take {percent(share.null.mean)}"
     ablated = "ablated, it takes" if one else "ablated together, they take"
+    if not share.bounded:
+        return (
+            f"Nothing can be concluded: the {share.n} test items are in {share.groups} independent groups, and an interval "
+            f"needs at least {FEWEST_GROUPS}. On them, of {who}, {ablated} {percent(share.value)} of the "
+            f"{context.metric_words}{random}."
+        )
     if share.interval[0] >= 0.5 and share.beats_null:
         carry = "carries" if one else "carry"
         return f"{who} {carry} it: {ablated} {effect}, on items that had no part in choosing them{random}."
@@ -49,7 +56,7 @@ def sentences(context: Behaviour) -> list[str]:
     for s in selections:
         if s.k > 1:
             found.append(_alone(s, proved))
-    if first.kind in proved.kept:
+    if first.kind in proved.kept and proved.kept[first.kind].share.bounded:
         kept = proved.kept[first.kind].share
         verdict = "nearly enough" if suffices(kept) else "far from enough"
         if kept.interval[0] >= 0.5 and not suffices(kept):
@@ -73,7 +80,7 @@ def sentences(context: Behaviour) -> list[str]:
 
 def _joint(s: Selection, share: Estimate) -> str:
     name = KINDS[s.kind][1] + "s"
-    text = f"{s.k:,} of {len(s.order):,} {name}: {percent(share.value)} ({percent(share.low)} to {percent(share.high)})"
+    text = f"{s.k:,} of {len(s.order):,} {name}: {percent(share.value)} ({between(share.low, share.high)})"
     if share.null is not None:
         text += f", random ones {percent(share.null.mean)}"
     return text + (". They matter." if matters(share) else ". No evidence that they matter.")
@@ -84,7 +91,7 @@ def _alone(s: Selection, proved: Proved) -> str:
     best = max(alone, key=lambda u: alone[u].value)
     share = alone[best]
     text = f"Ablated alone, the strongest of these {s.kind}, {best}, takes {percent(share.value)}"
-    text += f" ({percent(share.low)} to {percent(share.high)})"
+    text += f" ({between(share.low, share.high)})"
     if s.kind in proved.ratio and matters(proved.joint[s.kind].share):
         text += f"; the first {len(alone)}, one at a time, add up to {percent(proved.ratio[s.kind].share.value)} of what "
         text += "they take together"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["number", "percent", "signed", "visible"]
+__all__ = ["between", "number", "percent", "signed", "visible"]
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -36,6 +36,17 @@ def percent(value: float | None) -> str:
         float("nan") if value is None else 100 * value, 0 if value is None or abs(value) >= 0.0995 else 1
     )
     return text if text == "—" else f"{text}%"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """Format an interval of fractions; "no interval" where there is none.
+
+    Examples
+    --------
+    >>> between(0.25, 0.5), between(None, None)
+    ('25% to 50%', 'no interval')
+    """
+    return "no interval" if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
 def signed(value: float) -> str:

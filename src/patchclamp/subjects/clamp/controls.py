@@ -7,7 +7,7 @@ import numpy as np
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.matching import MATCHED_BY, collect, matched_maps, members
+from patchclamp.subjects.clamp.matching import MATCHED_BY, collect, how_near, matched_maps, members
 from patchclamp.subjects.clamp.reference import Reference
 
 MATCHED_DIRECTION = "site, norm and number of directions"
@@ -34,7 +34,7 @@ def matched_sets(
 def control_changes(
     change: Change, subject: Subject, reference: Reference, n_sets: int, seed: int
 ) -> tuple[list[Change], str]:
-    """The same change `n_sets` times, elsewhere, and in words what was held equal.
+    """The same change `n_sets` times, elsewhere, and in words what was held equal, and how nearly.
 
     Interventions on units act on matched random units, the same ones wherever one unit is changed twice.
     Interventions along directions act at their own site along random directions of equal norm.
@@ -55,7 +55,8 @@ def control_changes(
                 for i in change
             )
         )
-    words = [MATCHED_BY] * bool(of_units) + [MATCHED_DIRECTION] * (len(of_units) < len(change))
+    near = f"{MATCHED_BY} ({how_near(maps, subject, reference)})" if whole is not None else ""
+    words = [near] * bool(of_units) + [MATCHED_DIRECTION] * (len(of_units) < len(change))
     return drawn, "; directions: ".join(words)
 
 

@@ -14,9 +14,9 @@ from patchclamp.subjects.clamp.reference import Reference
 
 Array = NDArray[np.float64]
 
-MATCHED_BY = (
-    "point, layer (the nearest ones where a layer has too few units) and mean |activity| x output norm"
-)
+MATCHED_BY = "point, the nearest in layer and mean |activity| x output norm"
+ALIKE = 2.0
+"""Units whose activity differs by more than this factor are not called alike."""
 UnitOrSite = tuple[Site, "int | None"]
 _TRIES = 1000
 
@@ -41,7 +41,7 @@ def collect(chosen: Sequence[UnitOrSite]) -> Units:
 def matched_maps(
     units: Units, subject: Subject, reference: Reference, n_sets: int = 20, seed: int = 0
 ) -> list[dict[UnitOrSite, UnitOrSite]]:
-    """Draw random sets of units, matched one to one with the given ones.
+    """Draw random sets of units, one to one the nearest to the given ones; `how_near` says how near that is.
 
     A unit is replaced by one of the units of the same point that are nearest to it: in its own layer, or in the
     nearest layers where that has too few to choose from, those whose mean |activity| x output norm on the reference
@@ -152,6 +152,26 @@ def _draw(
         f"{site}: the model has too few other {site.point} units to draw a matched control of {len(pools)}; "
         "test fewer units, or pass control=None"
     )
+
+
+def how_near(maps: Sequence[Mapping[UnitOrSite, UnitOrSite]], subject: Subject, reference: Reference) -> str:
+    """In words how well the drawn units match those that they stand for: share in the same layer, ratio of activity.
+
+    The ratio is that of mean |activity| x output norm, drawn over own, and its range that of 90 % of the pairs. Where the
+    median pair differs by more than a factor of 2, nothing alike exists.
+    """
+    pairs = [(own, other) for one in maps for own, other in one.items()]
+    same = float(np.mean([own[0].layer == other[0].layer for own, other in pairs]))
+    text = f"{same:.0%} in the same layer"
+    single = [(own, other) for own, other in pairs if own[1] is not None and other[1] is not None]
+    if not single:
+        return f"{text}; whole sites, which have no equal" if same < 1 else text
+    ours, theirs = (activity_of([pair[side] for pair in single], subject, reference) for side in (0, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(ours == theirs, 1.0, theirs / ours)
+    low, middle, high = np.quantile(ratio, (0.05, 0.5, 0.95), method="nearest")
+    text += f", activity {low:.2f} to {high:.2f} times theirs"
+    return text if 1 / ALIKE <= middle <= ALIKE else f"{text}; nothing alike exists"
 
 
 def strata(

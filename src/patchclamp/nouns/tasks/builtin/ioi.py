@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from patchclamp.base.folds import CROSSED
 from patchclamp.nouns.tasks.builtin import construction, word_lists
 from patchclamp.nouns.tasks.builtin.construction import Draw, Text, Words
 from patchclamp.nouns.tasks.item import Item
@@ -33,7 +34,8 @@ def ioi(tokenizer: Any, n: int = 256, seed: int = 0, corruption: str | None = No
     """Name the one who is not named twice: "Mary and Tom went to the store. Tom gave a ring to" -> " Mary".
 
     Metric: logit(indirect object) - logit(subject). Every template comes as ABBA (indirect object first) and BABA
-    equally often. Roles: IO, S1, S1+1 (the token after S1), S2, end. Group: the two names; splits share no name.
+    equally often. Roles: IO, S1, S1+1 (the token after S1), S2, end. Group: the two names, crossed (pairs share names, and
+    intervals count the names); splits share no name.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def _item(
     }[kind]()
     texts = [_text(template, order, *who, scene) for who in ((io, subject, subject), (first, second, third))]
     meta = {"IO": io, "S": subject, **scene}
-    about = (f"{template}/{order}", "+".join(sorted(pair)))
+    about = (f"{template}/{order}", CROSSED.join(sorted(pair)))
     return construction.contrast(texts, (f" {io}",), (f" {subject}",), *about, meta)
 
 
