@@ -65,7 +65,19 @@ def fresh_measures(
         For two measures of one name, or one that needs the weights of a model that was not given.
     """
     named = dict(measures) if isinstance(measures, Mapping) else _by_name(measures)
-    return {site: {name: _new(spec, site, subject) for name, spec in named.items()} for site in sites}
+    made = {site: {name: _new(spec, site, subject) for name, spec in named.items()} for site in sites}
+    for site, ones in made.items():
+        for name, one in ones.items():
+            if getattr(one, "windows", False) != (site.point == "attn_probs"):
+                wanted = (
+                    "attn_probs, whole windows of them"
+                    if site.point != "attn_probs"
+                    else "one value a unit and token"
+                )
+                raise PatchclampError(
+                    f"{site}: the measure {name} takes {wanted}; measure them in a call of their own"
+                )
+    return made
 
 
 def _by_name(measures: Sequence[Any]) -> dict[str, Any]:

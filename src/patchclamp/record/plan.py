@@ -123,11 +123,12 @@ def prepare(
         Further entries of the manifest.
     """
     storage = storage_dtype(dtype)
-    refused = [site for site in sites if site.point == "attn_probs"]
-    if refused:
+    probs = [site for site in sites if site.point == "attn_probs"]
+    if probs and (keeps or share_prefixes):
         raise PatchclampError(
-            f"{refused[0]}: attention probabilities are head x query x key, not one value a unit and token; "
-            "use subject.run for them, or record z or head"
+            f"{probs[0]}: attention probabilities are head x query x key, not one value a unit and token, so they are measured "
+            "(record(..., measures=[AttentionSinks]), without store and share_prefixes) and not kept; subject.run gives "
+            "them, or record z or head"
         )
     shapes = {site: _shape(subject, site) for site in sites}
     features = [site for site in sites if site.dictionary is not None]

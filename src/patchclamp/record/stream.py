@@ -28,6 +28,7 @@ class _Target:
     source: Tensor
     to: Tensor
     samples: Samples
+    rows: list[int]
 
 
 class Stream:
@@ -104,7 +105,13 @@ class Stream:
         read = {
             site: self._reader(site, flat, targets, buffers.get(site), measures.get(site, {}))
             for site in self.work.sites
+            if site.point != "attn_probs"
         }
+        probs = [site for site in self.work.sites if site.point == "attn_probs"]
+        if probs:
+            # Every token draws attention, whether or not it is content.
+            real = self._targets(pieces, window, offsets, batch.mask.cpu(), content.cpu(), batch.tokens)
+            read |= {site: _windows(batch.mask, real, measures.get(site, {})) for site in probs}
         if shared:
             self._run_shared(pieces, shared, read)
         else:
@@ -147,7 +154,7 @@ class Stream:
             }
             place = columns.pop("offset") + position[source]
             found = Samples(position=place, token=token[source].long(), content=marked[source], **columns)
-            return _Target(source, to, found)
+            return _Target(source, to, found, places)
 
         out = [target(list(range(len(pieces))), pieces)]
         again = [
@@ -220,6 +227,19 @@ class Stream:
             buffer[to] = read(site, first, first + n)
             for measure in measures.get(site, {}).values():
                 measure.update(measured_units(buffer[to], self.heads), found)
+
+
+def _windows(
+    mask: Tensor, targets: list[_Target], measures: dict[str, StreamingMeasure]
+) -> Callable[[Tensor], None]:
+    """The function that hands attention probabilities, window by window, to measures that take these."""
+
+    def take(activity: Tensor) -> None:
+        for target in targets:
+            for measure in measures.values():
+                measure.update(activity[target.rows], target.samples, mask[target.rows])  # type: ignore[call-arg]
+
+    return take
 
 
 def _starts(counts: np.ndarray) -> list[int]:

@@ -49,6 +49,7 @@ class AttentionSinks(Measure):
 
     name = "sinks"
     fields = ("score", "base", "queries", *_COLUMNS)
+    windows = True  # takes whole windows with their padding; `record` gives it these at attn_probs
 
     score: Tensor  # heads x positions, sums over queries
     base: Tensor
