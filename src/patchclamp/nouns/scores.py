@@ -87,7 +87,7 @@ class Scores:
 
     def mean(self, site: SiteLike) -> NDArray[np.float64]:
         """Mean over items, (node,) or (node, position); positions that no item has are NaN."""
-        values = self.values[site].astype(np.float64)
+        values = self.values[as_site(site)].astype(np.float64)
         count = np.sum(~np.isnan(values), axis=0)
         total = np.nansum(values, axis=0)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -106,7 +106,7 @@ class Scores:
             raise PatchclampError(
                 f"{lost[0] if lost else 'nothing'}: was not scored; there are {', '.join(map(str, self.sites[:6]))} ..."
             )
-        return self._with({as_site(s): self.values[s] for s in sites}, positions=self.positions)
+        return self._with({s: self.values[s] for s in map(as_site, sites)}, positions=self.positions)
 
     def items(self, rows: Sequence[int]) -> Scores:
         """Scores on some of the items."""
@@ -121,6 +121,7 @@ class Scores:
 
     def index(self, site: SiteLike) -> list[int | None]:
         """The unit that each node stands for; None for a whole site."""
+        site = as_site(site)
         if self.level[site] == "site":
             return [None]
         return list(self.nodes.get(site, range(self.values[site].shape[1])))
