@@ -195,6 +195,34 @@ def test_measure_reads_a_recording_from_a_file(capsys, tmp_path):
     assert {row["mean"] for row in found["table"]} == {1.0, 2.0}
 
 
+def test_decompose_says_where_what_it_found_explains_nothing_on_other_texts(capsys, model, tmp_path):
+    source = tmp_path / "t.txt"
+    words = [" ".join(f"w{(i * j) % 7 + 50 * (i >= 20)}" for j in range(1, 8)) for i in range(40)]
+    source.write_text("\n".join(words))
+    options = ["--method", "pca", "--features", "2", "--text", str(source), "--model", model]
+    status, out, err = run(capsys, "decompose", "resid_pre.0", "--most", "20", *options)
+    assert status == 0
+    assert "warning: what was found explains nothing on held-out texts" in " ".join(err.split())
+    status, out, err = run(capsys, "decompose", "resid_pre.0", "--most", "40", "--json", *options)
+    assert status == 0
+    assert json.loads(out)["unexplained_on_held_out_texts"] is None
+    source.write_text("\n".join(words[:20] * 2))
+    found = json.loads(run(capsys, "decompose", "resid_pre.0", "--most", "20", "--json", *options)[1])
+    assert found["unexplained_on_held_out_texts"] < 1 and found["warning"] is None
+
+
+def test_describe_prints_no_nan(capsys, model, tmp_path):
+    source = tmp_path / "t.txt"
+    source.write_text("\n".join(f"w{i % 7} w{i % 5} w{i % 3} w{i % 11}" for i in range(30)))
+    units = ["mlp_act.0[3]", "--text", str(source), "--model", model]
+    status, out, _ = run(capsys, "describe", *units)
+    assert status == 0
+    assert "nan" not in out
+    row = json.loads(run(capsys, "describe", *units, "--json")[1])[0]
+    assert row["shuffled"] is None
+    assert (row["description"] == "no description found") == bool(row["tried"])
+
+
 def test_attribute_finds_the_planted_head(capsys, model, task_file):
     status, out, _ = run(capsys, "attribute", task_file, "--items", "16", "--model", model, "--json")
     assert status == 0

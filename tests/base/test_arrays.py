@@ -58,7 +58,7 @@ def test_a_file_that_is_mapped_is_neither_read_nor_complained_of(tmp_path: Path)
 WRONG: dict[str, tuple[Any, str]] = {
     "complex": (PLAIN.numpy() + 1j, "scan: complex numbers"),
     "complex tensor": (PLAIN.to(torch.complex64), "scan: complex numbers"),
-    "text": (PLAIN.numpy().astype(str), "scan: an array of text"),
+    "text": (PLAIN.numpy().astype(str), "scan: no array of numbers but text"),
     "text in objects": (np.array([["1", 2.0]], dtype=object), "scan: holds text"),
     "ragged": ([[1.0], [2.0, 3.0]], "scan: no array of numbers"),
     "dates": (np.array(["2020-01-01"], "datetime64[D]"), "scan: no array of numbers"),

@@ -24,8 +24,9 @@ from format_toys import (
     saelens,
     topk,
 )
+from patchclamp import Recording
 from patchclamp.base.errors import PatchclampError
-from patchclamp.decompose import load_dictionary
+from patchclamp.decompose import PCA, TopK, load_dictionary
 from patchclamp.decompose.dictionaries import SparseDictionary
 
 
@@ -85,6 +86,39 @@ def test_what_saelens_has_no_architecture_for_is_written_under_a_name_it_refuses
     (tmp_path / "cfg.json").write_text(json.dumps(cfg))
     with pytest.raises(PatchclampError, match="is not read"):
         load_dictionary(tmp_path)
+
+
+def test_saelens_metadata_survive(tmp_path: Path) -> None:
+    """Without a version SAELens takes the file for one from before 6.0, drops the block and sets prepend_bos."""
+    first = ours("topk")
+    first.meta["prepend_bos"] = False
+    first.save(tmp_path / "a")
+    cfg = json.loads((tmp_path / "a" / "cfg.json").read_text())
+    about = dict(cfg["metadata"])
+    assert about["hook_name"] == "blocks.2.hook_resid_post"
+    assert about["prepend_bos"] is False
+    assert int(about["sae_lens_version"].split(".")[0]) >= 6
+    del cfg["patchclamp"]
+    theirs = {"prepend_bos": False, "context_size": 128, "model_name": "gpt2", "neuronpedia_id": None}
+    cfg["metadata"] |= theirs | {"sae_lens_version": "6.54.12"}
+    (tmp_path / "a" / "cfg.json").write_text(json.dumps(cfg))
+    load_dictionary(tmp_path / "a").save(tmp_path / "b")
+    again = json.loads((tmp_path / "b" / "cfg.json").read_text())["metadata"]
+    wanted = {**about, **{key: value for key, value in theirs.items() if value is not None}}
+    assert again == wanted
+    out = ours("relu", target="mlp_out.2", apply_b_dec_to_input=False)
+    out.save(tmp_path / "c")
+    written = json.loads((tmp_path / "c" / "cfg.json").read_text())["metadata"]
+    assert written["hook_name_out"] == "mlp_out.2"
+    assert "prepend_bos" not in written
+
+
+@pytest.mark.parametrize(("bos", "said"), [("always", True), ("tokenizer: without", False), (None, None)])
+def test_what_the_recording_says_of_bos_is_kept(bos: str | None, said: bool | None) -> None:
+    manifest = {} if bos is None else {"bos": bos}
+    recording = Recording.from_arrays({"resid_post.2": normal(60, UNITS)}, manifest=manifest)
+    for estimator in (PCA(n_features=3), TopK(8, k=2, steps=3)):
+        assert estimator.fit(recording).meta.get("prepend_bos") is said
 
 
 # ---- SparseDictionary itself

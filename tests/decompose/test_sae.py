@@ -16,6 +16,7 @@ from patchclamp.decompose import METHODS, JumpReLU, TopK
 from patchclamp.decompose.sae import architecture, quality
 from patchclamp.decompose.sae.training import Sides, TrainingRun
 from patchclamp.nouns.units import Site
+from patchclamp.truth import load_truth
 from sae_toys import SITE, VARIANTS, planted
 
 
@@ -88,6 +89,35 @@ def test_dead_features_come_back() -> None:
                 run.advance(state, adam)
         living[revive] = int((state.idle <= 2000).sum())
     assert living[False] < 36 and living[True] > 50, living
+
+
+@pytest.mark.parametrize("features", [32, 128], ids=["half", "twice"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_wrong_number_of_features_and_dead_ones_do_no_harm(name: str, features: int) -> None:
+    """64 are planted; twice as many leave some idle, so that the restarts have something to do."""
+    x, true = planted(4000)
+    settings = {**VARIANTS[name], **({"prefixes": (features // 4, features)} if name == "matryoshka" else {})}
+    auto = METHODS[name](
+        features, batch_size=256, steps=300, lr=4e-3, scale=False, dead_after=1000, **settings
+    )
+    made = auto.fit(x, SITE)
+    codes = made.encode(x)
+    assert codes.shape == (4000, features)
+    assert torch.isfinite(codes).all()
+    assert torch.isfinite(made.directions).all()
+    few, many = sorted((made.directions.detach(), true), key=len)
+    chance = matched(torch.nn.functional.normalize(torch.randn_like(few), dim=1), many)
+    assert matched(few, torch.nn.functional.normalize(many, dim=1)) > chance + 0.1
+    left = float((x - made.decode(codes)).square().sum() / (x - x.mean(0)).square().sum())
+    assert left < 0.9
+
+
+def test_matching_pursuit_starts_idle_features_again() -> None:
+    """Two features point where no activity is: a restart without an encoder of its own turns them to what is left."""
+    recording = load_truth("planted-orthogonal").recording
+    made = METHODS["matching_pursuit"](64, k=2, steps=600, batch_size=256).fit(recording)
+    assert made.meta["dead"] < 0.5
+    assert torch.allclose(made.directions.norm(dim=1), torch.ones(64), atol=1e-5)
 
 
 # ---- refusals and defined answers

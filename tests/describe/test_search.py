@@ -23,6 +23,7 @@ from patchclamp.describe.predicates import (
     TokenSet,
     predicate_from_json,
 )
+from patchclamp.describe.search import NOTHING
 from patchclamp.describe.search.candidates import candidates_of
 from patchclamp.nouns.recording.sparse import SparseCodes
 from patchclamp.nouns.tasks.wordnet import WordNet
@@ -95,6 +96,18 @@ def test_permuted_activity_is_not_found(activity, tokens, split):
     shuffled = np.random.default_rng(1).permutation(activity, axis=0)
     table = search_description(shuffled, tokens, split, n_boot=20).table
     assert table.score.max() < 0.65
+
+
+def test_where_chance_is_in_the_interval_there_is_no_description(tokens, split):
+    noise = np.random.default_rng(2).random((len(tokens), 6))
+    found = search_description(noise, tokens, split, quantile=0.9, n_boot=200)
+    for one, row in zip(found.descriptions, found.table.itertuples(), strict=True):
+        assert (one.text == NOTHING) == (not row.low > 0.5)
+        assert (one.predicate is None) == (one.text == NOTHING) == ("tried" in one.facts)
+        assert row.description == one.text
+    assert sum(one.text == NOTHING for one in found.descriptions) >= 4
+    real = search_description(np.stack([PLANTED["after"].evaluate(tokens)], 1).astype(float), tokens, split)
+    assert real.descriptions[0].predicate is not None
 
 
 def test_noise_in_the_labels_lowers_the_score_as_it_must(tokens, split):

@@ -96,7 +96,7 @@ def test_a_claim_with_a_fingerprint_of_an_older_version_is_of_the_model_that_it_
     assert verdict.outcome == "holds"
     assert "older version" in verdict.reason
     moved = replace(claim, model={**claim.model, "fingerprint": old[::-1]})
-    assert verify_claims([moved], subject)[0].reason == "on another model"
+    assert "another model" in verify_claims([moved], subject)[0].reason
 
 
 def test_a_claim_that_says_too_much_fails(study, subject):

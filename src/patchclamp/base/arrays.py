@@ -100,7 +100,7 @@ def _real(values: Any, what: str) -> NDArray[Any]:
         raise PatchclampError(_complex(what))
     if kind in "US":
         raise PatchclampError(
-            f"{what}: an array of text ({array.dtype}); convert it first, array.astype(float)"
+            f"{what}: no array of numbers but text ({array.dtype}); convert it first, array.astype(float)"
         )
     if kind == "O":
         try:

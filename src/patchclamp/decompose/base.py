@@ -149,7 +149,12 @@ class Decomposer(ABC, Generic[Found]):
             autoencoders constant), unknown sites, impossible settings (such as more features than the method can find),
             or a folder with another fit.
         """
-        return self.fit_rows(activity(source, site, **reading), progress, resume)
+        rows = activity(source, site, **reading)
+        found = self.fit_rows(rows, progress, resume)
+        bos = None if rows.recording is None else rows.recording.manifest.get("bos")
+        if bos is not None:  # as the recording's manifest has it
+            found.meta["prepend_bos"] = bos in ("always", "tokenizer: with")
+        return found
 
     @abstractmethod
     def fit_rows(self, rows: ActivityMatrix, progress: Progress | None, resume: str | Path | None) -> Found:

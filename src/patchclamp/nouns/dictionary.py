@@ -235,7 +235,7 @@ class StoredDictionary(Dictionary):
             "device": "cpu",
             "reshape_activations": "none",
             "normalize_activations": "none",
-            "metadata": {"hook_name": hook_name(self.site)},
+            "metadata": self._metadata(),
             OURS: {
                 "kind": self.kind,
                 "site": asdict(self.site),
@@ -245,6 +245,29 @@ class StoredDictionary(Dictionary):
             },
         }
         return config, tensors
+
+    def _metadata(self) -> dict[str, Any]:
+        """SAELens' block: where the dictionary reads and writes, and what is known of the data that it was fitted on."""
+        cfg = self.meta.get("cfg") or {}
+        known = {**cfg, **(cfg.get("metadata") or {}), **self.meta}
+        about = {key: known[key] for key in _KEPT if known.get(key) is not None}
+        written = {} if self.target == self.site else {"hook_name_out": hook_name(self.target)}
+        return {"sae_lens_version": _LAYOUT, "hook_name": hook_name(self.site), **written, **about}
+
+
+_LAYOUT = "6.0.0"
+"""SAELens' version of this layout: without one, or with an older one, it drops what stands in the block of metadata."""
+_KEPT = (
+    *(
+        "model_name",
+        "model_class_name",
+        "model_from_pretrained_kwargs",
+        "prepend_bos",
+        "exclude_special_tokens",
+    ),
+    *("neuronpedia_id", "context_size", "seqpos_slice", "dataset_path", "sae_lens_training_version"),
+)
+"""What SAELens knows of the data that a dictionary was fitted on."""
 
 
 def kind(name: str) -> type[StoredDictionary]:

@@ -55,32 +55,37 @@ def decompose(
         )
     base = sites[0]
     work = None if out is None else out / UNFINISHED
+    texts = first_texts(text, field, most + max(10, most // 5))
     recording = record(
         subject,
-        first_texts(text, field, most),
+        texts[:most],
         [base],
         store=None if work is None else work / "activity",
         progress=not as_json,
         long="split",
     )
+    held = record(subject, texts[most:], [base], progress=False, long="split") if texts[most:] else None
     with common.console(stderr=True).status(
         f"{method}, {features} features of {recording.n_samples:,} samples"
     ):
         estimator = METHODS[method](features, seed=seed)
         resume = work / "fit" if work is not None and estimator.resumes(subject.width(base)) else None
         found = estimator.fit(recording, site=base, resume=resume)
-    facts = _facts(found, recording, base)
+    facts = _facts(found, recording, base, held)
     if out is not None and work is not None:
         found.save(out)
         rmtree(work)
         facts["folder"] = str(out)
+    warning = _warning(facts)
     if as_json:
-        common.emit_json(facts)
+        common.emit_json(facts | {"warning": warning or None})
         return
     rows = [
         (name.replace("_", " "), f"{v:,.4g}" if isinstance(v, float) else str(v)) for name, v in facts.items()
     ]
     common.console().print(common.table(("", ""), rows, f"{method} of {base}"))
+    if warning:
+        common.console(stderr=True).print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def first_texts(source: str, field: str, most: int) -> list[str]:
@@ -92,8 +97,21 @@ def first_texts(source: str, field: str, most: int) -> list[str]:
     return [d.text for d in islice(documents(source, text=field), most) if d.text.strip()]
 
 
-def _facts(found: Dictionary, recording: Recording, base: Site) -> dict[str, Any]:
+def _warning(facts: dict[str, Any]) -> str:
+    """What to say of a dictionary that explains nothing on text that it was not fitted on."""
+    left = facts["unexplained_on_held_out_texts"]
+    if left is None or left < 1:
+        return ""
+    return (
+        f"what was found explains nothing on held-out texts ({left:.3f} of their variance is left, the mean alone leaves 1); "
+        "give more texts, fewer features or another method"
+    )
+
+
+def _facts(found: Dictionary, recording: Recording, base: Site, held: Recording | None) -> dict[str, Any]:
     """What a person asks first of a dictionary, on the samples that it was fitted on unless said otherwise."""
+    from patchclamp.decompose.base import unexplained_variance
+
     activity = recording.to_torch()[base].float()
     codes = found.encode(activity).detach()
     rest = float(((activity - found.decode(codes)) ** 2).sum() / ((activity - activity.mean(0)) ** 2).sum())
@@ -105,5 +123,5 @@ def _facts(found: Dictionary, recording: Recording, base: Site) -> dict[str, Any
         "active_at_a_time": float(used.sum(1).mean()),
         "never_active": int((used.sum(0) == 0).sum()),
         "unexplained_variance": rest,
-        "unexplained_on_held_out_texts": found.meta.get("unexplained"),
+        "unexplained_on_held_out_texts": None if held is None else unexplained_variance(found, held, base),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,9 +47,12 @@ def describe(
     screen = common.console()
     for row in rows:
         screen.print(Text(row["unit"], style="bold"))
-        score = f"{row['score']:.2f} ({row['low']:.2f} to {row['high']:.2f}; {row['shuffled']:.2f} for descriptions of others)"
         screen.print(Text.assemble("  active on  ", (row["description"], "cyan")))
-        screen.print(Text(f"             balanced accuracy on held-out text {score}", style="dim"))
+        if row["score"] is not None:
+            tried = f"best tried: {row['tried']}; " if row["tried"] else ""
+            score = f"{tried}balanced accuracy on held-out text {row['score']:.2f} ({row['low']:.2f} to {row['high']:.2f}"
+            others = "" if row["shuffled"] is None else f"; {row['shuffled']:.2f} for descriptions of others"
+            screen.print(Text(f"             {score}{others})", style="dim"))
         screen.print(
             Text.assemble("  writes     ", (row["writes"], "cyan") if row["writes"] else ("-", "dim"))
         )
@@ -89,8 +93,10 @@ def _rows(
         found = search_description(activity, tokens, split, units=list(indices), names=names, seed=seed)
         writes = _writes(subject, site, indices, names, seed)
         for name, one, row in zip(names, found.descriptions, found.table.itertuples(), strict=True):
-            scores = {key: float(getattr(row, key)) for key in ("score", "low", "high", "shuffled")}
-            rows.append({"unit": name, "description": one.text, **scores, "writes": writes.get(name, "")})
+            figures = {key: float(getattr(row, key)) for key in ("score", "low", "high", "shuffled")}
+            scores = {key: value if isfinite(value) else None for key, value in figures.items()}
+            said = {"unit": name, "description": one.text, "tried": one.facts.get("tried", "")}
+            rows.append({**said, **scores, "writes": writes.get(name, "")})
     return rows
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
-from patchclamp.nouns.dictionary import OURS, StoredDictionary, hook_name
+from patchclamp.nouns.dictionary import OURS, StoredDictionary
 from patchclamp.nouns.recording.sparse import SparseCodes
 from patchclamp.nouns.units import Site
 
@@ -336,8 +336,4 @@ def _architecture(dictionary: SparseDictionary) -> dict[str, Any]:
         out["k"] = dictionary.k
     if transcoder:
         out["d_out"] = int(dictionary.W_dec.shape[1])
-        out["metadata"] = {
-            "hook_name": hook_name(dictionary.site),
-            "hook_name_out": hook_name(dictionary.target),
-        }
     return out

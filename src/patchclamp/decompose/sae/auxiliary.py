@@ -61,19 +61,20 @@ def restart(
     """Point dead features at badly reconstructed rows (Bricken et al. 2023), in place.
 
     Rows are drawn with probability proportional to their squared error. The decoder's row becomes the direction of
-    the row's error, the encoder's the direction of the row, a fifth as long as a living feature's; biases and
-    Adam's moments start again, without which the old moments would undo the new start.
+    the row's error, the encoder's (where there is one beside the decoder) the direction of the row, a fifth as long as
+    a living feature's; biases and Adam's moments start again, without which the old moments would undo the new start.
     """
     index = dead.nonzero().view(-1)
     error = residual.square().sum(1).double().cpu()
     if not len(index) or float(error.sum()) == 0:
         return
     drawn = torch.multinomial(error, len(index), replacement=True, generator=generator).to(centred.device)
-    alive = params["W_enc"][~dead].norm(dim=1)
-    length = 0.2 * (alive.mean() if len(alive) else params["W_enc"].new_ones(()))
-    lengths = params["W_dec"][~dead].norm(dim=1).mean() if len(alive) else 1.0
+    living = not bool(dead.all())
+    lengths = params["W_dec"][~dead].norm(dim=1).mean() if living else 1.0
     params["W_dec"][index] = unit_rows(-residual[drawn]) * lengths
-    params["W_enc"][index] = unit_rows(centred[drawn]) * length
+    if "W_enc" in params:  # matching pursuit encodes with the decoder's rows
+        length = params["W_enc"][~dead].norm(dim=1).mean() if living else 1.0
+        params["W_enc"][index] = unit_rows(centred[drawn]) * (0.2 * length)
     for name in ("b_enc", "r_mag", "b_mag"):
         if name in params:
             params[name][index] = 0.0

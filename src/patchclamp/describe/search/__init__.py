@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchclamp.describe.search.search import Described, search_description
+from patchclamp.describe.search.search import NOTHING, Described, search_description
 from patchclamp.describe.search.splitting import Split
 
-__all__ = ["Described", "Split", "search_description"]
+__all__ = ["NOTHING", "Described", "Split", "search_description"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CRITERIA", "Criterion", "average_precision", "balanced_accuracy"]
+__all__ = ["CRITERIA", "Criterion", "average_precision", "balanced_accuracy", "chance"]
 
 Numbers = NDArray[np.float64]
 Criterion = Callable[[Any, Any, Any, Any], Numbers]
@@ -49,6 +49,11 @@ def average_precision(tp: Any, fp: Any, p: Any, n: Any) -> Numbers:
         precision = np.where(hits + false > 0, hits / np.maximum(hits + false, 1e-12), 0.0)
         found = recall * precision + (1 - recall) * np.divide(p, np.add(p, n))
     return np.where((np.asarray(p) > 0) & (np.asarray(n) > 0), found, np.nan)
+
+
+def chance(criterion: Criterion, p: float, n: float) -> float:
+    """What the criterion gives a predicate that never holds: .5 for balanced accuracy, the share of active tokens for the other."""
+    return float(criterion(0, 0, p, n))
 
 
 CRITERIA: dict[str, Criterion] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,16 @@ from patchclamp.describe.description import Description
 from patchclamp.describe.predicates import Centroid
 from patchclamp.describe.search.beam import Atom, Search
 from patchclamp.describe.search.candidates import candidates_of
-from patchclamp.describe.search.criteria import CRITERIA
+from patchclamp.describe.search.criteria import CRITERIA, chance
 from patchclamp.describe.search.heldout import held_out_rows
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.search.targets import TokenActivity, active, check_threshold, threshold_of
 from patchclamp.describe.tokens import Ints, Mask, Tokens
 
-__all__ = ["Described", "search_description"]
+__all__ = ["NOTHING", "Described", "search_description"]
+
+NOTHING = "no description found"
+"""Said of a unit where the best predicate's score on held-out text does not differ from chance."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Described:
     Parameters
     ----------
     descriptions
-        One a unit, in the order asked; its `predicate` is None for a unit that is never (or always) active.
+        One a unit, in the order asked; its `predicate` is None for a unit that is never (or always) active, and where the
+        interval of its held-out score includes chance: "no description found", with what was tried in ``facts["tried"]``.
     table
         One row a unit: unit, index, description, length, made (score in the making), score (held out), low, high
         (bootstrap over groups), shuffled (mean score of descriptions of other units), precision, recall, active
@@ -154,9 +158,21 @@ def search_description(
     table = held_out_rows(
         described, source, chosen, thresholds, held, held_rows, search.criterion, n_boot, seed
     )
+    if n_boot:
+        described = [
+            _kept(d, row, len(held), search) for d, row in zip(described, table.itertuples(), strict=True)
+        ]
+        table["description"] = [d.text for d in described]
     null = _null(run, source, chosen, held, held_rows, min(n_null, len(chosen)), seed, search)
     table["p"] = [permutation_p(s, null) if len(null) and np.isfinite(s) else np.nan for s in table["score"]]
     return Described(described, table, null)
+
+
+def _kept(one: Description, row: Any, n: int, search: Search) -> Description:
+    """The description, or that there is none: its score on held-out text has to lie above chance with its whole interval."""
+    if one.predicate is None or row.low > chance(search.criterion, row.active, n - row.active):
+        return one
+    return replace(one, text=NOTHING, predicate=None, facts={**one.facts, "tried": one.text})
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,20 @@ def is_dictionary_estimator(name: str, method: Any, truth: Truth) -> bool:
 
 
 def dictionary_variants(name: str, method: Any, system: Planted) -> list[Variant]:
-    """As many features as were planted, and as many active as there are in a sample, where a method asks for them."""
+    """As many features as were planted, half of that and twice: nobody knows the number, and a wrong one must do no harm.
+
+    As many are active as there are in a sample, where a method asks for that.
+    """
     known = inspect.signature(method).parameters
-    n = len(system.directions)
-    if name in NO_MORE_THAN_UNITS:
-        n = min(n, int((system.directions != 0).any(0).sum()))
+    most = int((system.directions != 0).any(0).sum()) if name in NO_MORE_THAN_UNITS else None
     active = max(1, round(float((system.codes > 0).sum(1).float().mean())))
-    told = {"n_features": n, "n_components": n, "k": active, **TRAINING, **OPTIONS.get(name, {})}
-    return [Variant("", {key: value for key, value in told.items() if key in known})]
+    found: dict[int, Variant] = {}
+    for said, factor in (("", 1.0), ("told half", 0.5), ("told twice", 2.0)):
+        n = max(1, round(factor * len(system.directions)))
+        n = n if most is None else min(n, most)
+        told = {"n_features": n, "n_components": n, "k": min(active, n), **TRAINING, **OPTIONS.get(name, {})}
+        found.setdefault(n, Variant(said, {key: value for key, value in told.items() if key in known}))
+    return list(found.values())
 
 
 def is_quick(name: str, method: Any, truth: Truth) -> bool:
