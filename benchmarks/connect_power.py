@@ -69,11 +69,11 @@ CASES: tuple[Case, ...] = (
     ("lagged_correlation", "signal", 1, 1200, 12, {}, 1),
     ("transfer_entropy", "signal", 1, 1200, 12, {}, 1),
     ("glm_coupling", "spikes", 1, 3000, 8, {"window": 3}, 0.25),
-    ("switching_glm", "spikes", 1, 1500, 6, {"n_states": 2, "window": 3, "restarts": 2, "null_samples": 19}, 0.1),
     ("correlation", "signal", 0, 1200, 94, {}, 1),
     ("partial_correlation", "signal", 0, 1200, 94, {}, 0.5),
     ("correlation", "signal", 0, 800, 94, {}, 1),
     ("correlation", "heavy tails", 0, 2000, 300, {}, 0.2),
+    ("switching_glm", "spikes", 1, 1500, 6, {"n_states": 2, "window": 3, "restarts": 2, "null_samples": 19}, 0.25),
 )  # fmt: skip
 
 

@@ -277,6 +277,7 @@ def test_in_sample_cca_of_noise_is_one_and_held_out_is_not() -> None:
     assert abs(cca(a, b, test=(rng(2).normal(size=(200, 19)), rng(3).normal(size=(200, 19)))).value) < 0.3
 
 
+@pytest.mark.slow
 def test_stochastic_cca_stays_finite_on_raw_units_with_heavy_tails_and_massive_ones() -> None:
     rng = np.random.default_rng(0)
     shared = rng.standard_t(3, size=(1200, 4))
@@ -292,12 +293,12 @@ def test_stochastic_cca_stays_finite_on_raw_units_with_heavy_tails_and_massive_o
     def batches():
         return ((a[k : k + 200], b[k : k + 200]) for k in range(0, 1200, 200))
 
-    for rate in (1e-1, 1e-2, 1e-3):
-        found = fit_stochastic_cca(batches, 4, epochs=3, learning_rate=rate)
+    for rate in (1e-1, 1e-2):
+        found = fit_stochastic_cca(batches, 4, epochs=2, learning_rate=rate)
         assert np.isfinite(found.a).all() and np.isfinite(found.correlations).all()
     assert fit_stochastic_cca(batches, 4, epochs=15).correlations.min() > 0.9
     with pytest.raises(PatchclampError, match="no batch"):
-        fit_stochastic_cca(lambda: [], 4)
+        fit_stochastic_cca(list, 4)
 
 
 def test_stochastic_cca_reaches_the_same_subspace() -> None:

@@ -158,7 +158,9 @@ class _Descent:
         with torch.no_grad():
             for w, old in zip(self.weights, before, strict=True):
                 step = w - old
-                w.copy_(old + step * min(1.0, LONGEST * float(old.norm() / step.norm().clamp_min(1e-300))))
+                new = old + step * min(1.0, LONGEST * float(old.norm() / step.norm().clamp_min(1e-300)))
+                # The minimum has columns no longer than 1: beyond twice that the fourth power in the loss runs away.
+                w.copy_(new * min(1.0, 2 * w.shape[1] ** 0.5 / float(new.norm())))
         return float(loss.detach())
 
 
