@@ -205,6 +205,23 @@ def test_topological_similarity_keeps_the_twisted_ring() -> None:
     assert rsa(dissimilarities(flat, "euclidean2"), ring).value > 0.99
 
 
+def test_clusters_are_connected_so_that_codes_with_the_same_ones_are_not_alike_by_ties() -> None:
+    def code(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return np.repeat(8 * rng.normal(size=(8, 20)), 5, axis=0) + rng.normal(size=(40, 20))
+
+    for seed in range(4):
+        a, b = code(seed), code(100 + seed)
+        lengths = geodesic(dissimilarities(a, "euclidean2"), 0.1)
+        assert np.unique(lengths, return_counts=True)[1].max() < 0.02 * len(lengths)
+        found = topological_rsa(a, b)
+        assert "raised to" in found.method and min(found.meta["quantiles"]) > 0.1
+        assert abs(found.value - rsa(a, b, kind="euclidean2").value) < 0.25, found.value
+        assert topological_rsa(a, a).value == pytest.approx(1)
+    round_ = np.random.default_rng(0).normal(size=(30, 2))
+    assert "raised" not in topological_rsa(round_, round_, quantile=0.5).method
+
+
 def test_geotopological_transform() -> None:
     d = rng().random(66)
     cut = geotopological(d, 0.2, 0.8)
