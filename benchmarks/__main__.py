@@ -11,7 +11,8 @@ PEERS = ("transformer_lens", "nnsight")
 # Benchmarks beside a peer run where the peer is installed (extras brain and crosscheck).
 BESIDE = {"tensor": "tensorly", "banded_ridge": "himalaya", "rsa": "rsatoolbox", "nwb": "pynwb"}
 NAMES = (
-    "overhead", "recording", "attribution", "memory", "snmf", "sae", "describe", "null_calibration", "coverage", "cka", "stimulation",
+    "overhead", "recording", "attribution", "memory", "snmf", "sae", "describe", "null_calibration", "coverage", "connect_power",
+    "cka", "stimulation",
 )  # fmt: skip
 
 for name in (*NAMES, *(name for name, peer in BESIDE.items() if importlib.util.find_spec(peer))):

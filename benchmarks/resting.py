@@ -18,13 +18,13 @@ import numpy as np
 from benchmarks.common import save, show
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import (
-    Graph,
     against,
     correlation,
     dynamic_connectome,
     lagged_correlation,
     partial_correlation,
 )
+from patchclamp.nouns.graph import Graph
 
 SUBJECTS = "data/datasets/hcp/subjects"
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from benchmarks.common import save, show
 from patchclamp.connect import glm_coupling
-from patchclamp.connect.nulls import circular_shift
 from patchclamp.connect.series import series
+from patchclamp.connect.surrogates import circular_shift
 from patchclamp.nouns.graph import Graph
 from patchclamp.truth.populations_wired import FireSettings, integrate_and_fire
 

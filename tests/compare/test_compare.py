@@ -205,6 +205,23 @@ def test_topological_similarity_keeps_the_twisted_ring() -> None:
     assert rsa(dissimilarities(flat, "euclidean2"), ring).value > 0.99
 
 
+def test_clusters_are_connected_so_that_codes_with_the_same_ones_are_not_alike_by_ties() -> None:
+    def code(seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return np.repeat(8 * rng.normal(size=(8, 20)), 5, axis=0) + rng.normal(size=(40, 20))
+
+    for seed in range(4):
+        a, b = code(seed), code(100 + seed)
+        lengths = geodesic(dissimilarities(a, "euclidean2"), 0.1)
+        assert np.unique(lengths, return_counts=True)[1].max() < 0.02 * len(lengths)
+        found = topological_rsa(a, b)
+        assert "raised to" in found.method and min(found.meta["quantiles"]) > 0.1
+        assert abs(found.value - rsa(a, b, kind="euclidean2").value) < 0.25, found.value
+        assert topological_rsa(a, a).value == pytest.approx(1)
+    round_ = np.random.default_rng(0).normal(size=(30, 2))
+    assert "raised" not in topological_rsa(round_, round_, quantile=0.5).method
+
+
 def test_geotopological_transform() -> None:
     d = rng().random(66)
     cut = geotopological(d, 0.2, 0.8)
@@ -275,6 +292,30 @@ def test_in_sample_cca_of_noise_is_one_and_held_out_is_not() -> None:
     a, b = rng(0).normal(size=(20, 19)), rng(1).normal(size=(20, 19))
     assert cca(a, b).value > 0.999
     assert abs(cca(a, b, test=(rng(2).normal(size=(200, 19)), rng(3).normal(size=(200, 19)))).value) < 0.3
+
+
+@pytest.mark.slow
+def test_stochastic_cca_stays_finite_on_raw_units_with_heavy_tails_and_massive_ones() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.standard_t(3, size=(1200, 4))
+
+    def side() -> np.ndarray:
+        x = 2 * shared @ rng.normal(size=(4, 576)) + rng.standard_t(3, size=(1200, 576))
+        scale = np.exp(rng.normal(size=576))
+        scale[[5, 77]] *= 500
+        return np.asarray(x * scale + 10 * scale)
+
+    a, b = side(), side()
+
+    def batches():
+        return ((a[k : k + 200], b[k : k + 200]) for k in range(0, 1200, 200))
+
+    for rate in (1e-1, 1e-2):
+        found = fit_stochastic_cca(batches, 4, epochs=2, learning_rate=rate)
+        assert np.isfinite(found.a).all() and np.isfinite(found.correlations).all()
+    assert fit_stochastic_cca(batches, 4, epochs=15).correlations.min() > 0.9
+    with pytest.raises(PatchclampError, match="no batch"):
+        fit_stochastic_cca(list, 4)
 
 
 def test_stochastic_cca_reaches_the_same_subspace() -> None:

@@ -71,6 +71,23 @@ def test_the_layer_that_was_planted_is_found_with_its_ceiling(found: LayerProfil
     assert (best["gain_low"] > 0).all()
 
 
+@pytest.mark.parametrize("method", ["rsa", "encoding", "cka"])
+def test_a_region_that_does_not_agree_with_itself_concludes_nothing(
+    net: TorchModule, stimuli: torch.Tensor, method: str
+) -> None:
+    rng = np.random.default_rng(0)
+    n = len(stimuli)
+    signal = rng.normal(size=(n, 1, 10))
+    brain = {"noise": rng.normal(size=(n, 4, 10)), "signal": signal + 0.5 * rng.normal(size=(n, 4, 10))}
+    made = layers(net, brain, stimuli, controls=(), method=method, n_boot=100)
+    assert not made.conclusive("noise") and made.conclusive("signal")
+    low, high = made.floors["noise"]
+    assert low <= 0 and low < made.ceilings["noise"][0] + 0.1 and high > low
+    assert made.floors["signal"][0] < made.ceilings["signal"][0] + 0.05 < made.floors["signal"][1] + 0.1
+    assert "noise: nothing can be concluded, the lower noise ceiling" in str(made)
+    assert made.best()["conclusive"].to_dict() == {"noise": False, "signal": True}
+
+
 def test_values_are_those_of_rsa(
     found: LayerProfile, net: TorchModule, stimuli: torch.Tensor, brain: dict[str, np.ndarray]
 ) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from patchclamp.connect import affinities, dynamic_connectome
+from patchclamp.base.errors import PatchclampError
+from patchclamp.connect import affinities, biclustering, dynamic_connectome
 from patchclamp.connect.circuits.heads import head_connectome, head_traces
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.truth.populations_coded import motifs
@@ -30,6 +31,13 @@ def test_rank_is_where_the_error_stops_falling_more_than_on_the_null():
     assert table["rank"][table["kept"]].max() == 4
     twin = affinities(motifs(0, shuffled=True).recording)
     assert errors_by_rank(twin, None, 6, 0.01, "neuron_shift", 1, fit)["kept"].sum() == 1
+
+
+def test_draws_too_few_for_any_motif_are_refused():
+    with pytest.raises(PatchclampError, match=r"null_samples=9: no p could be below 0.10.*19"):
+        dynamic_connectome(PLANTED.recording, null_samples=9)
+    with pytest.raises(PatchclampError, match="null_samples=9: no p could be .05"):
+        biclustering(PLANTED.recording, null_samples=9)
 
 
 def test_nulls_keep_what_they_promise():

@@ -17,8 +17,8 @@ from patchclamp.connect import (
 )
 from patchclamp.connect.coupling import compositional_partial_correlation
 from patchclamp.connect.coupling.partial import closed_shares, partial_of_logs
-from patchclamp.connect.nulls import circular_shift, phase_randomised
 from patchclamp.connect.series import series
+from patchclamp.connect.surrogates import circular_shift, phase_randomised
 from patchclamp.nouns.recording.recording import Recording, Samples
 from patchclamp.truth.populations_wired import EDGES, coupled
 
@@ -208,7 +208,7 @@ def test_smooth_independent_signals_are_not_connected_and_a_naive_test_says_they
 
     alarms, naive = 0, 0
     for seed in range(40):
-        x = smooth(seed=seed)
+        x = smooth(1600, seed=seed)
         alarms += len(correlation(x, null=null, null_samples=39, seed=seed).edges(significant=0.05)) > 0
         naive += pearsonr(x[:, 0], x[:, 1]).pvalue < 0.05
     assert alarms <= 6 and naive >= 15

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -13,6 +13,8 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
+
+LONGEST = 0.1  # step of the descent, as a share of the weights
 
 
 @dataclass(frozen=True)
@@ -64,32 +66,38 @@ def fit_stochastic_cca(
     momentum: float = 0.9,
     seed: int = 0,
 ) -> CCA:
-    """Canonical correlation without holding the samples: descent on -2 tr C + tr V V over batches.
+    """Canonical correlation without holding the samples: descent on -2 tr C + tr V V over batches of whitened activity.
 
     C is the mean over both orders of the cross-covariance of the projections, V the mean of their covariances; C
     leaves out a side with itself, so that the minimum is minus the sum of squared correlations (another convention
     includes it). Only the subspace is determined by the loss; it is put into ordered pairs by an exact analysis of
-    the k-dimensional projections of the last epoch.
+    the k-dimensional projections of the last epoch. A first pass takes each side's covariance (units x units), by which activity
+    is whitened: descent on raw units leaves for infinity as soon as one of them is large. No step is longer than a tenth
+    of the weights.
 
     Parameters
     ----------
     batches
-        Called once an epoch; gives pairs of (sample, unit) activity.
+        Called once an epoch, and once before; gives pairs of (sample, unit) activity.
 
     Notes
     -----
     Chapman et al. 2024.
     """
-    state: _Descent | None = None
+    means, roots = _whitening(batches)
+    if not 1 <= k <= min(root.shape[1] for root in roots):
+        raise PatchclampError(
+            f"k={k}: 1 to {min(root.shape[1] for root in roots)}, the smaller number of dimensions"
+        )
+    state = _Descent.start([root.shape[1] for root in roots], k, learning_rate, momentum, seed)
     for _ in range(epochs):
-        for a, b in batches():
-            x, y = (torch.as_tensor(np.asarray(part), dtype=torch.float64) for part in (a, b))
-            if state is None:
-                state = _Descent.start(x, y, k, learning_rate, momentum, seed)
-            state.step(x - x.mean(0), y - y.mean(0))
-    if state is None:
-        raise PatchclampError("no batch was given")
-    return _ordered(state, batches, k)
+        for pair_ in batches():
+            white = [
+                torch.from_numpy((np.asarray(part, np.float64) - mean) @ root)
+                for part, mean, root in zip(pair_, means, roots, strict=True)
+            ]
+            state.step(*(part - part.mean(0) for part in white))
+    return _ordered(state, batches, k, means, roots)
 
 
 def cca(
@@ -128,13 +136,11 @@ class _Descent:
     optimiser: torch.optim.Optimizer
 
     @classmethod
-    def start(
-        cls, x: torch.Tensor, y: torch.Tensor, k: int, rate: float, momentum: float, seed: int
-    ) -> _Descent:
+    def start(cls, sizes: Sequence[int], k: int, rate: float, momentum: float, seed: int) -> _Descent:
         generator = torch.Generator().manual_seed(seed)
         weights = []
-        for part in (x, y):
-            start = torch.randn(part.shape[1], k, dtype=torch.float64, generator=generator)
+        for size in sizes:
+            start = torch.randn(size, k, dtype=torch.float64, generator=generator)
             weights.append(torch.linalg.qr(start)[0].requires_grad_(True))
         return cls(weights, torch.optim.SGD(weights, lr=rate, momentum=momentum))
 
@@ -147,14 +153,60 @@ class _Descent:
         loss = -2 * torch.trace(cross) + torch.sum(auto * auto.T)
         self.optimiser.zero_grad()
         loss.backward()
+        before = [w.detach().clone() for w in self.weights]
         self.optimiser.step()
+        with torch.no_grad():
+            for w, old in zip(self.weights, before, strict=True):
+                step = w - old
+                new = old + step * min(1.0, LONGEST * float(old.norm() / step.norm().clamp_min(1e-300)))
+                # The minimum has columns no longer than 1: beyond twice that the fourth power in the loss runs away.
+                w.copy_(new * min(1.0, 2 * w.shape[1] ** 0.5 / float(new.norm())))
         return float(loss.detach())
 
 
-def _ordered(state: _Descent, batches: Callable[[], Iterable[tuple[Any, Any]]], k: int) -> CCA:
-    u, v = (w.detach().numpy() for w in state.weights)
+def _whitening(batches: Callable[[], Iterable[tuple[Any, Any]]]) -> tuple[list[Matrix], list[Matrix]]:
+    """Mean (unit,) and inverse root (unit, dimension) of the covariance of both sides, by a pass over the batches."""
+    n, sums, first = 0, list[Matrix](), list[Matrix]()
+    squares = list[Matrix]()
+    for pair_ in batches():
+        parts = [np.asarray(part, np.float64) for part in pair_]
+        for part in parts:
+            if not np.isfinite(part).all():
+                raise PatchclampError("a batch holds NaN or Inf; leave these samples out")
+        if not n:
+            first = [part.mean(0) for part in parts]  # near the mean, so that squares lose no digits
+            sums, squares = (
+                [np.zeros(p.shape[1]) for p in parts],
+                [np.zeros((p.shape[1],) * 2) for p in parts],
+            )
+        n += len(parts[0])
+        for side, part in enumerate(parts):
+            moved = part - first[side]
+            sums[side] += moved.sum(0)
+            squares[side] += moved.T @ moved
+    if not n:
+        raise PatchclampError("no batch was given")
+    roots = []
+    for total, square in zip(sums, squares, strict=True):
+        spread = np.sqrt(np.maximum(np.diag(square) / n - (total / n) ** 2, 0))
+        scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
+        covariance = (square / n - np.outer(total, total) / n**2) * scale[:, None] * scale
+        values, vectors = np.linalg.eigh(covariance)
+        kept = values > 1e-8 * values.max()
+        roots.append(scale[:, None] * vectors[:, kept] / np.sqrt(values[kept]))
+    return [start + total / n for start, total in zip(first, sums, strict=True)], roots
+
+
+def _ordered(
+    state: _Descent,
+    batches: Callable[[], Iterable[tuple[Any, Any]]],
+    k: int,
+    means: Sequence[Matrix],
+    roots: Sequence[Matrix],
+) -> CCA:
+    u, v = (root @ w.detach().numpy() for root, w in zip(roots, state.weights, strict=True))
     parts = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in batches()]
-    mean_a, mean_b = (np.mean(np.concatenate([p[s] for p in parts]), axis=0) for s in (0, 1))
+    mean_a, mean_b = means
     small = fit_cca(
         np.concatenate([(a - mean_a) @ u for a, _ in parts]),
         np.concatenate([(b - mean_b) @ v for _, b in parts]),

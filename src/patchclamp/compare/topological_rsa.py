@@ -7,7 +7,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import shortest_path
+from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
@@ -43,10 +43,11 @@ def geotopological(vector: Any, low: float = 0.0, high: float = 1.0) -> Matrix:
 
 
 def geodesic(vector: Any, quantile: float = 0.05) -> Matrix:
-    """Ranked lengths of the shortest paths over the edges whose rank is within a quantile.
+    """Ranked lengths of the shortest paths over the edges whose rank is within a quantile, or within the first that connects all.
 
     An edge's weight is its scaled rank plus one half of a rank: the closest pair would else have the weight 0, which
-    sparse graphs read as no edge. Pairs without a path get the largest finite length plus 1.
+    sparse graphs read as no edge. Where the quantile leaves the graph in parts (clusters), pairs between parts would all be
+    tied, and any two codes with the same clusters alike: it is raised to `connecting_quantile`.
 
     Notes
     -----
@@ -59,13 +60,23 @@ def geodesic(vector: Any, quantile: float = 0.05) -> Matrix:
         raise PatchclampError(f"quantile={quantile}: 0 to 1")
     ranks = _scaled_ranks(values)
     i, j = np.triu_indices(n, 1)
-    kept = ranks <= np.quantile(ranks, quantile)
+    kept = ranks <= max(float(np.quantile(ranks, quantile)), _bridge(ranks, n))
     weight = ranks[kept] + 0.5 / len(ranks)
     graph = csr_matrix((weight, (i[kept], j[kept])), shape=(n, n))
-    lengths = shortest_path(graph, directed=False)[i, j]
-    finite = np.isfinite(lengths)
-    lengths = np.where(finite, lengths, lengths[finite].max() + 1)
-    return _scaled_ranks(lengths)
+    return _scaled_ranks(shortest_path(graph, directed=False)[i, j])
+
+
+def connecting_quantile(vector: Any) -> float:
+    """Smallest share of pairs, the nearest first, whose edges connect all conditions."""
+    ranks = _scaled_ranks(np.asarray(vector, np.float64))
+    return float(np.mean(ranks <= _bridge(ranks, conditions_of(len(ranks)))))
+
+
+def _bridge(ranks: Matrix, n: int) -> float:
+    """Rank of the longest edge of the minimum spanning tree."""
+    i, j = np.triu_indices(n, 1)
+    tree = minimum_spanning_tree(csr_matrix((ranks + 1, (i, j)), shape=(n, n)))
+    return float(tree.data.max() - 1) + 1e-12
 
 
 def topological_rsa(
@@ -88,7 +99,8 @@ def topological_rsa(
         As in `rsa`.
     transform
         ``"geodesic"`` with `quantile`, or ``"geotopological"`` with `low` and `high`. Fix them beforehand: choosing
-        them on the data that are reported is a fork.
+        them on the data that are reported is a fork. A quantile that leaves clusters unconnected is raised for that side until
+        they are; the method's name says so and ``meta["quantiles"]`` has the share of pairs that are edges on each side.
 
     Examples
     --------
@@ -105,7 +117,12 @@ def topological_rsa(
     one, several, about = read_both(a, b, kind, reading)
     found = rsa(change(one), [change(vector) for vector in several], comparator)
     meta = {**found.meta, "reading": about}
-    return replace(found, method=f"topological_rsa ({transform})", low=None, high=None, meta=meta)
+    name: str = transform
+    if transform == "geodesic":
+        meta["quantiles"] = [max(quantile, connecting_quantile(v)) for v in (one, *several)]
+        most = max(meta["quantiles"])
+        name += f", quantile {quantile:g} raised to {most:.2f} to connect clusters" if most > quantile else ""
+    return replace(found, method=f"topological_rsa ({name})", low=None, high=None, meta=meta)
 
 
 def _scaled_ranks(values: Matrix) -> Matrix:

@@ -1,4 +1,4 @@
-"""Surrogates that keep each unit's own statistics, and what a measure gives on them."""
+"""What a measure gives on surrogates, in which each unit keeps its own statistics: low, high, p and q of every pair."""
 
 from __future__ import annotations
 
@@ -11,55 +11,14 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import benjamini_hochberg
 from patchclamp.connect.series import Series
+from patchclamp.connect.surrogates import Null, Surrogates
 from patchclamp.nouns.graph import Graph
 
 Array = NDArray[np.float64]
-Null = Literal["circular_shift", "phase_randomised", "permutation"]
 Correction = Literal["max", "bh"]
 Tail = Literal["both", "upper"]
 Options = tuple[Null | None, int, Correction, int]  # null, samples, correction, seed
-NULLS = ("circular_shift", "phase_randomised", "permutation")
 MOST = 2**30  # bytes that draws may take
-
-
-def circular_shift(series: Series, rng: np.random.Generator) -> Series:
-    """Roll each unit in each segment by a random step of its own: keeps rate, distribution and autocorrelation.
-
-    With few short segments a pair is now and then rolled by nearly the same step, so that p of a smooth pair cannot fall
-    below its autocorrelation width / length; `phase_randomised` has no such floor.
-    """
-    out = np.empty_like(series.values)
-    for part in series.segments:
-        length = part.stop - part.start
-        shift = rng.integers(0, length, series.n_units)
-        rows = part.start + (np.arange(length)[:, None] + shift) % length
-        out[part] = np.take_along_axis(series.values, rows, axis=0)
-    return series.with_values(out)
-
-
-def phase_randomised(series: Series, rng: np.random.Generator) -> Series:
-    """Give each Fourier component of each unit a random phase: keeps the spectrum, makes the distribution Gaussian."""
-    out = np.empty_like(series.values)
-    for part in series.segments:
-        spectrum = np.fft.rfft(series.values[part], axis=0)
-        phase = np.exp(2j * np.pi * rng.random(spectrum.shape))
-        phase[0] = 1
-        if (part.stop - part.start) % 2 == 0:
-            phase[-1] = rng.choice([-1.0, 1.0], spectrum.shape[1])
-        out[part] = np.fft.irfft(spectrum * phase, n=part.stop - part.start, axis=0)
-    return series.with_values(out)
-
-
-def permutation(series: Series, rng: np.random.Generator) -> Series:
-    """Permute each unit over all samples: for samples that do not depend on each other."""
-    return series.with_values(rng.permuted(series.values, axis=0))
-
-
-MAKE: dict[str, Callable[[Series, np.random.Generator], Series]] = {
-    "circular_shift": circular_shift,
-    "phase_randomised": phase_randomised,
-    "permutation": permutation,
-}
 
 
 def make_null(
@@ -73,26 +32,26 @@ def make_null(
     tail: Tail = "both",
     correction: Correction = "max",
     directed: bool = False,
+    reach: int = 0,
 ) -> dict[str, Any] | None:
     """The null of every pair: `measure` on `samples` surrogates.
 
-    p = (1 + #{draws at least as far from the pair's mean}) / (samples + 1). ``"max"``: weights are put in units of
-    the pair's own spread (mean and standard deviation over the draws *and* the observed value, which makes the test
-    exact when draws and data are exchangeable), and q = (1 + #{draws whose largest pair is as far}) / (samples + 1), which
+    p = w + (1 - w) x the share of draws at least as far from the pair's mean, w = 1 / (samples + 1), or 1 / the number of
+    places that a pair's shift has (`Surrogates.places`) where these are fewer. ``"max"``: weights are put in units of the
+    pair's own spread (mean and standard deviation over the draws and, with weight w, the observed value, which makes the
+    test exact when draws and data are exchangeable), and q = (1 + #{draws whose largest pair is as far}) / (samples + 1), which
     bounds the family-wise error over pairs, dependence included. ``"bh"``: Benjamini and Hochberg over pairs, which
-    needs more samples than pairs / .05.
+    needs more samples (and places) than pairs / .05.
 
     Raises
     ------
     PatchclampError
-        For an unknown null, too few samples, or draws that do not fit into memory.
+        For an unknown null or none that is valid here, too few draws, or draws that do not fit into memory.
     """
     if null is None:
         return None
-    if null not in MAKE or correction not in ("max", "bh"):
-        raise PatchclampError(
-            f"null={null!r}, correction={correction!r}: nulls are {', '.join(NULLS)}; max or bh"
-        )
+    if correction not in ("max", "bh"):
+        raise PatchclampError(f"correction={correction!r}: max or bh")
     if samples < 19:
         raise PatchclampError(f"null_samples={samples}: at least 19 draws are needed for p = .05")
     n = len(observed)
@@ -101,17 +60,18 @@ def make_null(
         raise PatchclampError(
             f"null_samples={samples}: draws of {int(pairs.sum())} pairs take more than 1 GiB; take fewer or pass null=None"
         )
+    made = Surrogates.of(series, null, reach)
     rng = np.random.default_rng([seed, 6001])
     drawn = np.empty((samples + 1, int(pairs.sum())), np.float32)
     drawn[0] = observed[pairs]
     for draw in range(1, samples + 1):
-        drawn[draw] = measure(MAKE[null](series, rng))[pairs]
+        drawn[draw] = measure(made.draw(rng))[pairs]
     return {
-        "name": null,
+        "name": made.name,
         "samples": samples,
         "correction": correction,
         "tail": tail,
-        **_bands(drawn, pairs, tail, correction, directed),
+        **_bands(drawn, pairs, tail, correction, directed, made.places()[pairs]),
     }
 
 
@@ -123,11 +83,12 @@ def graph_with_null(
     options: Options,
     *,
     directed: bool = False,
+    reach: int = 0,
     tail: Tail = "both",
     baseline: Graph | None = None,
     **settings: Any,
 ) -> Graph:
-    """The graph that `measure` gives, with its null."""
+    """The graph that `measure` gives, with its null; `reach` is the largest lag that `measure` looks at."""
     null, samples, correction, seed = options
     weights = measure(units)
     found = make_null(
@@ -140,20 +101,30 @@ def graph_with_null(
         tail=tail,
         correction=correction,
         directed=directed,
+        reach=reach,
     )
     about = {**settings, "seed": seed, "reading": units.about}
     return Graph(units.names, weights, directed, method, found, baseline, limits, units.table, about)
 
 
 def _bands(
-    drawn: NDArray[np.float32], pairs: NDArray[np.bool_], tail: Tail, correction: Correction, directed: bool
+    drawn: NDArray[np.float32],
+    pairs: NDArray[np.bool_],
+    tail: Tail,
+    correction: Correction,
+    directed: bool,
+    places: Array,
 ) -> dict[str, Array]:
+    """`drawn[0]` is the data, which is one of `places` places that a pair's shift could have taken."""
     low, high = np.quantile(drawn[1:], (0.025, 0.975), axis=0)
-    spread = drawn.std(0, dtype=np.float64)
-    far = (drawn - drawn.mean(0, dtype=np.float64)) / np.where(spread > 0, spread, 1)
+    own = 1 / np.minimum(places, len(drawn))
+    mean = own * drawn[0] + (1 - own) * drawn[1:].mean(0, dtype=np.float64)
+    far = drawn - mean
+    spread = np.sqrt(own * far[0] ** 2 + (1 - own) * (far[1:] ** 2).mean(0, dtype=np.float64))
+    far = far / np.where(spread > 0, spread, 1)
     far = np.abs(far) if tail == "both" else far
     beyond = far[0] * (1 - 1e-6) - 1e-9  # a draw that equals the data up to rounding counts
-    p = (1 + (far[1:] >= beyond).sum(0)) / len(drawn)
+    p = own + (1 - own) * (far[1:] >= beyond).mean(0)
     if correction == "bh":
         q = benjamini_hochberg(p)
     else:
@@ -180,10 +151,11 @@ def shared_scale_null(
     units: Series,
     observed: Array,
     *,
-    null: str | None,
+    null: Null | None,
     samples: int,
     seed: int,
     correction: SharedCorrection = "max",
+    reach: int = 0,
 ) -> dict[str, Any] | None:
     """`measure` on `samples` surrogates, all pairs of which are on one scale (log-odds, attention).
 
@@ -196,18 +168,17 @@ def shared_scale_null(
     """
     if null is None:
         return None
-    if null not in MAKE or correction not in ("max", "pooled"):
-        raise PatchclampError(
-            f"null={null!r}, correction={correction!r}: nulls are {', '.join(NULLS)}; max or pooled"
-        )
+    if correction not in ("max", "pooled"):
+        raise PatchclampError(f"correction={correction!r}: max or pooled")
     least = 19 if correction == "max" else 1
     if samples < least:
         raise PatchclampError(
             f"null_samples={samples}: correction {correction!r} needs at least {least} for p = .05"
         )
+    made = Surrogates.of(units, null, reach)
     rng = np.random.default_rng([seed, 6001])
-    drawn = np.stack([measure(MAKE[null](units, rng)) for _ in range(samples)])
-    return bands(drawn, observed, correction, null)
+    drawn = np.stack([measure(made.draw(rng)) for _ in range(samples)])
+    return bands(drawn, observed, correction, made.name)
 
 
 def bands(drawn: Array, observed: Array, correction: SharedCorrection, name: str = "") -> dict[str, Any]:

@@ -119,7 +119,8 @@ def layers(
     A layer that predicts a region says that the region's (linear) geometry can be read from it, not that the
     two compute the same thing: compare with the pixels and the untrained network, and the best layer with its
     ties. Ceilings: of several subjects as in `rsa`; of repeats the split-half correlation and the root of the
-    corrected one.
+    corrected one. Where the lower ceiling's interval over stimuli (`floors`) includes 0 the region does not agree with itself,
+    and the profile says that nothing can be concluded.
 
     Examples
     --------
@@ -148,7 +149,15 @@ def layers(
     meta: dict[str, Any] = {"pool": pool, "kind": kind, "comparator": comparator, "n_boot": n_boot, **how}
     meta["reading"] = {**READING, **reading}
     ceilings = {region.name: scorer.ceiling(region) for region in regions}
-    return LayerProfile(table, ceilings, chosen, scorer.scale, n, flat, level, meta)
+    floors = {region.name: _band(scorer.floor(region), level) for region in regions}
+    return LayerProfile(table, ceilings, chosen, scorer.scale, n, flat, level, meta, floors)
+
+
+def _band(draws: Matrix, level: float) -> tuple[float, float] | None:
+    if not np.isfinite(draws).any():
+        return None
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def _count(subject: Subject | Recording, stimuli: Any, reading: Reading) -> int:

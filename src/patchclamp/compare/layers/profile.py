@@ -33,6 +33,8 @@ class LayerProfile:
         Bootstrap values; the same stimuli are drawn for all rows, so that differences are paired.
     meta : dict
         Settings.
+    floors : dict
+        region -> interval over stimuli of its lower ceiling, or None where there is none.
     """
 
     table: pd.DataFrame
@@ -43,6 +45,7 @@ class LayerProfile:
     draws: Matrix
     level: float = 0.95
     meta: Mapping[str, Any] = field(default_factory=dict)
+    floors: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
 
     @property
     def regions(self) -> list[str]:
@@ -54,13 +57,22 @@ class LayerProfile:
         """The network's own layers, in the order of its pass."""
         return list(dict.fromkeys(self.table.loc[self.table["control"] == "", "layer"]))
 
+    def conclusive(self, region: str | None = None) -> bool:
+        """Whether the region agrees with itself: its lower ceiling (or, where known, the interval's low end) is above 0.
+
+        A region without repeats or subjects has no ceiling, and counts as conclusive.
+        """
+        region = self._region(region)
+        ceiling, floor = self.ceilings[region], self.floors.get(region)
+        return ceiling is None or (ceiling[0] > 0 and (floor is None or floor[0] > 0))
+
     def best(self) -> pd.DataFrame:
         """The best layer of each region, how sure that is, and what the best control reaches.
 
         Returns
         -------
         DataFrame
-            index region; layer, value, low, high; share (of draws in which this layer is the best); tied
+            index region; conclusive (as the method); layer, value, low, high; share (of draws in which this layer is the best); tied
             (layers whose paired difference from it has an interval that includes 0); control and control_value
             (the best control); gain, gain_low, gain_high (best layer less best control, paired). The best layer
             is chosen on the data that score it, which favours it a little; `share` and `tied` say how much the
@@ -71,7 +83,7 @@ class LayerProfile:
             own = self._rows(region, own=True)
             values = self.table["value"].to_numpy(float)
             top = int(own[np.nanargmax(values[own])])
-            row: dict[str, Any] = {"region": region}
+            row: dict[str, Any] = {"region": region, "conclusive": self.conclusive(region)}
             row |= self.table.loc[top, ["layer", "value", "low", "high"]].to_dict()
             row |= self._certainty(top, own)
             controls = self._rows(region, own=False)
@@ -150,6 +162,7 @@ class LayerProfile:
             "n": self.n,
             "level": self.level,
             "ceilings": {k: None if v is None else list(v) for k, v in self.ceilings.items()},
+            "floors": {k: None if v is None else list(v) for k, v in self.floors.items()},
             "table": self.table.to_dict("records"),
             "meta": dict(self.meta),
         }
@@ -157,10 +170,17 @@ class LayerProfile:
     def __str__(self) -> str:
         lines = [f"{self.method} ({self.scale}), {len(self.layers)} layers, n={self.n}"]
         for region, row in self.best().iterrows():
+            floor = self.floors.get(str(region))
+            band = "" if floor is None else f" [{floor[0]:.3f}, {floor[1]:.3f}]"
+            ceiling = self.ceilings[str(region)]
+            if ceiling is not None and not row["conclusive"]:
+                lines.append(
+                    f"{region}: nothing can be concluded, the lower noise ceiling {ceiling[0]:.3f}{band} is not above 0"
+                )
+                continue
             text = f"{region}: {row['layer']} {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             text += f", best in {row['share']:.0%} of draws"
-            ceiling = self.ceilings[str(region)]
-            text += "" if ceiling is None else f"; ceiling {ceiling[0]:.3f} to {ceiling[1]:.3f}"
+            text += "" if ceiling is None else f"; ceiling {ceiling[0]:.3f}{band} to {ceiling[1]:.3f}"
             if "control" in row and isinstance(row["control"], str):
                 text += f"; {row['control']} {row['control_value']:.3f}"
             lines.append(text)

@@ -20,6 +20,7 @@ from patchclamp.compare.layers.regions import Region
 from patchclamp.compare.resampled import draw_counts, resampled
 from patchclamp.compare.rsa import COMPARATORS, ceilings
 
+_SPLITS = 5  # into halves, for the interval of a lower bound
 Scores = tuple[Matrix, Matrix]  # (layer, region) and (draw, layer, region)
 
 
@@ -56,6 +57,17 @@ class Scorer(ABC):
     @abstractmethod
     def ceiling(self, region: Region) -> tuple[float, float] | None:
         """Lower and upper bound for a region."""
+
+    @abstractmethod
+    def halves(self, a: Matrix, b: Matrix, counts: Matrix) -> Matrix:
+        """(draw,) agreement of two halves of the repeats (stimulus, target) under counts (draw, stimulus)."""
+
+    def floor(self, region: Region) -> Matrix:
+        """(draw,) the lower bound on the same stimuli as the layers' draws; empty without draws or bound."""
+        if region.trials is None or not self.draws.n_boot:
+            return np.empty(0)
+        pairs = half_means(region.trials, _SPLITS, [self.draws.seed, 3])
+        return np.mean([self.halves(a, b, self.draws.counts()) for a, b in pairs], axis=0)
 
 
 @dataclass
@@ -100,6 +112,21 @@ class RSAScorer(Scorer):
             for a, b in half_means(region.trials, 20, [self.draws.seed, 3])
         ]
         return _bounds(float(np.mean(halves)))
+
+    def halves(self, a: Matrix, b: Matrix, counts: Matrix) -> Matrix:
+        one, other = (dissimilarities(part, self.kind)[None] for part in (a, b))  # type: ignore[arg-type]
+        return resampled(one, other, counts, self.comparator)[:, 0, 0]
+
+    def floor(self, region: Region) -> Matrix:
+        vectors = self.targets[list(self.regions).index(region)]
+        if len(vectors) < 2 or not self.draws.n_boot:
+            return super().floor(region)
+        seen = np.stack([np.delete(vectors, k, 0).mean(0) for k in range(len(vectors))])
+        each = [
+            resampled(seen[[k]], vectors[[k]], self.draws.counts(), self.comparator)[:, 0, 0]
+            for k in range(len(vectors))
+        ]
+        return np.mean(each, axis=0)
 
 
 @dataclass
@@ -154,9 +181,12 @@ class EncodingScorer(Scorer):
         if region.trials is None:
             return None
         with np.errstate(invalid="ignore"):
-            full = np.clip(np.asarray(split_half(region.trials, seed=self.draws.seed)), 0, 1)
-        half = full / (2 - full)  # the correction undone
-        return float(np.nanmean(half)), float(np.nanmean(np.sqrt(full)))
+            full = np.asarray(split_half(region.trials, seed=self.draws.seed))
+        half = full / (2 - full)  # the correction undone; units without reliability must be able to cancel
+        return float(np.nanmean(half)), float(np.nanmean(np.sqrt(np.clip(full, 0, 1))))
+
+    def halves(self, a: Matrix, b: Matrix, counts: Matrix) -> Matrix:
+        return _correlations(a, b, counts)
 
 
 @dataclass
@@ -189,6 +219,11 @@ class CKAScorer(Scorer):
             return None
         halves = half_means(region.trials, 20, [self.draws.seed, 3])
         return float(np.mean([debiased(gram_matrix(a), gram_matrix(b)) for a, b in halves])), 1.0
+
+    def halves(self, a: Matrix, b: Matrix, counts: Matrix) -> Matrix:
+        one, other = gram_matrix(a), gram_matrix(b)
+        value, n = debiased(one, other), len(one)
+        return np.asarray(value + (counts - 1) @ ((n - 1) * (value - leave_one_out(one, other))) / n)
 
 
 def leave_one_out(k: Matrix, m: Matrix) -> Matrix:

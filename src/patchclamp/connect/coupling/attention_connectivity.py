@@ -24,8 +24,9 @@ from patchclamp.connect.coupling.spike_transformer import (
     tokens_of,
     train,
 )
-from patchclamp.connect.nulls import bands, circular_shift
+from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import circular_shift
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Missing
 

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import optional
-from patchclamp.connect.nulls import bands, circular_shift
+from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import circular_shift
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.stats import rankdata
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.connect.nulls import Array, Correction, Null, Options, graph_with_null
+from patchclamp.connect.nulls import Array, Correction, Options, graph_with_null
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import Null
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -22,7 +23,7 @@ def correlation(
     groups: Sequence[Any] | None = None,
     *,
     kind: Literal["pearson", "spearman"] = "pearson",
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
@@ -41,8 +42,9 @@ def correlation(
     kind
         ``"spearman"`` ranks each unit over all samples first.
     null, null_samples, correction, seed
-        Surrogates (``"circular_shift"``, ``"phase_randomised"``, ``"permutation"`` or None), their number, how pairs are
-        adjusted (``"max"`` family-wise, ``"bh"`` false discoveries), the seed.
+        Surrogates (``"circular_shift"``, ``"block_permuted"``, ``"phase_randomised"``, ``"permutation"`` or None; ``"auto"``:
+        the first of these that is valid here, named in ``graph.null["name"]``), their number, how pairs are adjusted
+        (``"max"`` family-wise, ``"bh"`` false discoveries), the seed.
     reading
         How a recording is read (see `matrix`), kept in ``params["reading"]``: ``heads="norm"`` (default: a head is one
         unit, the norm of its parts) or ``"join"``; ``content=True``; ``missing="refuse"`` (default) or ``"drop"``.

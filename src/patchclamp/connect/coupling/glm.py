@@ -23,8 +23,9 @@ from patchclamp.connect.coupling.glm_fit import (
     strongest,
 )
 from patchclamp.connect.coupling.lagged import lagged_correlation
-from patchclamp.connect.nulls import Correction, Null, make_null, shared_scale_null
+from patchclamp.connect.nulls import Correction, make_null, shared_scale_null
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import Null
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -49,7 +50,7 @@ def glm_coupling(
     strength: float | Sequence[float] = 1.0,
     covariates: ArrayLike | None = None,
     folds: int = 5,
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 100,
     correction: Correction = "max",
     seed: int = 0,
@@ -134,7 +135,9 @@ def glm_coupling(
 
     found: dict[str, Any] | None
     if penalty == "group_lasso":  # most draws of a pair are exactly 0
-        found = shared_scale_null(surrogate, units, weights, null=null, samples=null_samples, seed=seed)
+        found = shared_scale_null(
+            surrogate, units, weights, null=null, samples=null_samples, seed=seed, reach=window
+        )
     else:
         found = make_null(
             surrogate,
@@ -145,6 +148,7 @@ def glm_coupling(
             seed=seed,
             correction=correction,
             directed=True,
+            reach=window,
         )
     lags = tuple(range(1, window + 1))
     baseline = lagged_correlation(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
+from patchclamp.connect.nulls import Array, Correction, graph_with_null
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import Null
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -26,7 +27,7 @@ def lagged_correlation(
     groups: Sequence[Any] | None = None,
     *,
     lags: Sequence[int] = (1,),
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
@@ -76,6 +77,7 @@ def lagged_correlation(
         LIMITS,
         (null, null_samples, correction, seed),
         directed=True,
+        reach=max(steps),
         baseline=as_baseline(units),
         lags=steps,
         lag=_largest(units, steps)[1],

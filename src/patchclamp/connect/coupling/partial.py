@@ -9,8 +9,9 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
+from patchclamp.connect.nulls import Array, Correction, graph_with_null
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import Null
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -26,7 +27,7 @@ def partial_correlation(
     groups: Sequence[Any] | None = None,
     *,
     shrinkage: float | None = None,
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,
@@ -91,7 +92,7 @@ def compositional_partial_correlation(
     *,
     shrinkage: float | None = None,
     zeros: float | None = None,
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 200,
     correction: Correction = "max",
     seed: int = 0,

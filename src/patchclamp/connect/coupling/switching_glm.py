@@ -19,8 +19,9 @@ from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import family_of
 from patchclamp.connect.coupling.lagged import lagged_correlation
 from patchclamp.connect.coupling.one_hot import KINDS, OneHot
-from patchclamp.connect.nulls import Null, shared_scale_null
+from patchclamp.connect.nulls import shared_scale_null
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import Null
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -45,7 +46,7 @@ def switching_glm(
     restarts: int = 8,
     held_out: float = 1 / 3,
     most: int = 200,
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 19,
     null_restarts: int = 2,
     seed: int = 0,
@@ -135,7 +136,9 @@ def switching_glm(
         gains.append(run.scores(values, again, alone)["gain"])
         return run.weights(values, again)
 
-    found = shared_scale_null(surrogate, units, weights, null=null, samples=null_samples, seed=seed)
+    found = shared_scale_null(
+        surrogate, units, weights, null=null, samples=null_samples, seed=seed, reach=window
+    )
     if gains:
         scores["null_gain"] = gains
         scores["gain_p"] = (1 + sum(g >= scores["gain"] for g in gains)) / (1 + len(gains))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.coupling.lagged import lagged_correlation
-from patchclamp.connect.nulls import Array, Correction, Null, graph_with_null
+from patchclamp.connect.nulls import Array, Correction, graph_with_null
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import Null
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -29,7 +30,7 @@ def transfer_entropy(
     history: int = 1,
     estimator: Literal["gaussian", "binned"] = "gaussian",
     bins: int = 2,
-    null: Null | None = "circular_shift",
+    null: Null | None = "auto",
     null_samples: int = 100,
     correction: Correction = "max",
     seed: int = 0,
@@ -82,6 +83,7 @@ def transfer_entropy(
         LIMITS,
         (null, null_samples, correction, seed),
         directed=True,
+        reach=max(lag, history),
         tail="upper",
         baseline=lagged_correlation(data, groups, lags=(lag,), null=None, **reading),
         lag=lag,

@@ -17,8 +17,9 @@ from patchclamp.base.chains import forward_backward
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.coupling.correlation import as_baseline
-from patchclamp.connect.nulls import bands, circular_shift
+from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
+from patchclamp.connect.surrogates import circular_shift
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -121,7 +122,7 @@ def biclustering(
     runs
         Resampled runs for the similarity matrices.
     null_samples, seed
-        Circularly shifted draws; seed of everything.
+        Circularly shifted draws, from 19 on; seed of everything.
     reading
         As in `correlation`.
 
@@ -134,10 +135,14 @@ def biclustering(
     Of the questions of the Bayesian bi-clustering of Wei, Stevenson et al. (card C10), not its model: no mixture of
     finite mixtures, no sticky HDP-HMM, no Polya-Gamma sampler, which takes hours.
     """
-    if smooth < 0 or not 0 < stay < 1 or min(factors, runs, max_clusters, max_states) < 1 or null_samples < 1:
+    if smooth < 0 or not 0 < stay < 1 or min(factors, runs, max_clusters, max_states) < 1:
         raise PatchclampError(
-            f"smooth={smooth}, stay={stay}, factors={factors}, runs={runs}, null_samples={null_samples}: "
+            f"smooth={smooth}, stay={stay}, factors={factors}, runs={runs}: "
             "smooth from 0, stay between 0 and 1, the others from 1 on"
+        )
+    if null_samples < 19:
+        raise PatchclampError(
+            f"null_samples={null_samples}: no p could be .05, so there would always be one cluster; from 19 draws on"
         )
     units = series(data, groups, what="biclustering", time=True, **reading)
     counts = bool((units.values >= 0).all() and (units.values == np.round(units.values)).all())

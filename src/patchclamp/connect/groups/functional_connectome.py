@@ -66,7 +66,7 @@ def dynamic_connectome(
         different animals?* ``"phase"`` gives all neurons of an animal the same random phases: all (lagged) correlations
         stay; *is it more than stationary correlation?*
     null_samples
-        Draws at the chosen rank; p can be no smaller than 1 / (draws + 1).
+        Draws at the chosen rank, from 19 on; p can be no smaller than 1 / (draws + 1).
     restarts, tolerance, seed
         Of the factorisation.
     names, animals
@@ -90,8 +90,13 @@ def dynamic_connectome(
     """
     if null not in NULLS:
         raise PatchclampError(f"null={null!r}: one of {', '.join(NULLS)}")
-    if null_samples < 1 or max_rank < 1:
-        raise PatchclampError(f"null_samples={null_samples}, max_rank={max_rank}: at least one of each")
+    if max_rank < 1:
+        raise PatchclampError(f"max_rank={max_rank}: at least one component")
+    if null_samples < 19:
+        raise PatchclampError(
+            f"null_samples={null_samples}: no p could be below {1 / (max(null_samples, 0) + 1):.2f}, so nothing could be a "
+            "motif; from 19 draws on"
+        )
     tensor = affinities(
         data,
         groups,
