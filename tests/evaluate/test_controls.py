@@ -67,7 +67,7 @@ def test_the_figures_are_those_of_row_space():
 def test_the_rank_of_random_directions_is_uniform():
     rng = np.random.default_rng(0)
     weights = torch.tensor(rng.normal(size=8), dtype=torch.float32)
-    subject, task = toy(lambda h: h @ weights, rng.normal(size=(4, 8)), rng.normal(size=(4, 8)))
+    subject, task = toy(lambda h: h @ weights, rng.normal(size=(8, 8)), rng.normal(size=(8, 8)))
     readout = np.linalg.qr(rng.normal(size=(8, 3)))[0]
     found = [
         illusion(subject, task, UNITS, rng.normal(size=8), readout=readout, n_random=39, n_boot=10, seed=run)

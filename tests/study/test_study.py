@@ -60,6 +60,22 @@ def test_the_only_head_is_also_enough(study):
     assert not kept.negative
 
 
+def test_with_fewer_than_eight_groups_nothing_is_concluded(subject, tmp_path):
+    """The same model and task, its items in as many groups as leave 5 for the test: effects as before, no claim."""
+    task = planted.task(240)
+    few = [replace(item, group=f"g{place % 20}") for place, item in enumerate(task.items)]
+    found = run_study(subject, Task(task.name, few), tmp_path / "out", options=SMALL)
+    assert not found.claims
+    assert re.match(
+        r"Nothing can be concluded: the 24 test items are in [1-7] independent groups", found.data["headline"]
+    )
+    assert "head.1[2]" in str(found.units.iloc[0]["unit"]) and found.units.iloc[0]["effect"] > 0.7
+    assert (
+        "no interval" in "\n".join(found.data["findings"])
+        and "nan" not in (found.folder / "report.html").read_text()
+    )
+
+
 def test_no_item_selects_and_verifies(subject):
     task = planted.task()
     texts = {name: {i.clean for i in task.split(name).items} for name in ("train", "validation", "test")}

@@ -77,11 +77,11 @@ def _pigeonhole(member: Array, n_boot: int, rng: np.random.Generator) -> Array:
     """Products of the counts of each item's labels; draws in which no item is left are drawn anew."""
     count = len(member)
     weights = np.zeros((n_boot, member.shape[1]))
-    empty = np.ones(n_boot, dtype=bool)
+    empty: NDArray[np.bool_] = np.ones(n_boot, dtype=bool)
     while empty.any():
         drawn = rng.multinomial(count, np.full(count, 1 / count), size=int(empty.sum()))
         weights[empty] = np.stack([drawn[:, labels > 0].prod(1) for labels in member.T], axis=1)
-        empty = np.logical_not(weights.any(1))
+        empty = np.asarray(~weights.any(1))
     return weights
 
 

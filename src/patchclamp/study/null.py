@@ -34,7 +34,7 @@ STATED = 0.05
 """A study of a system without effect makes a claim that something matters in at most this share of cases."""
 
 OPTIONS = StudyOptions(
-    n_train=24, n_validation=16, n_test=24, method="attribution_patching", head_sizes=(1, 2, 4, 8),
+    n_train=24, n_validation=16, n_test=60, method="attribution_patching", head_sizes=(1, 2, 4, 8),
     neuron_sizes=(1, 2, 4), n_singles=3, refine_heads=8, batch_size=64,
 )  # fmt: skip
 """Sizes of the studies that are counted; all that decides about claims is as in any study."""
@@ -107,7 +107,7 @@ class NullRate:
     tests, false
         Statements that were put to the test in all of them together, and how many became such claims.
     refused
-        Studies that ended before any claim, because the model did not do the task on the test items.
+        Studies that ended before any claim, because the model did not do the task on the test items, or not for certain.
     stated
         The rate that a study promises not to exceed.
     by_kind

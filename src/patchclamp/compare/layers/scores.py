@@ -67,7 +67,7 @@ class Scorer(ABC):
         if region.trials is None or not self.draws.n_boot:
             return np.empty(0)
         pairs = half_means(region.trials, _SPLITS, [self.draws.seed, 3])
-        return np.mean([self.halves(a, b, self.draws.counts()) for a, b in pairs], axis=0)
+        return np.asarray(np.mean([self.halves(a, b, self.draws.counts()) for a, b in pairs], axis=0))
 
 
 @dataclass
@@ -126,7 +126,7 @@ class RSAScorer(Scorer):
             resampled(seen[[k]], vectors[[k]], self.draws.counts(), self.comparator)[:, 0, 0]
             for k in range(len(vectors))
         ]
-        return np.mean(each, axis=0)
+        return np.asarray(np.mean(each, axis=0))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import draws_interval, n_groups, permutation_p, resamples
+from patchclamp.base.statistics import FEWEST_GROUPS, draws_interval, n_groups, permutation_p, resamples
 from patchclamp.evaluate.subspaces.row_space import RowSpace, row_space
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
@@ -117,13 +117,18 @@ def illusion(
     found = row_space(subject, task, site, vector, n_boot=n_boot, seed=seed, **options)
     if n_boot < 1:
         raise PatchclampError(f"n_boot={n_boot}: the rule needs intervals")
+    count = n_groups(found.groups, found.n)
+    if count < FEWEST_GROUPS:
+        raise PatchclampError(
+            f"illusion: the items are in {count} independent groups, and the rule needs intervals, which need at least "
+            f"{FEWEST_GROUPS}; give more items"
+        )
     weights = resamples(found.n, found.groups or None, n_boot, seed)
     span = float(found.span.mean())
     full, row = found.gained["full"], found.gained["row"]
     p = float("nan")
     if len(found.gained["random"]):
         p = permutation_p(full.mean() / span, found.gained["random"].mean(1) / span)
-    count = n_groups(found.groups, found.n)
     low = float(draws_interval(weights @ full / (weights @ found.span), count, full.mean() / span)[0])
     works = low > 0 and full.mean() / span >= LEAST
     share = row.mean() / full.mean() if abs(full.mean()) > 1e-9 * abs(span) else float("nan")
