@@ -9,7 +9,9 @@ batch of 8. Everything is timed in one run, candidate by candidate, and the medi
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import torch
 import patchclamp
 from benchmarks.common import interleaved, save, show
 from patchclamp.measure import METHODS
+from patchclamp.nouns.recording import store
 from patchclamp.record import record
 from patchclamp.record.texts import documents
 from patchclamp.subjects import LanguageModel
@@ -139,6 +142,23 @@ def nnsight(lm: LanguageModel, ids: list[list[int]], *, best: bool) -> Callable[
     return call
 
 
+def checksums(lm: LanguageModel, texts: list[str], pairs: int) -> float:
+    """Processor time of storing all MLP layers, the most bytes a token, with checksums over without; median of pairs."""
+    codec, ratios = store.CHECKSUM, []
+    call = ours(lm, texts, "mlp_act.*", store=True)
+    call()
+    for number in range(pairs):
+        seconds = {}
+        for on in (True, False) if number % 2 else (False, True):
+            store.CHECKSUM = codec if on else None  # type: ignore[assignment]
+            began = time.process_time()
+            call()
+            seconds[on] = time.process_time() - began
+        ratios.append(seconds[True] / seconds[False])
+    store.CHECKSUM = codec
+    return statistics.median(ratios)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=int, default=96)
@@ -146,10 +166,14 @@ def main() -> None:
     parser.add_argument(
         "--peers", action="store_true", help="also TransformerLens and nnsight, where installed"
     )
+    parser.add_argument("--checksums", type=int, metavar="PAIRS", help="only what checksums in stores cost")
     options = parser.parse_args()
     lm = patchclamp.open_subject("smollm2")
     assert isinstance(lm, LanguageModel)
     texts = [document.text for document in documents("sample")][: options.texts]
+    if options.checksums:
+        print(f"with checksums over without: {checksums(lm, texts, options.checksums):.3f}")
+        return
     ids = lm.encode(texts)
     half = patchclamp.open_subject("smollm2", dtype="bfloat16")
     candidates: dict[str, Callable[[], Any]] = {

@@ -18,6 +18,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import write_text
+from patchclamp.base.memory import refuse_unpacking
 
 OLD_JOURNAL = "journal.json"  # of stores without checksums: the number of samples alone
 JOURNAL = "journal.jsonl"
@@ -88,6 +89,14 @@ def chunks(array: Any, first: int = 0, stop: int | None = None) -> Iterator[Chun
         for rest in itertools.product(*grid):
             key = (row, *rest)
             yield Chunk(array.path, key, top / array.metadata.encode_chunk_key(key), size if plain else None)
+
+
+def refuse_packed(array: Any) -> None:
+    """Refuse chunks that unpack to far more than is stored; plain ones have the size of their file (`Chunk.fault`)."""
+    size = int(np.prod(array.metadata.chunk_grid.chunk_shape)) * array.dtype.itemsize
+    chunk = next(chunks(array, 0, 1), None)
+    if chunk is not None and chunk.size is None and chunk.file.is_file():
+        refuse_unpacking(f"{array.store.root}, a chunk of {array.path}", size, chunk.file.stat().st_size)
 
 
 def faults(array: Any, stop: int | None = None) -> list[tuple[Chunk, str]]:

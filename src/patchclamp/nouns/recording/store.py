@@ -26,6 +26,7 @@ from patchclamp.nouns.recording.integrity import (
     crc,
     guarded,
     has_checksums,
+    refuse_packed,
 )
 from patchclamp.nouns.recording.lazy import on_disk, storage_dtype
 from patchclamp.nouns.recording.samples import COLUMNS
@@ -300,6 +301,11 @@ def open_sources(
             f"{path}: its metadata are damaged ({short[0]} has {columns[short[0]].shape[0]} entries for "
             f"{layout.n_samples} samples); record again into another folder"
         )
+    for source in [*columns.values(), *sources.values()]:
+        for array in (
+            (source.indptr, source.unit, source.value) if isinstance(source, SparseArray) else (source,)
+        ):
+            refuse_packed(array)
     return sources, columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.memory import refuse_unpacking
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, unreadable
@@ -65,8 +67,11 @@ def _fields(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".npy":
             return {"activity": np.load(path, mmap_mode="r", allow_pickle=False)}
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
+    except PatchclampError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise PatchclampError(
@@ -74,3 +79,26 @@ def _fields(path: Path) -> Mapping[str, Any]:
                 "(one array a unit as spike_times and spike_units)"
             ) from error
         raise unreadable(path, "NumPy arrays", error) from error
+
+
+def _check_sizes(path: Path) -> None:
+    """What the archive, and the head of each array in it, say of sizes; nothing is unpacked but the heads."""
+    with zipfile.ZipFile(path) as archive:
+        whole = 0
+        for entry in archive.infolist():
+            if not entry.filename.endswith(".npy"):
+                continue
+            with archive.open(entry) as file:
+                major, _ = np.lib.format.read_magic(file)
+                read = (
+                    np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(file)
+            size = math.prod(shape) * dtype.itemsize
+            if size > entry.file_size:
+                raise PatchclampError(
+                    f"{path}: {entry.filename} says that it is {shape} of {dtype}, {size:,} bytes, and has {entry.file_size:,}; "
+                    "it was cut short or made up"
+                )
+            whole += entry.file_size
+        refuse_unpacking(str(path), whole, path.stat().st_size)

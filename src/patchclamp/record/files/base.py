@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.memory import refuse_unpacking
 from patchclamp.base.optional import optional
 from patchclamp.nouns.recording.events import coded, events_table, plain_table
 from patchclamp.nouns.recording.lazy import SiteArray
@@ -235,6 +236,46 @@ def existing(path: str | Path) -> Path:
     if not found.exists():
         near = [p.name for p in found.parent.glob("*")] if found.parent.is_dir() else []
         raise PatchclampError(f"{found}: no such file{did_you_mean(found.name, near)}")
+    if not found.is_file() and not found.is_dir():
+        raise PatchclampError(
+            f"{found}: is a pipe or a device; copy what it gives into a file, and open that"
+        )
     if found.is_file() and not found.stat().st_size:
         raise PatchclampError(f"{found}: the file is empty (0 bytes); copy it again")
     return found
+
+
+def refuse_external(h5py: Any, group: Any, path: Path) -> None:
+    """Refuse an HDF5 file that takes its content from other files: whoever wrote it chose which.
+
+    Raises
+    ------
+    PatchclampError
+        Naming the link or the data.
+    """
+    seen: set[Any] = set()
+
+    def visit(here: Any) -> None:
+        if here.id in seen:
+            return
+        seen.add(here.id)
+        for name in here:
+            link, where = here.get(name, getlink=True), f"{here.name.rstrip('/')}/{name}"
+            if isinstance(link, h5py.ExternalLink):
+                raise PatchclampError(
+                    f"{path}: {where} is a link to another file, {link.filename}; {_WITHIN}"
+                )
+            if not isinstance(link, h5py.HardLink):
+                continue
+            thing = here[name]
+            if isinstance(thing, h5py.Group):
+                visit(thing)
+            elif isinstance(thing, h5py.Dataset):
+                if thing.external or thing.is_virtual:
+                    raise PatchclampError(f"{path}: {where} is kept in other files; {_WITHIN}")
+                refuse_unpacking(f"{path}, {where}", thing.nbytes, thing.id.get_storage_size())
+
+    visit(group)
+
+
+_WITHIN = "copy what is meant into one file (h5repack, or h5py's copy with expand_external=True)"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
-from patchclamp.record.files.base import Contents, need, unreadable
+from patchclamp.record.files.base import Contents, need, refuse_external, unreadable
 from patchclamp.record.files.fields import KNOWN, listed, read_fields, wanted_names
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -137,6 +137,7 @@ def _version_73(path: Path) -> dict[str, Any]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise unreadable(path, "a MATLAB 7.3 file", error) from error
+    refuse_external(h5py, file, path)
     out: dict[str, Any] = {}
 
     def visit(group: Any, prefix: str) -> None:

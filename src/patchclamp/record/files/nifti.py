@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.memory import refuse_unpacking
 from patchclamp.nouns.recording.lazy import Rows
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Read, Stacked, stretches
@@ -196,9 +198,12 @@ class _Cleaned:
 def _image(path: Path | str) -> Any:
     nibabel = need("nibabel")
     try:
-        return nibabel.load(str(path))
+        image = nibabel.load(str(path))
     except (OSError, ValueError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
         raise unreadable(path, "NIfTI", error) from error
+    size = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
+    refuse_unpacking(str(path), size, Path(path).stat().st_size)
+    return image
 
 
 def _header_tr(image: Any) -> float:

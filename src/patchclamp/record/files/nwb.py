@@ -26,6 +26,7 @@ from patchclamp.record.files.base import (
     even_step,
     increasing,
     need,
+    refuse_external,
     unreadable,
 )
 
@@ -103,9 +104,14 @@ def read(
 
 def _opened(path: Path) -> _Open:
     pynwb = need("pynwb")
+    h5py = need("h5py")
     try:
+        with h5py.File(path, "r") as file:
+            refuse_external(h5py, file, path)
         io = pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True)
         return _Open(str(path), io, io.read())
+    except PatchclampError:
+        raise
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise unreadable(path, "NWB", error) from error
 

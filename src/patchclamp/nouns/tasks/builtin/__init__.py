@@ -43,6 +43,10 @@ CORRUPTIONS: dict[str, Mapping[str, str]] = {name: module.CORRUPTIONS for name, 
 """Task name -> its corruptions (the first is the default) and what each does."""
 
 
+MOST = 100_000
+"""Items that a task may have: they are all made, and tokenised, in memory."""
+
+
 def load_task(
     name: str | Path,
     tokenizer: Any = None,
@@ -71,6 +75,8 @@ def load_task(
     >>> sorted(TASKS)[:3]
     ['agreement', 'capitals', 'colored_objects']
     """
+    if n is not None and n > MOST:
+        raise PatchclampError(f"n={n}: a task has at most {MOST:,} items")
     if str(name) in TASKS:
         return TASKS[str(name)](tokenizer, n=256 if n is None else n, seed=seed, corruption=corruption)
     path = Path(name)
