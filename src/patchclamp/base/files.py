@@ -172,6 +172,27 @@ def _remove(path: Path) -> None:
 # ---- the way out
 
 
+def free_folder(path: str | Path, unfinished: str) -> Path:
+    """The folder, or `NAME-2`, `NAME-3` ...: the first that is new, empty, or holds what a run left unfinished.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> made = Path(tempfile.mkdtemp(prefix="study"))
+    >>> _ = (made / "study.json").write_text("{}")
+    >>> free_folder(made, ".stages").name == made.name + "-2"
+    True
+    """
+    path, number = Path(path), 1
+    place = path
+    while place.exists() and not (
+        place.is_dir() and ((place / unfinished).exists() or not any(place.iterdir()))
+    ):
+        number += 1
+        place = path.with_name(f"{path.name}-{number}")
+    return place
+
+
 def way_out(path: str | Path, kind: Literal["file", "folder"], unfinished: str = "") -> Path:
     """Refuse a place for results before the work begins, and say so; return it as a `Path`.
 

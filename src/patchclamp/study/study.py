@@ -13,6 +13,7 @@ from typing import Any
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.files import free_folder
 from patchclamp.base.progress import Progress
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.nouns.scores import Scores
@@ -28,7 +29,7 @@ from patchclamp.study.proof import ablate, describe, select
 from patchclamp.study.report.tables import head_map, role_map
 from patchclamp.study.report.text import number, percent
 from patchclamp.study.sidebyside import LABELS, methods
-from patchclamp.study.stages import Figure, Section, Stage, Study, Table, run_stages
+from patchclamp.study.stages import KEPT, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
 
@@ -71,7 +72,7 @@ def run_study(
     task
         A `Task` with corrupted inputs, or the name of a built-in one or of a JSONL file.
     out
-        Folder, new or empty; default ``studies/<task>-<model>-seed<seed>``. A run that was killed goes on from its
+        Folder, new or empty; default ``studies/<task>-<model>-seed<seed>``, or the next with a number behind it. A run that was killed goes on from its
         finished stages when the same call is made again; a finished study is never replaced.
     options
         How much to measure.
@@ -111,7 +112,7 @@ def run_study(
     _refuse(task, options)
     stages = FEATURES if options.decompose else STAGES
     context = Behaviour(subject, progress, task, source or task.name, options)
-    folder = (out or context.folder()) if write else None
+    folder = (out or free_folder(context.folder(), KEPT)) if write else None
     study = run_stages(stages, context, folder)
     return study if folder is None else study.write(folder)
 

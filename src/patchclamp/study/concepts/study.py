@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import free_folder
 from patchclamp.nouns.units import Unit
 from patchclamp.study.concepts.activity import pooled_activity
 from patchclamp.study.concepts.context import ConceptOptions, Concepts
@@ -26,7 +27,7 @@ from patchclamp.study.concepts.words import claims_of, findings, headline, share
 from patchclamp.study.describing import describe_neurons
 from patchclamp.study.report.text import number
 from patchclamp.study.share import forest_row
-from patchclamp.study.stages import Column, Figure, Section, Stage, Study, Table, run_stages
+from patchclamp.study.stages import KEPT, Column, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
 
@@ -51,8 +52,8 @@ def run_concept_study(
     texts
         As `load_labelled` reads them, or `LabelledTexts`.
     out
-        Folder, new or empty; default ``studies/concepts-<name>-<model>-seed<seed>``. A run that was killed goes on
-        from its finished stages when the same call is made again.
+        Folder, new or empty; default ``studies/concepts-<name>-<model>-seed<seed>``, or the next with a number behind
+        it. A run that was killed goes on from its finished stages when the same call is made again.
     options
         Sizes.
     write
@@ -87,7 +88,7 @@ def run_concept_study(
             texts, per_label=options.per_label, max_tokens=options.max_tokens, seed=options.seed
         )
     context = Concepts(subject, progress, texts, options)
-    folder = (out or context.folder()) if write else None
+    folder = (out or free_folder(context.folder(), KEPT)) if write else None
     study = run_stages(STAGES, context, folder)
     return study if folder is None else study.write(folder)
 
