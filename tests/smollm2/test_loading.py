@@ -49,7 +49,7 @@ def test_logits_equal_those_of_transformers_bit_for_bit() -> None:
     from transformers import AutoModelForCausalLM
 
     path = embedded.verified_file()
-    model, tokenizer, name, mark = load_model("smollm2", device="cpu")
+    model, tokenizer, name = loaded = load_model("smollm2", device="cpu")
     assert name == "smollm2"
     other = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
     text = "When Mary and John went to the store in 1732, John gave a drink to"
@@ -60,7 +60,7 @@ def test_logits_equal_those_of_transformers_bit_for_bit() -> None:
         direct = gguf.load_gguf(path)
         assert torch.equal(logits, direct(tokens).logits)
     assert tokenizer.decode(logits[0, -1].argmax()) == " Mary"
-    assert fingerprint(direct) == mark
+    assert fingerprint(direct) == loaded.fingerprint
 
 
 def test_tokens_are_those_of_the_file() -> None:

@@ -22,11 +22,11 @@ from patchclamp.record import measure_recording, record
 from patchclamp.subjects.files.identity import HARMLESS, fingerprint, is_old, same_model
 from record_subject import Letters, texts, tiny_subject
 
-SLIDING = tiny._WIDE_HEADS | {"sliding_window": 4}
+SLIDING = tiny.DECODERS["gemma3"].values
 GEMMA3 = (tf.Gemma3ForCausalLM, tf.Gemma3TextConfig, SLIDING)
 QWEN3 = (tf.Qwen3ForCausalLM, tf.Qwen3Config, SLIDING | {"use_sliding_window": True, "max_window_layers": 0})
-GPT2 = (tf.GPT2LMHeadModel, tf.GPT2Config, tiny._GPT2)
-SMOLLM3 = (tf.SmolLM3ForCausalLM, tf.SmolLM3Config, tiny._LLAMA)
+GPT2 = (tf.GPT2LMHeadModel, tf.GPT2Config, tiny.DECODERS["gpt2"].values)
+SMOLLM3 = (tf.SmolLM3ForCausalLM, tf.SmolLM3Config, tiny.DECODERS["smollm3"].values)
 TOKENS = torch.arange(3, 23)[None]
 
 
@@ -92,7 +92,7 @@ def test_weights_that_change_in_place_are_noticed(tmp_path: Path) -> None:
     kept = record(subject, texts(8), "mlp_act.1", store=tmp_path / "store", progress=False)
     measured = record(subject, texts(8), "mlp_act.1", progress=False)
     weight = subject.model.model.layers[1].mlp.up_proj.weight
-    value = float(weight[3, 5])
+    value = float(weight.detach()[3, 5])
     weight.data[3, 5] += 0.25  # past autograd, so that no version counter moves
     assert subject.fingerprint != before
     with pytest.raises(PatchclampError, match="model_fingerprint is 'v2-"):
