@@ -269,7 +269,7 @@ def moments(
             known[1] = known[1] + rows.sum(0)
             known[2] = known[2] + rows.T @ rows
 
-        subject.run(batch, read={site: lambda a, s=site: add(s, a) for site in sites})  # type: ignore[misc]
+        subject.run(batch, read={site: lambda a, s=site: add(s, a) for site in sites})
     for site, (n, _, _) in sums.items():
         if n < 2:
             raise PatchclampError(f"{site}: {n} positions are too few; give more data")
