@@ -20,6 +20,7 @@ from record_subject import tiny_subject
 
 SITE = "resid_post.0"
 TEXTS = ["the cat sat on the mat", "a dog ran, and ran", "nothing here", "one more line of text."]
+EIGHT = [*TEXTS, "rain fell all day", "a red door was open", "they went home early", "what else is there"]
 
 
 def scaled(c: float, width: int = 6, offset: Tensor | None = None) -> SparseDictionary:
@@ -117,7 +118,7 @@ def exact(dictionary: SparseDictionary) -> SparseDictionary:
 def test_the_identity_recovers_all_the_loss() -> None:
     subject = tiny_subject(bos=True, dtype=torch.float64)
     for ablation in ("mean", "zero"):
-        found = splice(exact(scaled(1.0, 16)), subject, TEXTS, ablation=ablation)
+        found = splice(exact(scaled(1.0, 16)), subject, EIGHT, ablation=ablation)
         assert found.recovered == pytest.approx(1, abs=1e-9) and found.kl == pytest.approx(0, abs=1e-12)
         assert found.kl_recovered == pytest.approx(1, abs=1e-9)
         assert found.low == pytest.approx(1, abs=1e-9) and found.high == pytest.approx(1, abs=1e-9)
@@ -190,7 +191,7 @@ def test_a_transcoder_is_spliced_at_its_target() -> None:
 
 def test_a_function_is_as_good_as_a_subject() -> None:
     subject = tiny_subject(bos=True, dtype=torch.float64)
-    site, batch = Site("resid_post", 0), subject.batch(subject.encode(TEXTS))
+    site, batch = Site("resid_post", 0), subject.batch(subject.encode(EIGHT))
     assert batch.tokens is not None
     tokens = batch.tokens
     content = subject.content_mask(batch)
@@ -205,8 +206,8 @@ def test_a_function_is_as_good_as_a_subject() -> None:
         return logits[:, :-1][scored], tokens[:, 1:][scored], scored.nonzero()[:, 0]
 
     half = exact(scaled(0.5, 16))
-    mean = target_mean(subject, site, TEXTS)
-    one, two = splice(half, forward, mean=mean), splice(half, subject, TEXTS)
+    mean = target_mean(subject, site, EIGHT)
+    one, two = splice(half, forward, mean=mean), splice(half, subject, EIGHT)
     assert one.recovered == pytest.approx(two.recovered) and one.kl == pytest.approx(two.kl)
     assert (one.low, one.high) == pytest.approx((two.low, two.high))
     with pytest.raises(PatchclampError, match="give mean="):

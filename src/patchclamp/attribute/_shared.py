@@ -277,7 +277,13 @@ class Collector:
             None if self.positions == "sum" else self._labels,
             tuple(self._groups) if any(self._groups) else (),
             self.nodes,
-            {**self.meta, **meta, "metric": facts, "seconds": time.perf_counter() - self._began},
+            {
+                **self.meta,
+                **meta,
+                **({"training": note} if (note := self.subject.training_note) else {}),
+                "metric": facts,
+                "seconds": time.perf_counter() - self._began,
+            },
         )
 
 

@@ -13,7 +13,7 @@ from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import QUANTITIES, Circuit, enter
 
 DELTA = 0.01
-ITEMS = 4
+ITEMS = 8  # the fewest of which there is an interval
 # With an even number of midpoints none lies on the kink at half way.
 STEPS = 4
 SITE = "units.out"
