@@ -255,9 +255,9 @@ class _Again:
         if claim.kind == "redundancy":
             return bench.ratio(units).share
         null = claim.estimate.null
-        return bench.lost(
-            units, 0 if null is None else max(null.n, FEWEST)
-        ).share  # however few the file names
+        # However few the file names. Single units share theirs in a study, which pays for 99; here each has its own.
+        sets = FEWEST if null is None or units.count == 1 else max(null.n, FEWEST)
+        return bench.lost(units, 0 if null is None else sets).share
 
 
 def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel, reason: str) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -103,7 +104,7 @@ class Board:
         grouped: dict[tuple[str, str], list[str]] = {}
         for row in self.rows:
             if row.outcome.verdict in ("refused", "failed"):
-                note = row.outcome.note.replace(f"truth:{row.truth}", "it").replace(row.truth, "it")
+                note = re.sub(rf"(truth:)?(?<![\w-]){re.escape(row.truth)}(?![\w-])", "it", row.outcome.note)
                 said = f"{row.verb} {row.method}: {note}"
                 grouped.setdefault((row.outcome.verdict, said), []).append(row.truth)
         return [(verdict, said, len(on), list(dict.fromkeys(on))) for (verdict, said), on in grouped.items()]

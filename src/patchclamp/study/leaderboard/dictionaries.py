@@ -81,12 +81,16 @@ def judge_dictionary(
         )
     planted = system.directions.double().numpy()
     found = directions.detach().cpu().double().numpy()
-    cosines = matched_cosines(planted, found)
+    most = min(
+        len(found), len(planted)
+    )  # who was told half of the number is judged by the half that there can be
+    cosines = np.sort(matched_cosines(planted, found))[-most:]
     rng = np.random.default_rng([seed, 77])
     live = (
         np.abs(planted).max(0) > 0
     )  # nothing writes on dead units: random directions are drawn among the others
-    null = [matched_cosines(planted, rng.normal(size=found.shape) * live).mean() for _ in range(N_RANDOM)]
+    random = [matched_cosines(planted, rng.normal(size=found.shape) * live) for _ in range(N_RANDOM)]
+    null = [one.sum() / most for one in random]
     draws = cosines[rng.integers(len(cosines), size=(400, len(cosines)))].mean(1)
     low, high = (float(v) for v in np.quantile(draws, [0.025, 0.975]))
     chance, top = float(np.mean(null)), float(np.max(null))
