@@ -57,9 +57,11 @@ def test_groups_that_share_a_signal_come_back():
 
 @pytest.mark.slow
 def test_neurons_on_their_own_are_one_cluster_and_one_state():
-    x = np.random.default_rng(0).normal(size=(600, 20))
-    found = biclustering(x, smooth=0)
-    assert found.params["n_clusters"] == 1 and found.p > 0.05 and found.params["n_states"] == 1
+    """Each is a test at 5 %: of eight sets of independent noise, at most one may be split."""
+    found = [biclustering(np.random.default_rng(seed).normal(size=(600, 20)), smooth=0) for seed in range(8)]
+    assert sum(one.params["n_clusters"] > 1 for one in found) <= 1
+    assert sum(one.params["n_states"] > 1 for one in found) <= 1
+    assert all(one.params["n_clusters"] == 1 for one in found if one.p > 0.05)
 
 
 def test_states_of_the_population_come_back():
