@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
+from patchclamp.base.statistics import enough_sets
 from patchclamp.intervene.effect import FEWEST
 from patchclamp.nouns.scores import flat
 from patchclamp.nouns.tasks.builtin import load_task
@@ -142,7 +143,7 @@ def verify_claims(
     list of Verdict
         In the order of the claims.
     """
-    again = _Again(matched)
+    again = _Again(claims, matched)
     models: dict[str, LanguageModel | PatchclampError] = {} if subject is None else {subject.name: subject}
     if subject is None and model is not None:
         models[model] = _open(model, device, dtype)
@@ -214,8 +215,10 @@ def _bench(subject: LanguageModel, claim: Claim) -> tuple[Experiments, Task]:
 class _Again:
     """How claims are measured on a subject; what several of them need is made once."""
 
-    def __init__(self, matched: Mapping[str, str] | None) -> None:
+    def __init__(self, claims: Sequence[Claim], matched: Mapping[str, str] | None) -> None:
+        self.claims = claims
         self.matched = matched
+        self.alone: dict[str, dict[str, Estimate]] = {}
         self.benches: dict[str, tuple[Experiments, Task] | PatchclampError] = {}
         self.orders: dict[str, Selection | PatchclampError] = {}
 
@@ -228,7 +231,7 @@ class _Again:
             return self._measured(
                 claim, subject, matched_units(claim, subject, self.matched)
             ), "on another model, units matched"
-        k = Units.parse(list(claim.units)).count
+        k = _count(claim)
         if claim.kind == "selectivity":
             check_set(claim)
             return concept_again(claim, subject, None), f"on another model, on its own first {k} units"
@@ -240,8 +243,12 @@ class _Again:
         return self._measured(claim, subject, units), f"on another model, on its own first {k}: {first}"
 
     def _bench(self, claim: Claim, subject: LanguageModel) -> tuple[Experiments, Task]:
-        key = repr((subject.name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed))
-        return _once(self.benches, key, partial(_bench, subject, claim))
+        return _once(self.benches, self._key(claim, subject), partial(_bench, subject, claim))
+
+    def _key(self, claim: Claim, subject: LanguageModel) -> str:
+        return repr(
+            (subject.name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed)
+        )
 
     def _measured(self, claim: Claim, subject: LanguageModel, units: Units) -> Estimate:
         if claim.kind == "selectivity":
@@ -255,9 +262,46 @@ class _Again:
         if claim.kind == "redundancy":
             return bench.ratio(units).share
         null = claim.estimate.null
-        # However few the file names. Single units share theirs in a study, which pays for 99; here each has its own.
-        sets = FEWEST if null is None or units.count == 1 else max(null.n, FEWEST)
-        return bench.lost(units, 0 if null is None else sets).share
+        if null is not None and units.count == 1:
+            return self._alone(claim, subject, units)
+        return bench.lost(
+            units, 0 if null is None else max(null.n, FEWEST)
+        ).share  # however few the file names
+
+    def _alone(self, claim: Claim, subject: LanguageModel, units: Units) -> Estimate:
+        """A single unit's share, beside the null that the file's single units of its kind share, as in a study.
+
+        That null holds none of them: units that matter are no control for each other.
+        """
+        point = next(iter(units.sites)).point
+        key = repr((self._key(claim, subject), point))
+        if str(units) not in self.alone.get(key, {}):
+            peers = {str(units): units}
+            for peer in self.claims:
+                if peer.estimate.null is None or peer.kind != claim.kind or _count(peer) != 1:
+                    continue
+                if self._key(peer, subject) != self._key(claim, subject):
+                    continue
+                there = self._there(peer, subject)
+                if there is not None and next(iter(there.sites)).point == point:
+                    peers.setdefault(str(there), there)
+            listed = list(peers.values())
+            found = self._bench(claim, subject)[0].each(listed, max(FEWEST, enough_sets(len(listed))))
+            self.alone[key] = {name: one.share for name, one in zip(peers, found, strict=True)}
+        return self.alone[key][str(units)]
+
+    def _there(self, claim: Claim, subject: LanguageModel) -> Units | None:
+        """The claim's units on this subject; None where nothing says which they are."""
+        try:
+            if same_units(claim, subject):
+                return subject.units(list(claim.units))
+            return None if self.matched is None else matched_units(claim, subject, self.matched)
+        except PatchclampError:  # that claim's own verdict says so
+            return None
+
+
+def _count(claim: Claim) -> int:
+    return Units.parse(list(claim.units)).count
 
 
 def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel, reason: str) -> Verdict:
