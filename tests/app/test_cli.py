@@ -9,15 +9,9 @@ import sys
 import pytest
 
 import planted
+from command_line import run
 from patchclamp.app import cli
 from patchclamp.app.commands import COMMANDS
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of one call in this process."""
-    status = cli.run(list(arguments))
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 @pytest.fixture(scope="module")

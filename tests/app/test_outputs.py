@@ -13,14 +13,7 @@ import pandas as pd
 import pytest
 
 import planted
-from patchclamp.app import cli
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of one call in this process."""
-    status = cli.run(list(arguments))
-    out, err = capsys.readouterr()
-    return status, out, err
+from command_line import run
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Numbers: TypeAlias = "Tensor | ArrayLike"
 LARGEST = 1e150  # the square of a larger double is infinite
 
 
@@ -103,21 +102,15 @@ def _real(values: Any, what: str) -> NDArray[Any]:
             f"{what}: no array of numbers but text ({array.dtype}); convert it first, array.astype(float)"
         )
     if kind == "O":
+        if any(isinstance(one, (str, bytes, complex)) for one in array.flat):
+            raise PatchclampError(f"{what}: holds text or complex numbers; convert it to real numbers first")
         try:
-            return array.astype(np.float64) if not _texts(array) else _refuse(what)
+            return array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise PatchclampError(f"{what}: no array of numbers ({error})") from error
     if kind not in "biuf":
         raise PatchclampError(f"{what}: no array of numbers (type {array.dtype})")
     return array
-
-
-def _texts(array: NDArray[Any]) -> bool:
-    return any(isinstance(one, (str, bytes, complex)) for one in array.flat)
-
-
-def _refuse(what: str) -> NDArray[Any]:
-    raise PatchclampError(f"{what}: holds text or complex numbers; convert it to real numbers first")
 
 
 def _complex(what: str) -> str:

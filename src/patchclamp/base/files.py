@@ -185,9 +185,7 @@ def free_folder(path: str | Path, unfinished: str) -> Path:
     """
     path, number = Path(path), 1
     place = path
-    while place.exists() and not (
-        place.is_dir() and ((place / unfinished).exists() or not any(place.iterdir()))
-    ):
+    while place.exists() and not (place.is_dir() and _is_free(place, unfinished)):
         number += 1
         place = path.with_name(f"{path.name}-{number}")
     return place
@@ -232,7 +230,7 @@ def way_out(path: str | Path, kind: Literal["file", "folder"], unfinished: str =
         raise PatchclampError(
             f"{path}: exists already, and patchclamp did not write it; choose another path, or delete it"
         )
-    if path.is_dir() and not (unfinished and (path / unfinished).exists()) and any(path.iterdir()):
+    if path.is_dir() and not _is_free(path, unfinished):
         raise PatchclampError(f"{path}: is not empty; choose another folder, or delete it")
     above = next(p for p in (path if path.is_dir() else path.parent, *path.absolute().parents) if p.exists())
     if not above.is_dir():
@@ -240,6 +238,11 @@ def way_out(path: str | Path, kind: Literal["file", "folder"], unfinished: str =
     if not os.access(above, os.W_OK | os.X_OK):
         raise PatchclampError(f"{path}: nothing can be written in {above}; choose another path")
     return path
+
+
+def _is_free(folder: Path, unfinished: str) -> bool:
+    """Whether a folder is empty, or holds what a run left unfinished."""
+    return bool(unfinished and (folder / unfinished).exists()) or not any(folder.iterdir())
 
 
 WRITTEN_BY = "written_by"
