@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from patchclamp.connect.circuits.heads import head_connectome
+from patchclamp.connect.circuits.paths import causal_path_graph
 
-__all__ = ["head_connectome"]
+__all__ = ["causal_path_graph", "head_connectome"]
