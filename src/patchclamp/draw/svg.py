@@ -125,6 +125,11 @@ class Svg:
         """Append a text element."""
         self.add("text", content, x=x, y=y, class_=class_, text_anchor=anchor)
 
+    def link(self, href: str, content: str, x: float, y: float, class_: str = "tick") -> None:
+        """Append a text that leads somewhere."""
+        text = element("text", content, x=x, y=y, class_=class_, text_anchor="middle")
+        self._parts.append(Markup('<a href="{}">{}</a>').format(href, text))
+
     def axes(self, x: Scale, y: Scale, box: tuple[float, float, float, float]) -> None:
         """Draw horizontal grid lines, tick labels and the base line inside box (left, top, right, bottom)."""
         left, _top, right, bottom = box
