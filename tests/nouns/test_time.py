@@ -94,7 +94,7 @@ def test_epochs_by_closed_form(before: int, after: int, jitter: float) -> None:
     trials = cut.to_trials()
     assert trials.dims == ("trial", "time", "unit")
     assert np.allclose(trials["time"], np.arange(before, after) * STEP)
-    assert trials["trial_label"].values.tolist() == [1, 0, 1]
+    assert trials["trial_label"].values.tolist() == ["b", "a", "b"]
     assert cut.manifest["label_names"] == ["a", "b"]
     assert set(cut.column("group")) == {0}
 

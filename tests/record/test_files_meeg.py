@@ -112,7 +112,7 @@ def test_epochs_and_averages(tmp_path: Path) -> None:
     assert np.allclose(trials.values, expected, rtol=1e-4, atol=1e-12)
     assert np.allclose(trials["time"], np.arange(-10, 21) / RATE)
     assert found.manifest["label_names"] == ["left", "right"]
-    assert trials["trial_label"].values.tolist() == [0, 1, 0]
+    assert trials["trial_label"].values.tolist() == ["left", "right", "left"]
     mne.write_evokeds(
         tmp_path / "a-ave.fif", [epochs["left"].average(), epochs["right"].average()], verbose="error"
     )

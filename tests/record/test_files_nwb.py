@@ -200,3 +200,25 @@ def test_calcium_the_wrong_way_round_and_with_nan(tmp_path: Path) -> None:
     masked = open_recording(path, missing="mask")
     assert masked.present("dff").tolist() == [True, False, True]
     assert np.array_equal(masked["dff"].numpy()[:, [0, 2]], CALCIUM[:, [0, 2]])
+
+
+def test_rates_are_over_obs_intervals(tmp_path: Path) -> None:
+    """Unit 0 was lost after 90 of 100 s: 200 spikes are 2.22 Hz, not 2.00."""
+    file = session()
+    times = [np.sort(RNG.uniform(0, stop, 200)) for stop in (90, 100)]
+    for one, stop in zip(times, (90.0, 100.0), strict=True):
+        file.add_unit(spike_times=one, obs_intervals=[[0.0, 40.0], [40.0, stop]])
+    path = written(tmp_path / "lost.nwb", file)
+    trains = open_recording(path)
+    assert isinstance(trains, SpikeTrains)
+    assert trains.units()["rate"].tolist() == pytest.approx([200 / 90, 2.0])
+    assert trains.bin(10.0).column("content").tolist() == [True] * 9 + [False]
+    without = open_recording(path, observed=False)
+    assert without.units()["rate"].tolist() == pytest.approx([2.0, 2.0], rel=0.02)
+    file = session()
+    file.add_unit(spike_times=[1.0, 95.0], obs_intervals=[[0.0, 90.0]])
+    file.add_unit(spike_times=[1.0, 99.0], obs_intervals=[[0.0, 100.0]])
+    path = written(tmp_path / "outside.nwb", file)
+    with pytest.raises(PatchclampError, match=r"unit 0: a spike at 95 s is outside the time.*observed=False"):
+        open_recording(path)
+    assert open_recording(path, observed=False).counts.tolist() == [2, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +25,17 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of items, bootstrap and random sets.")]
+HeaderOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--header/--no-header",
+        help="CSV, TSV: the first row names the columns, or is a sample; default: as it looks.",
+        show_default=False,
+    ),
+]
+AxesOption = Annotated[
+    str | None, typer.Option("--axes", help='Arrays: the order of their axes, such as "unit sample".')
+]
 TaskArgument = Annotated[
     str, typer.Argument(help="A built-in task (see `patchclamp tasks`) or a JSONL file.")
 ]
@@ -47,6 +58,18 @@ def open_model(model: str, device: str, dtype: str) -> Any:
 
     with console(stderr=True).status(f"opening {model}"):
         return open_subject(model, device=device, dtype=dtype)
+
+
+def said(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def notes(about: Mapping[str, Any], screen: Console) -> None:
+    """Print what was found out of a file that its content does not say itself."""
+    for name in ("first_row", "left_out", "axes"):
+        if name in about:
+            screen.print(f"{name.replace('_', ' ')}: {about[name]}", markup=False)
 
 
 def load(task: str, subject: LanguageModel, items: int, seed: int, corruption: str | None) -> Any:

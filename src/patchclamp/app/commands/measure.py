@@ -38,6 +38,8 @@ def measure(
     keep_sinks: BosOption = False,
     skip_empty: EmptyOption = False,
     batch_tokens: BatchOption = None,
+    header: common.HeaderOption = None,
+    axes: common.AxesOption = None,
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "auto",
     as_json: common.JsonOption = False,
@@ -58,10 +60,12 @@ def measure(
     chosen: dict[str, Any] = {name: METHODS[name] for name in names}
     if out is not None:
         way_out(out, "file")
+    layout = common.said(header=header, axes=axes)
     if Path(sites).is_dir() or _is_file(sites):
-        recording = Recording.open(sites) if Path(sites).is_dir() else open_recording(sites)
+        recording = open_recording(sites, **layout)
         if not isinstance(recording, Recording):
             raise PatchclampError(f"{sites}: spike trains; bin them first: open_recording(...).bin(width)")
+        common.notes(recording.manifest, common.console(stderr=True))
         weights = any(method.needs for method in chosen.values())
         found = measure_recording(
             recording,
@@ -70,6 +74,10 @@ def measure(
             content=not keep_sinks,
         )
     else:
+        if layout:
+            raise PatchclampError(
+                f"--{min(layout)}: {sites} is no file; a model's activity has its axes from the model"
+            )
         subject = common.open_model(model, device, dtype)
         options = reading(long, context, field, label, keep_sinks, skip_empty, batch_tokens)
         found = record(subject, text, sites, measures=chosen, progress=not as_json, **options)

@@ -13,21 +13,26 @@ from patchclamp.app.commands import common
 def open_file(
     file: Annotated[
         Path,
-        typer.Argument(help="NWB, FIF, EDF, BDF, .vhdr, NIfTI, .mat, .npz, .npy, CSV, Parquet, or a store."),
+        typer.Argument(
+            help="NWB, FIF, EDF, BDF, .vhdr, .set, NIfTI, .mat, .npz, .npy, CSV, Parquet, or a store."
+        ),
     ],
     what: Annotated[
         str | None, typer.Option("--what", "-w", help="One thing of a file: show its units too.")
     ] = None,
     format: Annotated[str | None, typer.Option("--format", help="Where the suffix misleads.")] = None,
+    header: common.HeaderOption = None,
+    axes: common.AxesOption = None,
     as_json: common.JsonOption = False,
 ) -> None:
     """Say what a file of recorded activity holds, without reading its data."""
     from patchclamp.record import file_contents, open_recording
 
-    found = file_contents(file, format=format)
+    options = common.said(header=header, axes=axes)
+    found = file_contents(file, format=format, **options)
     units = None
     if what is not None:
-        opened = open_recording(file, what, format=format)
+        opened = open_recording(file, what, format=format, **options)
         units = opened.units()
     if as_json:
         items = [

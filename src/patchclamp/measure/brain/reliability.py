@@ -110,7 +110,7 @@ def split_half(
     trials = content_only(trials)  # bins that are not full do not count
     chosen = trials.sites[0] if site is None else trials.site(site)
     values = trials[chosen].numpy().astype(np.float64)
-    label, doc, place = trials.column("label"), trials.column("doc"), trials.column("position")
+    label, doc, place = trials.numbers("label"), trials.column("doc"), trials.column("position")
     keys, condition = np.unique(np.stack([label, place], 1), axis=0, return_inverse=True)
     condition = condition.ravel()
     if len(keys) < 3:

@@ -160,7 +160,10 @@ class Timeline(Protocol):
         """What is known of every sample."""
 
     def column(self, name: str) -> NDArray[Any]:
-        """One of these, (samples,)."""
+        """One of these, (samples,), labels and groups by name."""
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """One of these as numbers."""
 
     def site(self, site: Site | str) -> Site:
         """A site that is recorded."""
@@ -190,7 +193,7 @@ def cut(
     labels, names = event_labels(events)
     flat = rows.ravel()
     each = np.repeat(np.arange(len(events)), len(steps))
-    columns: dict[str, Any] = {name: recording.column(name)[flat] for name in recording.columns}
+    columns: dict[str, Any] = {name: recording.numbers(name)[flat] for name in recording.columns}
     columns |= {"session_time": columns.pop("time"), "time": np.tile(steps * step, len(events))}
     columns |= {"doc": each, "position": np.tile(np.arange(len(steps)), len(events)), "label": labels[each]}
     columns["trial"] = np.flatnonzero(kept)[each]

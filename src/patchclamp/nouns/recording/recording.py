@@ -22,7 +22,7 @@ from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording import store as _store
 from patchclamp.nouns.recording.integrity import has_checksums, refuse_lost, scan
 from patchclamp.nouns.recording.lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
-from patchclamp.nouns.recording.samples import COLUMNS, STEP, Samples, Where, matching
+from patchclamp.nouns.recording.samples import COLUMNS, STEP, Samples, Where, matching, named_column
 from patchclamp.nouns.recording.sources import take_column
 from patchclamp.nouns.recording.sparse import SparseArray, SparseCodes
 from patchclamp.nouns.recording.store import Layout, write_columns
@@ -66,7 +66,10 @@ class Labelled(TimeAxis):
 
         array: SiteArray = self._arrays[site]
         dims = ("sample", unit, part)[: array.ndim]
-        columns = {name: ("sample", column) for name, column in self.samples.numpy().items()}
+        columns = {
+            name: ("sample", named_column(name, column, self.manifest))
+            for name, column in self.samples.numpy().items()
+        }
         columns |= {name: ("sample", self.column(name)) for name in self.columns if name not in COLUMNS}
         return xr.DataArray(lazy_variable(array, dims), coords=columns, name=str(site))
 

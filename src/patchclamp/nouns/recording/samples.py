@@ -118,6 +118,30 @@ class Samples:
         return len(self.doc)
 
 
+def named_column(name: str, codes: np.ndarray, manifest: Mapping[str, Any]) -> np.ndarray:
+    """Labels or groups by their names: text ("" for none), or numbers (NaN for none) where all names are whole ones."""
+    names = _names(name, manifest)
+    if not names:
+        return codes
+    if len(codes) and codes.max() >= len(names):
+        raise PatchclampError(
+            f"column {name!r}: code {codes.max()} of {len(names)} names; {name}_names is damaged"
+        )
+    if not _whole(names):
+        return np.asarray(np.array([*names, ""])[codes])
+    none = bool((codes < 0).any())
+    return np.asarray(np.array([*map(int, names), *([np.nan] if none else [])])[codes])
+
+
+def _names(name: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Names of the codes of a label or group; a document is its index, whatever it is called."""
+    return list(manifest.get(f"{name}_names") or []) if name in ("label", "group") else []
+
+
+def _whole(names: list[str]) -> bool:
+    return bool(names) and all(text.lstrip("-").isdecimal() and str(int(text)) == text for text in names)
+
+
 Where = Callable[[Samples], Tensor] | Mapping[str, Any]
 STEP = 65536
 
@@ -178,11 +202,19 @@ def _codes(name: str, value: Any, manifest: Mapping[str, Any]) -> Any:
     if isinstance(value, slice):
         if value.step is not None or any(isinstance(end, str) for end in (value.start, value.stop)):
             raise PatchclampError(f"where: {name}={value!r}; a slice is (from, up to) in whole numbers")
-        return value
+        if not _whole(_names(name, manifest)):
+            return value
+        low, high = (
+            (value.start if value.start is not None else -np.inf),
+            (value.stop if value.stop is not None else np.inf),
+        )
+        return [code for code, text in enumerate(manifest[f"{name}_names"]) if low <= int(text) < high]
     if not isinstance(value, (str, int, np.integer, Iterable)):
         raise PatchclampError(f"where: {name}={value!r}; give a value, a list of values or a slice")
     values = [value] if isinstance(value, (str, int, np.integer)) else list(value)
     names = list(manifest.get(f"{name}_names") or [])
+    if _whole(_names(name, manifest)):  # 2 is what the file calls 2, not the second of its names
+        values = [v if isinstance(v, str) or v == -1 and "-1" not in names else str(int(v)) for v in values]
     lost = [v for v in values if isinstance(v, str) and v not in names]
     if lost:
         raise PatchclampError(

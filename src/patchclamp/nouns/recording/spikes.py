@@ -15,6 +15,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.tables import write_arrays
 from patchclamp.nouns.recording.events import event_labels, events_table, keep, numbers_of, offsets
 from patchclamp.nouns.recording.lazy import SiteArray
+from patchclamp.nouns.recording.observed import Observed
 from patchclamp.nouns.recording.samples import COLUMNS
 from patchclamp.nouns.recording.times import Counted, Ragged, Trace, trace_columns
 from patchclamp.nouns.units import Site
@@ -50,11 +51,16 @@ class SpikeTrains:
         manifest: Mapping[str, Any] | None = None,
         name: str = "units",
         units: NDArray[np.int64] | None = None,
+        observed: Observed | None = None,
     ) -> None:
         self._times = times
-        self._span = span
-        if span is not None:
-            self._times.span = span
+        self._span = span if span is not None or observed is None else observed.extent
+        self._observed = observed
+        if self._span is not None:
+            self._times.span = self._span
+        self._times.observed = observed
+        if observed is not None and len(observed) != len(times):
+            raise PatchclampError(f"{name}: observed has {len(observed)} entries for {len(times)} units")
         self._labels = {key: list(column) for key, column in (labels or {}).items()}
         self._tables = dict(tables or {})
         self.behaviour = dict(behaviour or {})
@@ -78,6 +84,7 @@ class SpikeTrains:
         behaviour: Mapping[str, tuple[Any, Any]] | None = None,
         name: str = "units",
         sort: bool = False,
+        observed: Sequence[Any] | None = None,
     ) -> SpikeTrains:
         """Make spike trains of times in memory.
 
@@ -97,6 +104,9 @@ class SpikeTrains:
             Name of the site.
         sort
             Sort times that are not in order, instead of refusing them.
+        observed
+            One list of (start, stop) a unit: when it was observed, where that is not all the time. None for a unit that
+            always was. Rates are over that time; bins in which not all units were observed have ``content`` False.
 
         Raises
         ------
@@ -111,7 +121,8 @@ class SpikeTrains:
                 raise PatchclampError(
                     f"behaviour {key!r}: {len(trace.times)} times, {len(trace.values)} values"
                 )
-        trains = cls(Ragged.of(times, name, sort), span, labels, tables, traces, None, name)
+        seen = None if observed is None else Observed(observed, name)
+        trains = cls(Ragged.of(times, name, sort), span, labels, tables, traces, None, name, observed=seen)
         trains._times.check()
         return trains
 
@@ -124,7 +135,7 @@ class SpikeTrains:
 
     @property
     def span(self) -> tuple[float, float]:
-        """Beginning and end in seconds: as given, else the first and last spike."""
+        """Beginning and end in seconds: as given, else of the time observed, else the first and last spike."""
         if self._span is None:
             self._span = self._times.extent()
         return self._span
@@ -157,11 +168,17 @@ class SpikeTrains:
         return events_table(name, self._tables, "table")
 
     def units(self) -> pd.DataFrame:
-        """A table of the units: address, index, spikes, rate over the span (Hz) and their labels."""
+        """A table of the units: address, index, spikes, rate (Hz) and their labels.
+
+        The rate is over the span, or over the time in which the unit was observed (`observed`, seconds) where that is known.
+        """
         start, stop = self.span
         table = pd.DataFrame({"unit": [f"{self.name}[{i}]" for i in self._units], "index": self._units})
         table["spikes"] = self.counts
-        table["rate"] = self.counts / max(stop - start, np.finfo(float).tiny)
+        seconds = np.full(len(table), stop - start)
+        if self._observed is not None:
+            table["observed"] = seconds = self._observed.seconds(self._units, (start, stop))
+        table["rate"] = self.counts / np.maximum(seconds, np.finfo(float).tiny)
         return table.assign(**{key: [column[i] for i in self._units] for key, column in self._labels.items()})
 
     def select(self, units: Any) -> SpikeTrains:
@@ -172,7 +189,7 @@ class SpikeTrains:
             raise PatchclampError(f"{self.name}: units {units!r} of 0..{self.n_units - 1}")
         return SpikeTrains(
             self._times, self._span, self._labels, self._tables, self.behaviour, self.manifest, self.name,
-            self._units[index],
+            self._units[index], self._observed,
         )  # fmt: skip
 
     # ---- counts
@@ -181,7 +198,8 @@ class SpikeTrains:
         """Count spikes in bins of `width` seconds: a recording of counts, bins x units.
 
         Bin i covers [start + i width, start + (i + 1) width); its time is its centre; the last bin includes the end. Every spike of the span is in
-        exactly one bin. A last bin that is not wholly recorded is kept, with ``content`` False.
+        exactly one bin. A last bin that is not wholly recorded is kept, with ``content`` False; so is a bin in which not
+        all units were observed.
 
         Parameters
         ----------
@@ -209,6 +227,14 @@ class SpikeTrains:
         labels, names = event_labels(table)
         columns: dict[str, Any] = {"doc": doc, "position": position, "label": labels[doc], "group": doc}
         columns["content"] = begin + (position + 1) * width <= end + 1e-9 * width
+        if self._observed is not None:
+            seen = self._observed.covers(self._units, start, np.minimum(begin + (position + 1) * width, end))
+            if not seen.any():
+                raise PatchclampError(
+                    f"bin: in no bin of {width:g} s were all {self.n_units} units observed; select() units that were observed "
+                    "together, or open the file with observed=False"
+                )
+            columns["content"] &= seen
         columns["time"] = start + width / 2
         return self._recording(start, stop, columns, width, names)
 
@@ -245,7 +271,7 @@ class SpikeTrains:
         width
             Seconds a bin.
         outside
-            ``"refuse"`` events whose window leaves the span, or ``"drop"`` them.
+            ``"refuse"`` events whose window leaves the span, or the time in which all units were observed, or ``"drop"`` them.
         """
         found = events_table(events, self._tables, "epoch")
         steps = offsets(window, width)
@@ -253,7 +279,11 @@ class SpikeTrains:
         low, high = self.span
         slack = 1e-9 * max(1.0, abs(high))
         inside = (at + steps[0] * width >= low - slack) & (at + (steps[-1] + 1) * width <= high + slack)
-        kept = keep(found, inside, window, outside, f"{low:g} to {high:g} s")
+        extent = f"{low:g} to {high:g} s"
+        if self._observed is not None:
+            inside &= self._observed.covers(self._units, at + steps[0] * width, at + (steps[-1] + 1) * width)
+            extent += ", where all units were observed"
+        kept = keep(found, inside, window, outside, extent)
         found, at = found[kept].reset_index(drop=True), at[kept]
         start = (at[:, None] + steps * width).ravel()
         stop = (at[:, None] + (steps + 1) * width).ravel()
@@ -302,9 +332,20 @@ class SpikeTrains:
     def _columns(self) -> dict[str, Any]:
         parts = [self[i] for i in range(self.n_units)]
         return {
+            **self._observed_columns(),
             "span": np.array(self.span),
             "n_units": np.array(self.n_units),
             "spike_times": np.concatenate(parts),
             "spike_units": np.repeat(np.arange(self.n_units), [len(part) for part in parts]),
             **{f"unit_{key}": np.asarray([c[i] for i in self._units]) for key, c in self._labels.items()},
+        }
+
+    def _observed_columns(self) -> dict[str, Any]:
+        if self._observed is None:
+            return {}
+        known = [(i, self._observed.intervals[u]) for i, u in enumerate(self._units)]
+        some = [(i, one) for i, one in known if one is not None]
+        return {
+            "observed": np.concatenate([np.zeros((0, 2)), *(one for _, one in some)]),
+            "observed_units": np.array([i for i, one in some for _ in one], np.int64),
         }

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.base.folds import WIDTHS, Fold, autocorrelation, group_folds, shuffled_folds, time_folds
-from patchclamp.nouns.recording.events import events_table
+from patchclamp.nouns.recording.events import coded, events_table
 from patchclamp.nouns.recording.lazy import Rows, SiteArray, pick
-from patchclamp.nouns.recording.samples import COLUMNS
+from patchclamp.nouns.recording.samples import COLUMNS, named_column
 from patchclamp.nouns.recording.sources import Picked, Pooled, Scaled, Smoothed, stretches, take_column
 from patchclamp.nouns.units import Site
 
@@ -60,7 +60,30 @@ class TimeAxis:
         return [*COLUMNS, *(name for name in self._columns if name not in COLUMNS)]
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column of the samples, (samples,): a fixed one, or time, trial, repeat, a behaviour."""
+        """One column of the samples, (samples,): a fixed one, or time, trial, repeat, a behaviour.
+
+        `label` and `group` come by name where the recording has names: text, "" for none; numbers, NaN for none, where all
+        names are whole numbers. `numbers` gives the codes.
+
+        Examples
+        --------
+        >>> from patchclamp import Recording, Samples
+        >>> import torch
+        >>> samples = Samples.of(torch.arange(3), torch.zeros(3), label=torch.tensor([1, 0, -1]))
+        >>> r = Recording.from_arrays({"lfp": np.zeros((3, 2))}, samples, {"label_names": ["go", "stop"]})
+        >>> r.column("label").tolist(), r.numbers("label").tolist()
+        (['stop', 'go', ''], [1, 0, -1])
+        """
+        return named_column(name, self.numbers(name), self.manifest)
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """One column of the samples as numbers, (samples,); labels and groups as codes, places in ``manifest["label_names"]``.
+
+        Raises
+        ------
+        PatchclampError
+            For a column that is not there.
+        """
         if name not in self._columns:
             raise PatchclampError(
                 f"column {name!r}: the columns are {', '.join(self.columns)}{did_you_mean(name, self.columns)}"
@@ -70,6 +93,8 @@ class TimeAxis:
     def with_columns(self, **columns: Any) -> Self:
         """Add columns with one entry a sample (time in seconds, trial, repeat, a behaviour), or replace them.
 
+        `label` and `group` may be text; numbers given for them are the labels, and take the place of the names there were.
+
         Examples
         --------
         >>> from patchclamp.nouns.recording.recording import Recording
@@ -77,9 +102,16 @@ class TimeAxis:
         >>> r.column("time").tolist(), r.time_step
         ([0.0, 0.5, 1.0, 1.5], 0.5)
         """
-        added = {}
+        added: dict[str, Any] = {}
+        names: dict[str, Any] = {}
         for name, values in columns.items():
             column = np.asarray(values)
+            if name in ("label", "group"):
+                names[f"{name}_names"] = None
+                if column.dtype.kind in "US" and column.shape == (self.n_samples,):
+                    column, names[f"{name}_names"] = coded(
+                        [text or None for text in column.tolist()], self.n_samples
+                    )
             if column.shape != (self.n_samples,) or column.dtype.kind not in "iufb":
                 raise PatchclampError(
                     f"column {name!r}: {column.shape} of {column.dtype}; wanted numbers, ({self.n_samples},)"
@@ -87,7 +119,7 @@ class TimeAxis:
             if name in map(str, self.sites):
                 raise PatchclampError(f"column {name!r}: a site has this name; choose another")
             added[name] = column.astype(self._kind(name) or column.dtype)
-        return self._with(self._arrays, {**self._same_columns(), **added}, self.n_samples)
+        return self._with(self._arrays, {**self._same_columns(), **added}, self.n_samples, **names)
 
     @staticmethod
     def _kind(name: str) -> str | None:
@@ -174,7 +206,7 @@ class TimeAxis:
         """Stretches that nothing may be mixed over: of one document and group, without a hole in time."""
         time = self.column("time")
         hole = np.cumsum(np.abs(np.diff(time, prepend=time[:1] - step) - step) > 0.5 * step)
-        return stretches([self.column("doc"), self.column("group"), hole])
+        return stretches([self.column("doc"), self.numbers("group"), hole])
 
     # ---- changing the activity
 
@@ -204,7 +236,7 @@ class TimeAxis:
         begins = np.unique(start)
         ends = stop[begins]
         full = (ends - begins) >= int(np.floor(width / step + 1e-6))
-        columns = {name: _pooled(self.column(name), begins, ends) for name in self.columns}
+        columns = {name: _pooled(self.numbers(name), begins, ends) for name in self.columns}
         columns["position"] = np.arange(len(begins)) - stretches([doc[begins]])[0]
         columns["content"] = columns["content"].astype(bool) & full
         return self._view(
@@ -241,7 +273,7 @@ class TimeAxis:
         by
             ``"group"``, ``"doc"``, ``"label"``, ``"trial"`` or any other whole-numbered column.
         """
-        keys, own = np.unique(self.column(by), return_inverse=True)
+        keys, own = np.unique(self.numbers(by), return_inverse=True)
         own = own.astype(np.int64)
         moments = {
             site: _group_moments(array, own, len(keys), self.chunk_rows)
@@ -322,9 +354,9 @@ class TimeAxis:
         PatchclampError
             For more folds than groups, an empty part, or shuffled folds of a time series.
         """
-        by = by or ("group" if len(np.unique(self.column("group"))) > 1 else "time")
+        by = by or ("group" if len(np.unique(self.numbers("group"))) > 1 else "time")
         run = self.column("doc")
-        key = run if by == "time" else self.column(by).astype(np.int64)
+        key = run if by == "time" else self.numbers(by).astype(np.int64)
         use = np.ones(self.n_samples, bool) if by == "time" else key >= 0
         if shuffle:
             alone = by != "time" and len(np.unique(key[use])) == use.sum()

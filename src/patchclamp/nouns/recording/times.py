@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.lazy import Rows, row_key
+from patchclamp.nouns.recording.observed import Observed
 from patchclamp.nouns.recording.samples import COLUMNS
 
 Floats = NDArray[np.float64]
@@ -33,6 +34,7 @@ class Ragged:
     where: str = "spike times"
     span: tuple[float, float] | None = None
     sort: bool = False
+    observed: Observed | None = None
     _kept: dict[int, Floats] = field(default_factory=dict)
 
     @classmethod
@@ -78,6 +80,8 @@ class Ragged:
                 f"{at}: a spike at {worst:g} s is outside the recording, {self.span[0]:g} to {self.span[1]:g} s; are both "
                 "in seconds and of the same clock? span=(start, stop) sets the recording's extent"
             )
+        if self.observed is not None:
+            self.observed.check(unit, times, at)
         return times
 
     def check(self) -> None:

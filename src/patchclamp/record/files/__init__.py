@@ -20,7 +20,7 @@ from patchclamp.record.files.base import Contents, FileItem, existing
 
 FORMATS: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "nwb": (nwb, (".nwb",)),
-    "meeg": (meeg, (".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".vmrk", ".eeg")),
+    "meeg": (meeg, (".fif", ".fif.gz", ".edf", ".bdf", ".vhdr", ".vmrk", ".eeg", ".set", ".fdt")),
     "nifti": (nifti, (".nii", ".nii.gz")),
     "mat": (mat, (".mat",)),
     "numpy": (arrays, (".npz", ".npy")),
@@ -51,7 +51,7 @@ def open_recording(
     Parameters
     ----------
     path
-        A file: NWB; FIF, EDF, BDF, BrainVision (M/EEG); NIfTI (several files are runs); ``.mat``, ``.npz``, ``.npy``;
+        A file: NWB; FIF, EDF, BDF, BrainVision, EEGLAB's ``.set`` (M/EEG); NIfTI (several files are runs); ``.mat``, ``.npz``, ``.npy``;
         CSV, TSV, Parquet. Or the folder of a store that `record` or `Recording.save` wrote.
     what
         What to open in a file that holds several things; `file_contents` lists them.
@@ -83,25 +83,28 @@ def open_recording(
             f"{first}: several files are runs of one NIfTI recording; open {name} files one by one"
         )
     reader = FORMATS[name][0].read
-    known = list(inspect.signature(reader).parameters)[2:]
-    wrong = [option for option in options if option not in known]
-    if wrong:
-        raise PatchclampError(
-            f"{first}: {name} files have no option {wrong[0]!r}; they have {', '.join(known)}{did_you_mean(wrong[0], known)}"
-        )
+    _known(first, name, list(inspect.signature(reader).parameters)[2:], options)
     found: Recording | SpikeTrains = reader(
         [Path(one) for one in path] if isinstance(path, (list, tuple)) else first, what, **options
     )
     return found
 
 
-def file_contents(path: str | Path, *, format: str | None = None) -> Contents:
+def _known(path: Path, name: str, known: list[str], options: dict[str, Any]) -> None:
+    wrong = [option for option in options if option not in known]
+    if wrong:
+        raise PatchclampError(
+            f"{path}: {name} files have no option {wrong[0]!r}; they have {', '.join(known)}{did_you_mean(wrong[0], known)}"
+        )
+
+
+def file_contents(path: str | Path, *, format: str | None = None, **options: Any) -> Contents:
     """What a file holds that can be opened, without reading its data.
 
     Parameters
     ----------
-    path, format
-        As for `open_recording`.
+    path, format, **options
+        As for `open_recording`; options that change nothing of what there is are left aside.
     """
     found = existing(path)
     if found.is_dir():
@@ -110,7 +113,11 @@ def file_contents(path: str | Path, *, format: str | None = None) -> Contents:
         about: dict[str, Any] = {"samples": recording.n_samples, "complete": recording.complete}
         about["checksums"] = "crc32c" if checksummed(found) else "no checksums"
         return Contents(str(found), "patchclamp store", tuple(items), {}, {}, about)
-    contents: Contents = FORMATS[chosen(found, format)][0].contents(found)
+    name = chosen(found, format)
+    module = FORMATS[name][0]
+    _known(found, name, list(inspect.signature(module.read).parameters)[2:], options)
+    asked = set(inspect.signature(module.contents).parameters)
+    contents: Contents = module.contents(found, **{k: v for k, v in options.items() if k in asked})
     return contents
 
 

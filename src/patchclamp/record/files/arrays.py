@@ -18,9 +18,9 @@ from patchclamp.record.files.base import Contents, unreadable
 from patchclamp.record.files.fields import listed, read_fields, wanted_names
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path, axes: str | None = None) -> Contents:
     """What the file holds."""
-    return listed(path, "NumPy", _fields(path))
+    return listed(path, "NumPy", _fields(path), axes)
 
 
 def read(
@@ -49,14 +49,15 @@ def read(
     step
         Seconds between samples, where the file does not say.
     axes
-        Order of the activity's axes in the file, such as ``"unit sample"``.
+        Order of the activity's axes in the file, such as ``"unit sample"``; by default ``"sample unit"``, beside suite2p's
+        ``iscell.npy`` as its entries say.
     sort
         Sort spikes that are not in order, instead of refusing them.
     missing
         ``"refuse"`` NaN in the activity where it is read, or ``"keep"``.
     """
     names = wanted_names(what, fields)
-    return read_fields(_fields(path), path, names, skip, step=step, axes=axes, sort=sort, missing=missing)
+    return read_fields(_fields(path), path, names, skip, axes, step=step, sort=sort, missing=missing)
 
 
 def _fields(path: Path) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@
 `activity`         (samples, units), or (trials, time, units)
 `spike_times`      (spikes,) seconds, with `spike_units` (spikes,), instead of activity; or
 `spikes`           a list (a cell array) of times, one array a unit
+`observed`         (intervals, 2) seconds in which `observed_units` (intervals,) were observed, of spikes
 `time` or `step`   (samples,) or (time,) seconds; or the seconds between samples
 `run`, `group`     (samples,) numbers or names; the document, and the unit of dependence (default: the run)
 `label`, `trial`,  (samples,) condition; numbers of trial and repeat; of activity with three axes one
@@ -16,6 +17,7 @@ any other name     (samples,) or (samples, k) numbers: a behaviour, kept as a co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +25,15 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.nouns.recording.observed import Observed
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Read, stretches
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.nouns.recording.times import Ragged, trace_names
 from patchclamp.record.files.base import Contents, FileItem, build, checked, even_step, increasing
+from patchclamp.record.files.suite2p import turned
 
-KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", "time", "step", "run", "group",
+KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", "observed", "observed_units", "time", "step", "run", "group",
          "label", "trial", "repeat")  # fmt: skip
 _PER_SAMPLE = ("run", "group", "label", "trial", "repeat")
 
@@ -53,31 +57,41 @@ def renamed(found: Mapping[str, Any], fields: Mapping[str, str] | None, where: s
 
 
 def read_fields(
-    found: Mapping[str, Any], path: Any, names: Mapping[str, str], skip: Sequence[str], **options: Any
+    found: Mapping[str, Any],
+    path: Path,
+    names: Mapping[str, str],
+    skip: Sequence[str],
+    axes: str | None,
+    **options: Any,
 ) -> Recording | SpikeTrains:
     """What `assembled` makes of the fields of a file under the caller's names, without those that are skipped."""
     kept = {name: value for name, value in found.items() if name not in skip}
-    return assembled(renamed(kept, names, str(path)), str(path), **options)
+    fields, axes, facts = turned(renamed(kept, names, str(path)), path, axes)
+    return assembled(fields, str(path), axes=axes, manifest=facts, **options)
 
 
-def listed(path: Any, kind: str, found: Mapping[str, Any]) -> Contents:
+def listed(path: Path, kind: str, found: Mapping[str, Any], axes: str | None = None) -> Contents:
     """What a set of fields holds, by their shapes."""
     items, behaviour = [], {}
+    fields = list(found)
+    found, axes, facts = turned(found, path, axes)
     for name, value in found.items():
         shape = tuple(int(i) for i in np.shape(value))
         if name in ("activity", "spike_times", "spikes"):
             spikes = name != "activity"
+            if axes is not None and not spikes:
+                shape = tuple(shape[i] for i in _order(len(shape), axes, shape, str(path)))
             items.append(
                 FileItem("units" if spikes else "activity", "spikes" if spikes else "activity", shape, name)
             )
         elif name not in KNOWN and not name.startswith("unit_"):
             behaviour[name] = shape
-    return Contents(str(path), kind, tuple(items), {}, behaviour, {"fields": list(found)})
+    return Contents(str(path), kind, tuple(items), {}, behaviour, {"fields": fields, **facts})
 
 
 def assembled(
     found: Mapping[str, Any], where: str, *, step: float | None = None, axes: str | None = None, sort: bool = False,
-    missing: str = "refuse",
+    missing: str = "refuse", manifest: Mapping[str, Any] | None = None,
 ) -> Recording | SpikeTrains:  # fmt: skip
     """A recording, or spike trains, of the fields of a file.
 
@@ -111,7 +125,7 @@ def assembled(
             more |= _behaviour(name, np.asarray(value), n, where)
     return build(
         "activity", source, where=where, time=time, step=dt, run=run, group=columns.get("group"),
-        label=columns.get("label"), columns=more, units=units,
+        label=columns.get("label"), columns=more, units=units, manifest=manifest,
     )  # fmt: skip
 
 
@@ -120,14 +134,7 @@ def _source(activity: Any, axes: str | None, where: str, missing: str) -> tuple[
         kind = getattr(activity, "dtype", type(activity).__name__)
         raise PatchclampError(f"{where}: activity is of type {kind}; wanted numbers")
     ndim = len(activity.shape)
-    wanted = ("sample", "unit") if ndim == 2 else ("trial", "time", "unit")
-    names = tuple((axes or " ".join(wanted)).replace(",", " ").split())
-    if ndim not in (2, 3) or sorted(names) != sorted(wanted):
-        raise PatchclampError(
-            f"{where}: activity is {tuple(activity.shape)} with axes {' x '.join(names)}; wanted sample x unit or "
-            "trial x time x unit, in any order that axes='...' names"
-        )
-    order = [names.index(name) for name in wanted]
+    order = _order(ndim, axes, tuple(activity.shape), where)
     shape = tuple(int(activity.shape[i]) for i in order)
     if not all(shape):
         raise PatchclampError(f"{where}: activity is empty, {' x '.join(map(str, shape))}")
@@ -144,6 +151,18 @@ def _source(activity: Any, axes: str | None, where: str, missing: str) -> tuple[
 
     n = shape[0] * length
     return Read((n, width), rows, dtype), (shape[0], shape[1]) if ndim == 3 else None
+
+
+def _order(ndim: int, axes: str | None, shape: tuple[int, ...], where: str) -> list[int]:
+    """Which axis of the file is the sample and the unit, or the trial, time and unit."""
+    wanted = ("sample", "unit") if ndim == 2 else ("trial", "time", "unit")
+    names = tuple((axes or " ".join(wanted)).replace(",", " ").split())
+    if ndim not in (2, 3) or sorted(names) != sorted(wanted):
+        raise PatchclampError(
+            f"{where}: activity is {shape} with axes {' x '.join(names)}; wanted sample x unit or "
+            "trial x time x unit, in any order that axes='...' names"
+        )
+    return [names.index(name) for name in wanted]
 
 
 def _per_sample(value: Any, n: int, trials: tuple[int, int] | None, name: str, where: str) -> NDArray[Any]:
@@ -228,6 +247,22 @@ def _trains(found: Mapping[str, Any], where: str, sort: bool) -> SpikeTrains:
         n.removeprefix("unit_"): np.ravel(v).tolist() for n, v in found.items() if n.startswith("unit_")
     }
     ragged = Ragged.of(parts, where, sort)
-    trains = SpikeTrains(ragged, span, labels, manifest={"file": where})
+    trains = SpikeTrains(
+        ragged, span, labels, manifest={"file": where}, observed=_observed(found, len(parts), where)
+    )
     ragged.check()
     return trains
+
+
+def _observed(found: Mapping[str, Any], n: int, where: str) -> Observed | None:
+    """The intervals of every unit, where there are any."""
+    if "observed" not in found:
+        return None
+    intervals = np.asarray(found["observed"], np.float64)
+    owner = np.ravel(np.asarray(found.get("observed_units", ()))).astype(np.int64)
+    if intervals.shape != (len(owner), 2) or (len(owner) and not 0 <= owner.min() <= owner.max() < n):
+        raise PatchclampError(
+            f"{where}: observed is {intervals.shape} with {len(owner)} observed_units; wanted (intervals, 2), and the unit of "
+            f"each, 0..{n - 1}"
+        )
+    return Observed([intervals[owner == unit] for unit in range(n)], where)

@@ -19,9 +19,9 @@ from patchclamp.record.files.fields import KNOWN, listed, read_fields, wanted_na
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def contents(path: Path) -> Contents:
+def contents(path: Path, axes: str | None = None) -> Contents:
     """What the file holds."""
-    return listed(path, "MATLAB", _fields(path))
+    return listed(path, "MATLAB", _fields(path), axes)
 
 
 def read(
@@ -43,9 +43,9 @@ def read(
     found, names = _fields(path), wanted_names(what, fields)
     if names:  # a file of the laboratory's own: what the caller does not name is none of the schema
         kept = set(names.values())
-        ours = {name for name in found if name in KNOWN or name.startswith("unit_")}
+        ours = {name for name in found if name in (*KNOWN, "iscell") or name.startswith("unit_")}
         found = {name: value for name, value in found.items() if name in kept | ours}
-    return read_fields(found, path, names, skip, step=step, axes=axes, sort=sort, missing=missing)
+    return read_fields(found, path, names, skip, axes, step=step, sort=sort, missing=missing)
 
 
 def _fields(path: Path) -> dict[str, Any]:

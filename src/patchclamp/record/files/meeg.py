@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,11 +16,33 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.nouns.recording.events import numbers_of
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Computed, Ramp, Read
 from patchclamp.record.files.base import Contents, FileItem, build, checked, need, unreadable
 
 _TROUBLE = ("outside", "does not match", "truncat", "incomplete", "corrupt", "unexpected")
+_PARTS = (
+    (".eeg", "a BrainVision", ".vhdr"),
+    (".vmrk", "a BrainVision", ".vhdr"),
+    (".fdt", "an EEGLAB", ".set"),
+)
+_BROKEN = (
+    OSError, EOFError, zlib.error, ValueError, TypeError, RuntimeError, KeyError, IndexError, AttributeError, AssertionError,
+)  # fmt: skip
+_OTHER = {
+    "cov": "a noise covariance",
+    "ica": "a decomposition (ICA)",
+    "events": "events",
+    "src": "a source space",
+    "bem solution": "a head model",
+    "bem surfaces": "surfaces of a head",
+    "forward": "a forward solution",
+    "inverse": "an inverse operator",
+    "trans": "a coordinate transformation",
+    "transform": "a coordinate transformation",
+    "fiducials": "fiducial points",
+}
 
 
 def contents(path: Path) -> Contents:
@@ -35,7 +58,8 @@ def contents(path: Path) -> Contents:
         item = FileItem("meeg", "activity", (int(found.n_times), n), f"continuous, {info['sfreq']:g} Hz")
         return Contents(str(path), "M/EEG", (item,), notes, {}, about)
     size = (len(found), len(one.times), n)
-    return Contents(str(path), "M/EEG", (FileItem("meeg", "activity", size, kind),), {}, {}, about)
+    tables = {"trials": len(found)} if kind == "epochs" and found.metadata is not None else {}
+    return Contents(str(path), "M/EEG", (FileItem("meeg", "activity", size, kind),), tables, {}, about)
 
 
 def read(
@@ -49,7 +73,7 @@ def read(
     """Open an M/EEG file: continuous data lazily, epochs and averages as trials x time x channels.
 
     The table `events` holds the annotations, or the onsets found in a trigger channel; segments annotated as
-    ``BAD...`` have ``content`` False. Channels marked bad have ``present`` False. Units carry name, type, unit and
+    ``BAD...`` have ``content`` False. Metadata of epochs are the table `trials`, and their numbers columns of the samples. Channels marked bad have ``present`` False. Units carry name, type, unit and
     position (x, y, z in metres in the head's frame; NaN where the file has none).
 
     Parameters
@@ -80,7 +104,10 @@ def read(
     time = Ramp(n, 0.0, 1.0 / rate)
 
     def rows(start: int, stop: int) -> NDArray[Any]:
-        values = found.get_data(picks=chosen, start=start, stop=stop, verbose="error").T
+        try:
+            values = found.get_data(picks=chosen, start=start, stop=stop, verbose="error").T
+        except _BROKEN as error:
+            raise unreadable(path, "M/EEG", error) from error
         return checked(values, start, str(path), present)
 
     events, bad = _events(path, found, stim_channel, n / rate, tolerate)
@@ -95,11 +122,9 @@ def read(
 def _opened(path: Path, tolerate: bool) -> tuple[str, Any]:
     mne = need("mne")
     name = path.name
-    for ending in (".eeg", ".vmrk"):
-        if name.endswith(ending) and path.with_suffix(".vhdr").exists():
-            raise PatchclampError(
-                f"{path}: a part of a BrainVision recording; open {path.with_suffix('.vhdr')}"
-            )
+    for ending, program, whole in _PARTS:
+        if name.endswith(ending) and path.with_suffix(whole).exists():
+            raise PatchclampError(f"{path}: a part of {program} recording; open {path.with_suffix(whole)}")
     readers: list[tuple[str, Callable[[], Any]]] = [
         ("raw", lambda: mne.io.read_raw(path, preload=False, verbose="warning"))
     ]
@@ -110,6 +135,8 @@ def _opened(path: Path, tolerate: bool) -> tuple[str, Any]:
         ]
         order = {"epo": 1, "ave": 2}.get(name.split(".fif")[0][-3:], 0)
         readers = [readers[order], *(r for i, r in enumerate(readers) if i != order)]
+    if name.endswith(".set"):
+        readers.append(("epochs", lambda: mne.read_epochs_eeglab(path, verbose="error")))
     first: BaseException | None = None
     for kind, reader in readers:
         try:
@@ -117,18 +144,25 @@ def _opened(path: Path, tolerate: bool) -> tuple[str, Any]:
                 return kind, reader()
         except PatchclampError:
             raise
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-            KeyError,
-            IndexError,
-            AssertionError,
-            UnicodeDecodeError,
-        ) as error:
+        except _BROKEN as error:
             first = first or error
     assert first is not None
+    other = _other(mne, path) if name.endswith((".fif", ".fif.gz")) else None
+    if other:
+        raise PatchclampError(
+            f"{path}: a readable FIF file, but it holds {other} and no recorded activity; open the recording that it was made of"
+        )
     raise unreadable(path, "M/EEG", first) from first
+
+
+def _other(mne: Any, path: Path) -> str | None:
+    """What a FIF file holds that is neither continuous, epochs nor averages; None where it is damaged or not known."""
+    try:
+        with mne.utils.use_log_level("error"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _OTHER.get(mne.what(path))
+    except _BROKEN:
+        return None
 
 
 @contextmanager
@@ -218,7 +252,21 @@ def _epochs(path: Path, epochs: Any, chosen: NDArray[np.int64], units: dict[str,
     labels = [names[code] for code in epochs.events[:, 2]]
     values = epochs.get_data(picks=chosen, verbose="error")
     start = epochs.events[:, 0] / float(epochs.info["sfreq"])
-    return _trials(path, values.transpose(0, 2, 1), epochs.times, labels, units, epochs.info, start)
+    about = None
+    if epochs.metadata is not None:
+        about = pd.DataFrame(
+            {
+                "start": start + epochs.times[0],
+                "stop": start + epochs.times[-1],
+                "onset": start,
+                "label": labels,
+            }
+        )
+        own = epochs.metadata.reset_index(drop=True)
+        about = about.join(
+            own.rename(columns=lambda name: f"metadata_{name}" if name in about else str(name))
+        )
+    return _trials(path, values.transpose(0, 2, 1), epochs.times, labels, units, epochs.info, start, about)
 
 
 def _averages(path: Path, averages: list[Any], picks: Any) -> Recording:
@@ -241,6 +289,7 @@ def _trials(
     units: dict[str, list[Any]],
     info: Any,
     start: NDArray[Any] | None,
+    about: pd.DataFrame | None = None,
 ) -> Recording:
     trials, length, width = values.shape
     each = np.repeat(np.arange(trials), length)
@@ -248,10 +297,13 @@ def _trials(
     columns: dict[str, Any] = {"trial": each}
     if start is not None:
         columns["session_time"] = start[each] + np.tile(times, trials)
+    if about is not None:
+        columns |= numbers_of(about, each, (*columns, "time", "run", "onset"))
     source = torch.from_numpy(np.ascontiguousarray(flat, np.float32))
     return build(
         "meeg", source, where=str(path), time=np.tile(times, trials), step=1.0 / float(info["sfreq"]),
         run=each.tolist(), label=[labels[i] for i in each], columns=columns, units=units, manifest=_facts(info),
+        tables=None if about is None else {"trials": about},
     )  # fmt: skip
 
 

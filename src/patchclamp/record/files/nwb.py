@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.events import events_table
+from patchclamp.nouns.recording.observed import Observed
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Computed, Ramp, Read
 from patchclamp.nouns.recording.spikes import SpikeTrains
@@ -72,6 +73,7 @@ def read(
     span: tuple[float, float] | None = None,
     sort: bool = False,
     missing: str = "refuse",
+    observed: bool = True,
 ) -> Recording | SpikeTrains:
     """Open the units, or a series, of an NWB file.
 
@@ -84,11 +86,13 @@ def read(
     groups
         Name of a table of intervals (epochs, trials): samples in one are a group, samples in none in no fold.
     span
-        Beginning and end of the recording of spikes; by default the first and the last spike.
+        Beginning and end of the recording of spikes; by default of the time observed, else the first and the last spike.
     sort
         Sort spikes that are not in order, instead of refusing them.
     missing
         NaN in activity: ``"refuse"`` (where it is read), ``"keep"``, or ``"mask"`` units that have any (reads all).
+    observed
+        Use the units' ``obs_intervals``: rates are over that time, and bins outside of it have ``content`` False.
     """
     opened = _opened(path)
     item = _contents(opened).choose(what)
@@ -98,7 +102,7 @@ def read(
         n: Trace(_times(s), _Scaled(s), str(s.unit or "")) for n, s in series.items() if _is_behaviour(s)
     }
     if item.kind == "spikes":
-        return _units(opened, tables, traces, span, sort)
+        return _units(opened, tables, traces, span, sort, observed)
     return _activity(opened, item.name, series[item.name], tables, traces, groups, missing)
 
 
@@ -205,6 +209,7 @@ def _units(
     behaviour: Mapping[str, Trace],
     span: tuple[float, float] | None,
     sort: bool,
+    observed: bool,
 ) -> SpikeTrains:
     units = opened.file.units
     ends = np.asarray(units.spike_times_index.data[:], np.int64)
@@ -220,11 +225,26 @@ def _units(
     if "location" not in labels and units.get("electrodes") is not None:
         labels["location"] = _places(units)
     trains = SpikeTrains(
-        times, span, labels, tables, behaviour, {**_about(opened), "file": opened.path}, "units"
-    )
+        times, span, labels, tables, behaviour, {**_about(opened), "file": opened.path}, "units",
+        observed=_observed(opened, units) if observed else None,
+    )  # fmt: skip
     if data.shape[0] <= 1 << 22:  # small enough to be checked now; a large unit is checked when it is read
         times.check()
     return trains
+
+
+def _observed(opened: _Open, units: Any) -> Observed | None:
+    """When each unit was observed; a unit without an interval is not known to have been lost."""
+    if "obs_intervals" not in units.colnames:
+        return None
+    index = units["obs_intervals"]
+    ends, intervals = np.asarray(index.data[:], np.int64), np.asarray(index.target.data[:], np.float64)
+    if len(ends) != len(units) or (len(ends) and ends[-1] != len(intervals)):
+        raise PatchclampError(
+            f"{opened.path}, units: {len(intervals)} obs_intervals with an index of {len(ends)} for {len(units)} units; the file "
+            "is damaged; observed=False sets them aside"
+        )
+    return Observed(np.split(intervals, ends[:-1]), f"{opened.path}, obs_intervals")
 
 
 def _columns(table: Any) -> dict[str, list[Any]]:

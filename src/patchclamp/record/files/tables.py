@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +16,21 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, unreadable
 from patchclamp.record.files.fields import assembled, listed
+from patchclamp.record.files.header import FIXED, first_row
 
-FIXED = ("time", "run", "group", "label", "trial", "repeat")
 
-
-def contents(path: Path) -> Contents:
+def contents(path: Path, header: bool | None = None) -> Contents:
     """What the file holds; columns beside the fixed ones count as units until `behaviour` names them."""
-    names, n = _names(path)
-    if {"unit", "time"} <= set(names):
-        return listed(path, "table", {"spike_times": np.empty(n), "spike_units": np.empty(n)})
-    units = [name for name in names if name not in FIXED]
+    table = _Table(path, header)
+    names, n = table.names, len(table)
     found: dict[str, Any] = {name: np.empty(0) for name in names if name in FIXED}
-    if units:
+    units = [name for name in names if name not in FIXED]
+    if {"unit", "time"} <= set(names):
+        found = {"spike_times": np.empty(n), "spike_units": np.empty(n)}
+    elif units:
         found["activity"] = np.broadcast_to(0.0, (n, len(units)))
-    return listed(path, "table", found)
+    held = listed(path, "table", found)
+    return replace(held, about={**held.about, **table.facts})
 
 
 def read(
@@ -39,6 +42,7 @@ def read(
     step: float | None = None,
     sort: bool = False,
     missing: str = "refuse",
+    header: bool | None = None,
 ) -> Recording | SpikeTrains:
     """Open a table.
 
@@ -62,12 +66,15 @@ def read(
         Sort spikes that are not in order, instead of refusing them.
     missing
         ``"refuse"`` NaN in the activity where it is read, or ``"keep"``.
+    header
+        Whether the first row of a text file names the columns; by default as `header.first_row` finds, and where numbers
+        were the names or the first sample, ``manifest["first_row"]`` says why. Without names they are "0", "1", "2" ...
     """
-    names = [name for name in _names(path)[0] if name not in skip]
+    table = _Table(path, header)
+    names = [name for name in table.names if name not in skip]
     lost = [name for name in behaviour if name not in names]
     if lost:
         raise PatchclampError(f"{path}: behaviour={lost}: no such columns; there are {', '.join(names[:20])}")
-    table = _Table(path, names)
     if {"unit", "time"} <= set(names):
         return _long(table, str(path), sort)
     units = [name for name in names if name not in FIXED and name not in behaviour]
@@ -75,7 +82,7 @@ def read(
         raise PatchclampError(f"{path}: no column is a unit; its columns are {', '.join(names)}")
     found: dict[str, Any] = {name: table.column(name) for name in names if name in FIXED or name in behaviour}
     found |= {"activity": _Units(table, units), "unit_name": np.array(units)}
-    return assembled(found, str(path), step=step, missing=missing)
+    return assembled(found, str(path), step=step, missing=missing, manifest=table.facts)
 
 
 def _long(table: _Table, where: str, sort: bool) -> SpikeTrains:
@@ -87,38 +94,62 @@ def _long(table: _Table, where: str, sort: bool) -> SpikeTrains:
 
 
 class _Table:
-    """Columns of a file: of Parquet by row groups, of text as a whole."""
+    """Columns of a file: of Parquet by row groups, of text as a whole.
 
-    def __init__(self, path: Path, names: list[str]) -> None:
-        self.path, self.names = path, names
+    `facts` say what is not plain of the names: whether the first row is one, and columns that were left out.
+    """
+
+    def __init__(self, path: Path, header: bool | None) -> None:
+        self.path = path
+        self.facts: dict[str, str] = {}
         self._frame: Any = None
         self._parquet: Any = None
         if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            self._parquet = pq.ParquetFile(path)
+            if header is not None:
+                raise PatchclampError(f"{path}: header={header}; Parquet always has names")
+            self._parquet = _parquet(path)
             groups = range(self._parquet.num_row_groups)
             self.ends = np.cumsum([self._parquet.metadata.row_group(i).num_rows for i in groups])
+            self.names = list(self._parquet.schema_arrow.names)
+        else:
+            self._frame = self._text(header)
+            self.names = [str(name) for name in self._frame.columns]
+
+    def _text(self, header: bool | None) -> Any:
+        import pandas as pd
+
+        separator = "\t" if self.path.suffix == ".tsv" else ","
+        try:
+            first = first_row(self.path, separator, header)
+            frame = pd.read_csv(self.path, sep=separator, header=0 if first.header else None)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error) as error:
+            raise unreadable(self.path, "a table", error) from error
+        if first.why:
+            self.facts["first_row"] = first.why
+        if isinstance(frame.index, pd.MultiIndex):
+            raise PatchclampError(
+                f"{self.path}: its rows have {frame.index.nlevels} cells more than its first row has names"
+            )
+        if not isinstance(frame.index, pd.RangeIndex):
+            self.facts["left_out"] = "the first column: it has no name (names of rows)"
+        elif first.header and str(frame.columns[0]) == "Unnamed: 0" and _counts(frame.iloc[:, 0]):
+            frame = frame.iloc[:, 1:]
+            self.facts["left_out"] = "the first column: it has no name and counts the rows"
+        return frame.set_axis([str(name) for name in frame.columns], axis=1)
 
     def __len__(self) -> int:
-        return int(self.ends[-1]) if self._parquet is not None else len(self.frame())
-
-    def frame(self) -> Any:
-        """All of a text file."""
-        if self._frame is None:
-            self._frame = _text(self.path)
-        return self._frame
+        return int(self._parquet.metadata.num_rows if self._parquet is not None else len(self._frame))
 
     def column(self, name: str) -> NDArray[Any]:
         """One whole column."""
         if self._parquet is None:
-            return np.asarray(self.frame()[name].to_numpy())
+            return np.asarray(self._frame[name].to_numpy())
         return np.asarray(self._parquet.read([name])[name].to_numpy())
 
     def rows(self, start: int, stop: int, names: list[str]) -> NDArray[Any]:
         """Rows of some columns, (rows, columns)."""
         if self._parquet is None:
-            return np.asarray(self.frame()[names].iloc[start:stop].to_numpy(np.float64))
+            return np.asarray(self._frame[names].iloc[start:stop].to_numpy(np.float64))
         first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
         begin = int(self.ends[first - 1]) if first else 0
         found = self._parquet.read_row_groups(list(range(int(first), int(last) + 1)), columns=names)
@@ -128,7 +159,7 @@ class _Table:
     def numeric(self, name: str) -> bool:
         """Whether a column holds numbers."""
         if self._parquet is None:
-            return bool(self.frame()[name].dtype.kind in "iufb")
+            return bool(self._frame[name].dtype.kind in "iufb")
         import pyarrow.types as kinds
 
         kind = self._parquet.schema_arrow.field(name).type
@@ -153,24 +184,19 @@ class _Units:
         return self.table.rows(start, stop, self.names)
 
 
-def _text(path: Path) -> Any:
-    import pandas as pd
+def _counts(column: Any) -> bool:
+    """Whether it is the number of the row, from 0 or 1."""
+    values = column.to_numpy()
+    return bool(
+        values.dtype.kind in "iu" and any(np.array_equal(values, np.arange(len(values)) + i) for i in (0, 1))
+    )
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
-        return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
-        raise unreadable(path, "a table", error) from error
-
-
-def _names(path: Path) -> tuple[list[str], int]:
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            about = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise unreadable(path, "Parquet", error) from error
-        return list(about.schema_arrow.names), about.metadata.num_rows
-    frame = _text(path)
-    return [str(name) for name in frame.columns], len(frame)
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise unreadable(path, "Parquet", error) from error
