@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import read_json, write_tensors, write_text
+from patchclamp.base.files import read_json, read_tensors, write_tensors, write_text
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and plain data."""
@@ -62,7 +61,7 @@ class Checkpoint:
         if self.folder is None or not (self.folder / f"{self.name}.json").is_file():
             return None
         note = read_json(self.folder / f"{self.name}.json")
-        if "made_by" not in note:
+        if not isinstance(note, dict) or not {"made_by", "tensors", "note"} <= note.keys():
             raise PatchclampError(
                 f"{self.folder}: holds a state of an older format; choose another folder, or delete it"
             )
@@ -71,7 +70,7 @@ class Checkpoint:
             raise PatchclampError(
                 f"{self.folder}: holds the state of another run: {'; '.join(found)}; choose another folder, or delete it"
             )
-        return load_file(self.folder / note["tensors"], device=str(device)), note["note"]
+        return read_tensors(self.folder / str(note["tensors"]), device), note["note"]
 
     def save(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
         """Keep tensors and plain data in place of those kept before."""

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
-from safetensors.torch import save_file
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
@@ -301,9 +303,61 @@ def read_json(path: str | Path) -> Any:
     if not path.is_file():
         raise PatchclampError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
         raise PatchclampError(f"{path}: not a JSON file ({error})") from error
+    return from_json(text, str(path), "not a JSON file")
+
+
+def from_json(text: str, source: str, word: str = "not JSON") -> Any:
+    """Read JSON that somebody else wrote; `source` and `word` begin the refusal.
+
+    Raises
+    ------
+    PatchclampError
+        For text that is not JSON, is nested deeper than Python follows, has a number of thousands of digits, or half a
+        character (a lone surrogate), which no file or terminal takes.
+
+    Examples
+    --------
+    >>> from_json('{"k": 32}', "cfg.json")
+    {'k': 32}
+    """
+    try:
+        found = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise PatchclampError(f"{source}: {word} ({error})") from error
+    except RecursionError as error:
+        raise PatchclampError(f"{source}: {word} that can be read: it is nested too deep") from error
+    except UnicodeEncodeError as error:
+        raise PatchclampError(f"{source}: {word} that can be read: it holds half a character") from error
+    except ValueError as error:  # the digits of an integer
+        raise PatchclampError(f"{source}: {word} that can be read: {error}") from error
+    return found
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_tensors(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises
+    ------
+    PatchclampError
+        For a file that is not there, is not safetensors, or is cut short.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PatchclampError(f"{path}: no such file")
+    try:
+        return load_file(path, device=str(device))
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise PatchclampError(
+            f"{path}: not a whole safetensors file ({error}); was its download interrupted? fetch it again"
+        ) from error
 
 
 def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:

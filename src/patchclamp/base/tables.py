@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import WRITTEN_BY, in_one_step, way_out, write_text
+from patchclamp.base.memory import refuse_unpacking
 from patchclamp.base.version import __version__
 
 
@@ -55,6 +58,35 @@ def write_arrays(path: str | Path, **arrays: ArrayLike) -> Path:
     with in_one_step(path) as draft, draft.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     return path
+
+
+_NO_ARRAYS = (
+    *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, LookupError, NotImplementedError),
+    *(MemoryError, SyntaxError, TypeError, OverflowError, RuntimeError),  # heads that lie
+)
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file, by name; nothing is unpickled.
+
+    Raises
+    ------
+    PatchclampError
+        For a file that is not there, is no whole archive of arrays, or unpacks to more than it can hold.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PatchclampError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        refuse_unpacking(str(path), size, path.stat().st_size)
+        with np.load(path, allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in file.files}
+    except PatchclampError:
+        raise
+    except _NO_ARRAYS as error:
+        raise PatchclampError(f"{path}: not a whole .npz file of arrays ({error})") from error
 
 
 def item_dataset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -205,11 +206,42 @@ class StoredDictionary(Dictionary):
         state: dict[str, Tensor],
         settings: dict[str, Any],
     ) -> Self:
-        """Build the dictionary from what `state` and `settings` gave."""
+        """Build the dictionary from what `state` and `settings` gave.
+
+        Raises
+        ------
+        PatchclampError
+            For a tensor or setting that is missing, or that the kind does not have, and for weights that are not finite.
+        """
         given: dict[str, Any] = {**state, **settings, "meta": meta}
         if target != site:
             given["target"] = target
-        return cls(site, **given)
+        wanted = dict(list(signature(cls).parameters.items())[1:])  # without the site
+        for key in given:
+            if key not in wanted:
+                raise PatchclampError(
+                    f"a dictionary of kind {cls.kind} has no {key!r}; it has {', '.join(wanted)}"
+                )
+        for key, parameter in wanted.items():
+            if parameter.default is Parameter.empty and key not in given:
+                raise PatchclampError(f"a dictionary of kind {cls.kind} needs {key!r}, which is missing")
+        for key, tensor in state.items():
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise PatchclampError(f"{key} holds NaN, infinity or whole numbers ({tensor.dtype})")
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in state.items())
+        unfit = f"its weights and settings do not fit together: {shapes}; {settings}"
+        try:
+            found = cls(site, **given)
+            row = found.directions.new_zeros(
+                1, found.input_width
+            )  # one sample of zeros goes through all weights
+            with torch.no_grad():
+                codes, made = found.encode(row), found.reconstruct(row)
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise PatchclampError(f"{unfit} ({error})") from error
+        if codes.shape != (1, found.n_features) or made.shape != (1, found.directions.shape[1]):
+            raise PatchclampError(unfit)
+        return found
 
     def save(self, folder: str | Path) -> Path:
         """Write ``cfg.json`` and ``sae_weights.safetensors`` into `folder`, which must not hold a dictionary yet.

@@ -132,6 +132,11 @@ class SparseDictionary(StoredDictionary):
             "b_mag": b_mag,
             "W_skip": W_skip,
         }
+        for key, tensor in given.items():
+            if tensor is not None and not tensor.is_floating_point() and key != "threshold":
+                raise PatchclampError(
+                    f"dictionary over {site}: {key} is {tensor.dtype}, and weights are floating-point numbers"
+                )
         tensors = {name: t.to(W_enc.dtype) for name, t in given.items() if t is not None}
         super().__init__(site, tensors, target, meta)
         self._check_weights()
@@ -164,11 +169,15 @@ class SparseDictionary(StoredDictionary):
                 raise PatchclampError(f"{name}: {key} is {tuple(tensor.shape)}, wanted {shapes[-1]}")
             if not bool(torch.isfinite(tensor).all()):
                 raise PatchclampError(f"{name}: {key} holds NaN or Inf")
+        if not isinstance(self.apply_b_dec_to_input, bool):
+            raise PatchclampError(
+                f"{name}: apply_b_dec_to_input is {self.apply_b_dec_to_input!r}, and must be True or False"
+            )
         for key in _NEEDS.get(self.activation, ()):
             if (self.k if key == "k" else self.state().get(key)) is None:
                 raise PatchclampError(f"{name}: the activation {self.activation} needs {key}")
-        if self.k is not None and not 1 <= self.k <= features:
-            raise PatchclampError(f"{name}: k={self.k}, but there are {features} features")
+        if self.k is not None and (type(self.k) is not int or not 1 <= self.k <= features):
+            raise PatchclampError(f"{name}: k={self.k!r}, but there are {features} features")
         if self.apply_b_dec_to_input and self.W_dec.shape[1] != width:
             raise PatchclampError(
                 f"{name}: b_dec has {self.W_dec.shape[1]} units and the input {width}; "

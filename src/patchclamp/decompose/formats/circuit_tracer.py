@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+
+from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.fields import Fields
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import Where, need, read_tensors, weights
 
@@ -30,16 +32,21 @@ def read(path: Path, where: Where) -> SparseDictionary:
     import yaml  # type: ignore[import-untyped]
 
     folder = path if path.is_dir() else path.parent
-    config: dict[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")) or {}
-    if config.get("model_kind", "transcoder_set") != "transcoder_set":
-        raise PatchclampError(f"{folder}: model_kind {config['model_kind']!r} is not read; transcoder_set is")
+    try:
+        found = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise PatchclampError(f"{folder / CONFIG}: not a YAML file ({error})") from error
+    config = Fields({} if found is None else found, folder / CONFIG)
+    made = config.text("model_kind", "transcoder_set")
+    if made != "transcoder_set":
+        raise PatchclampError(f"{folder}: model_kind {made!r} is not read; transcoder_set is")
     file = path if path.is_file() else _only(path)
     layer = re.search(r"(\d+)", file.stem)
     tensors = read_tensors(file)
     threshold = tensors.get("activation_function.threshold")
-    activation, k = config.get("activation"), None
+    activation, k = config.text("activation"), None
     if activation == "topk":
-        k = int(config["k"] if "k" in config else need(tensors, file, "k")[0])
+        k = config.whole("k", low=1) if "k" in config.data else _k(*need(tensors, file, "k"))
         threshold = None
     elif activation == "relu" or threshold is None:
         activation, threshold = "relu", None
@@ -50,15 +57,21 @@ def read(path: Path, where: Where) -> SparseDictionary:
                 f"{file}: {int((threshold < 0).sum())} thresholds are negative; that is not read"
             )
     return SparseDictionary(
-        where.read_from(_hook(config.get("feature_input_hook"), layer)),
+        where.read_from(_hook(config.text("feature_input_hook"), layer)),
         **weights(tensors, file, turned=("W_enc",)),
         activation=activation,
         k=k,
         threshold=threshold,
         apply_b_dec_to_input=False,
-        target=where.written_to(_hook(config.get("feature_output_hook"), layer)),
-        meta={"layout": "circuit_tracer", "config": config},
+        target=where.written_to(_hook(config.text("feature_output_hook"), layer)),
+        meta={"layout": "circuit_tracer", "config": config.data},
     )
+
+
+def _k(tensor: Tensor) -> int:
+    if tensor.numel() != 1:
+        raise PatchclampError(f"the tensor k has shape {tuple(tensor.shape)}, and must be one whole number")
+    return int(tensor)
 
 
 def _only(folder: Path) -> Path:

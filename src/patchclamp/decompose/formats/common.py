@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from patchclamp.base import files
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.fields import Fields
+from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.nouns.recording.recording import named
 from patchclamp.nouns.units import Site, parse_site
 
@@ -47,19 +48,22 @@ class Where:
             ) from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object."""
-    found = files.read_json(path)
-    if not isinstance(found, dict):
-        raise PatchclampError(f"{path}: holds a {type(found).__name__}, not an object")
-    return found
+def read_config(path: Path) -> Fields:
+    """The JSON object of a config."""
+    return Fields(files.read_json(path), path)
+
+
+def check_sizes(cfg: Fields, found: SparseDictionary, *names: tuple[str, str]) -> None:
+    """Refuse a config whose sizes are not those of the tensors; each name is of "units" or "features"."""
+    sizes = {"units": found.input_width, "features": found.n_features}
+    for name, what in names:
+        cfg.whole(name, low=1)
+        cfg.agrees(name, sizes[what], f"the number of {what} of the tensors is")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file, half precision widened to float32 (which is exact)."""
-    if not path.is_file():
-        raise PatchclampError(f"{path}: no such file")
-    return {name: wide(tensor) for name, tensor in load_file(path).items()}
+    return {name: wide(tensor) for name, tensor in files.read_tensors(path).items()}
 
 
 def wide(tensor: Tensor) -> Tensor:

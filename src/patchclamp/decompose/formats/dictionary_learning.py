@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.fields import Fields
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import PLAIN, Where, read_json, weights, wide
+from patchclamp.decompose.formats.common import PLAIN, Where, check_sizes, read_config, weights, wide
 
 WEIGHTS = "ae.pt"
 _LINEAR = {**PLAIN, "W_enc": "encoder.weight", "b_enc": "encoder.bias", "W_dec": "decoder.weight"}
@@ -32,24 +33,39 @@ def matches(path: Path) -> bool:
 def read(path: Path, where: Where) -> SparseDictionary:
     """Read a folder, or its ``ae.pt``."""
     folder = path.parent if path.name == WEIGHTS else path
-    try:
-        loaded = torch.load(folder / WEIGHTS, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise PatchclampError(
-            f"{folder / WEIGHTS}: holds more than tensors, which is not loaded ({error})"
-        ) from error
-    tensors = {name: wide(t) for name, t in loaded.items() if isinstance(t, Tensor)}
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    trainer = config.get("trainer", config)
+    tensors = {name: wide(tensor) for name, tensor in _state(folder / WEIGHTS).items()}
+    file = folder / "config.json"
+    config = read_config(file) if file.is_file() else Fields({}, file)
+    trainer = config.part("trainer") if "trainer" in config.data else config
     site = where.read_from(_site(trainer))
     given, scaled = _weights(tensors, trainer, folder)
-    found = SparseDictionary(site, **given, meta={"layout": "dictionary_learning", "config": config})
+    found = SparseDictionary(site, **given, meta={"layout": "dictionary_learning", "config": config.data})
+    check_sizes(trainer, found, ("activation_dim", "units"), ("dict_size", "features"))
+    if where.site is None:
+        trainer.agrees("layer", site.layer, "submodule_name names layer")
     return found.unit_directions() if scaled else found
 
 
-def _weights(tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path) -> tuple[dict[str, Any], bool]:
+def _state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict; nothing else in it is built."""
+    if not path.is_file():
+        raise PatchclampError(f"{path}: no such file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise PatchclampError(f"{path}: holds more than tensors, which is not loaded ({error})") from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        raise PatchclampError(
+            f"{path}: not a whole file of torch ({type(error).__name__}: {error}); fetch it again"
+        ) from error
+    if not isinstance(loaded, dict):
+        raise PatchclampError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
+    return {str(name): tensor for name, tensor in loaded.items() if isinstance(tensor, Tensor)}
+
+
+def _weights(tensors: dict[str, Tensor], trainer: Fields, path: Path) -> tuple[dict[str, Any], bool]:
     """Arguments of `SparseDictionary`, and whether codes are scaled by the decoder's norms."""
-    name = trainer.get("dict_class")
+    name = trainer.text("dict_class")
     if "gate_bias" in tensors:
         gated = {
             **_LINEAR,
@@ -64,7 +80,7 @@ def _weights(tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path) ->
         found = weights(tensors, path, {**PLAIN, "threshold": "threshold"})
         if "group_sizes" in tensors or name == "MatryoshkaBatchTopKSAE":
             return _batch_topk(found, tensors, trainer), False
-        subtract = bool(trainer.get("apply_b_dec_to_input", False))
+        subtract = trainer.flag("apply_b_dec_to_input")
         return {**found, "activation": "jumprelu", "apply_b_dec_to_input": subtract}, True
     for bias, subtract in (("bias", True), ("decoder.bias", False)):
         if bias in tensors:
@@ -82,19 +98,26 @@ def _weights(tensors: dict[str, Tensor], trainer: dict[str, Any], path: Path) ->
     )
 
 
-def _batch_topk(found: dict[str, Any], tensors: dict[str, Tensor], trainer: dict[str, Any]) -> dict[str, Any]:
-    threshold = found["threshold"].flatten()[0]
+def _batch_topk(found: dict[str, Any], tensors: dict[str, Tensor], trainer: Fields) -> dict[str, Any]:
+    threshold = found["threshold"].flatten()[:1].squeeze()
     return {**found, "threshold": threshold, "activation": "batchtopk", "k": _k(tensors, trainer)}
 
 
-def _k(tensors: dict[str, Tensor], trainer: dict[str, Any]) -> int | None:
-    found = tensors["k"] if "k" in tensors else trainer.get("k")
-    return None if found is None else int(found)
+def _k(tensors: dict[str, Tensor], trainer: Fields) -> int | None:
+    said = trainer.whole("k", low=1)
+    if "k" not in tensors:
+        return said
+    if tensors["k"].numel() != 1 or tensors["k"].is_floating_point():
+        raise PatchclampError(
+            f"{trainer.source}: the tensor k is {tensors['k']}, and must be one whole number"
+        )
+    trainer.agrees("k", int(tensors["k"]), "the tensor k is")
+    return int(tensors["k"])
 
 
-def _site(trainer: dict[str, Any]) -> str | None:
+def _site(trainer: Fields) -> str | None:
     """``resid_post_layer_8`` is resid_post.8."""
     found = re.fullmatch(
-        r"(resid_pre|resid_post|mlp_out|attn_out)_layer_(\d+)", str(trainer.get("submodule_name"))
+        r"(resid_pre|resid_post|mlp_out|attn_out)_layer_(\d+)", trainer.text("submodule_name") or ""
     )
     return None if found is None else f"{found[1]}.{found[2]}"

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import torch
-
+from patchclamp.base.arrays import as_tensor
+from patchclamp.base.tables import read_arrays
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
 from patchclamp.decompose.formats.common import PLAIN, Where, weights, wide
 
@@ -24,8 +23,7 @@ def matches(path: Path) -> bool:
 def read(path: Path, where: Where) -> SparseDictionary:
     """Read a file. It never names its site: give ``site=``, and for a transcoder ``target=`` too."""
     path = path if path.suffix == ".npz" else path / WEIGHTS
-    with np.load(path, allow_pickle=False) as file:
-        tensors = {name: wide(torch.from_numpy(np.asarray(file[name]))) for name in file.files}
+    tensors = {name: wide(as_tensor(array, f"{path}: {name}")) for name, array in read_arrays(path).items()}
     site = where.read_from(None)
     return SparseDictionary(
         site,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.dictionaries.sparse_dictionary import SparseDictionary
-from patchclamp.decompose.formats.common import PLAIN, Where, read_json, read_tensors, weights
+from patchclamp.decompose.formats.common import PLAIN, Where, check_sizes, read_config, read_tensors, weights
 
 WEIGHTS = "sae.safetensors"
 _OTHER = ("embed_skip", "gram_lookup", "signed")
@@ -24,26 +24,34 @@ def matches(path: Path) -> bool:
 
 def read(path: Path, where: Where) -> SparseDictionary:
     """Read the folder of one hook point."""
-    cfg = read_json(path / "cfg.json")
+    cfg = read_config(path / "cfg.json")
     for key in _OTHER:
-        if cfg.get(key):
+        if cfg.data.get(key):
             raise PatchclampError(f"{path}: {key} is on, whose arithmetic is not read")
-    if cfg.get("activation", "topk") != "topk":
-        raise PatchclampError(f"{path}: the activation {cfg['activation']!r} is not read; topk is")
+    activation = cfg.text("activation", "topk")
+    if activation != "topk":
+        raise PatchclampError(f"{path}: the activation {activation!r} is not read; topk is")
     tensors = read_tensors(path / WEIGHTS)
     names = {**PLAIN, "W_enc": "encoder.weight", "b_enc": "encoder.bias"}
-    transcoder = bool(cfg.get("transcode", False))
+    transcoder = cfg.flag("transcode")
     # The folder is named by the module, whose output an autoencoder reads; a transcoder reads its input.
     site = where.read_from(None if transcoder else _site(path.name))
-    return SparseDictionary(
+    found = SparseDictionary(
         site,
         **weights(tensors, path, names, ("W_enc",)),
         activation="topk",
-        k=int(cfg.get("k", 32)),
+        k=cfg.whole("k", 32, low=1),
         apply_b_dec_to_input=not transcoder,
         target=where.written_to(_site(path.name)) if transcoder else site,
-        meta={"layout": "sparsify", "cfg": cfg},
+        meta={"layout": "sparsify", "cfg": cfg.data},
     )
+    check_sizes(
+        cfg,
+        found,
+        ("d_in", "units"),
+        *([("num_latents", "features")] if cfg.data.get("num_latents") != 0 else []),
+    )
+    return found
 
 
 def _site(folder: str) -> str | None:

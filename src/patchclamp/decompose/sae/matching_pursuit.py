@@ -154,8 +154,10 @@ class MatchingPursuitDictionary(StoredDictionary):
         bias = torch.zeros(W_dec.shape[1]) if b_dec is None else b_dec
         super().__init__(site, {"W_dec": weight, "b_dec": bias}, meta=meta)
         self.k, self.tolerance = k, tolerance
-        if k < 1:
-            raise PatchclampError(f"{self.site}: k={k}; matching pursuit takes at least one step")
+        if type(k) is not int or not 1 <= k <= len(W_dec):
+            raise PatchclampError(
+                f"{self.site}: k={k!r}; matching pursuit takes a whole number of steps, 1 to its {len(W_dec)} features"
+            )
         if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
             raise PatchclampError(f"{self.site}: the weights hold NaN or Inf")
 

@@ -17,6 +17,7 @@ weights: Qwen and Gemma files.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.subjects.files.foreign import FAILURES, foreign
+from patchclamp.subjects.files.gguf_header import check_head
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -93,7 +96,8 @@ class _Header:
 
     def get(self, key: str, default: Any = None) -> Any:
         found = self._fields.get(key)
-        return default if found is None else found.contents()
+        with foreign(self.path, f"{key} cannot be read"):
+            return default if found is None else found.contents()
 
     def arch(self, key: str, default: Any = None) -> Any:
         return self.get(f"{self.architecture}.{key}", default)
@@ -103,6 +107,33 @@ class _Header:
         if value is None:
             raise PatchclampError(
                 f"{self.path}: the metadata lack {self.architecture}.{key}; convert the model again"
+            )
+        return value
+
+    def size(self, key: str, default: int | None = None, most: int = 1 << 24) -> int:
+        """A size of the network: a whole number from 1 to `most`."""
+        value = self.need(key) if default is None else self.arch(key, default)
+        if type(value) is not int or not 1 <= value <= most:
+            raise PatchclampError(
+                f"{self.path}: {self.architecture}.{key} is {value!r}, and must be a whole number from 1 to {most:,}"
+            )
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """A finite number."""
+        value = self.need(key) if default is None else self.arch(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise PatchclampError(
+                f"{self.path}: {self.architecture}.{key} is {value!r}, and must be a number"
+            )
+        return float(value)
+
+    def token(self, name: str) -> int | None:
+        """The number of a special token; None where the file names none."""
+        value = self.get(f"tokenizer.ggml.{name}_token_id")
+        if value is not None and (type(value) is not int or value < 0):
+            raise PatchclampError(
+                f"{self.path}: tokenizer.ggml.{name}_token_id is {value!r}, and must be a number of a token"
             )
         return value
 
@@ -185,14 +216,14 @@ def build(
     import transformers
 
     cls = getattr(transformers, model_class)
-    with torch.device("meta"):
+    with torch.device("meta"), foreign(source):
         wanted = {name: tuple(tensor.shape) for name, tensor in cls(config).state_dict().items()}
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight", None)
     given = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if given != wanted:
         raise PatchclampError(f"{source}: {_difference(given, wanted)}")
-    with quiet():
+    with quiet(), foreign(source):
         model: PreTrainedModel = cls.from_pretrained(
             None, config=config, state_dict=state, dtype=torch.float32
         )
@@ -202,14 +233,16 @@ def build(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence transformers' progress bars inside, and leave them as they were afterwards."""
+    """Silence transformers' progress bars and its tables of tensors inside; what is wrong is refused by name."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
@@ -228,11 +261,10 @@ def _difference(given: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple
 def _open(path: Path) -> _Header:
     from gguf import GGUFReader
 
-    if not path.is_file():
-        raise PatchclampError(f"{path}: there is no such file")
+    check_head(path)
     try:
         reader = GGUFReader(path)
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         raise PatchclampError(f"{path}: not a readable GGUF file: {error}") from error
     return _Header(reader, path)
 
@@ -244,27 +276,35 @@ def _config(header: _Header) -> PretrainedConfig:
         raise PatchclampError(
             f"{header.path}: mixtures of experts are not read from GGUF; give the hub id or folder"
         )
-    heads = header.need("attention.head_count")
-    hidden = header.need("embedding_length")
-    if isinstance(heads, list):
+    if isinstance(header.need("attention.head_count"), list):
         raise PatchclampError(f"{header.path}: layers with different numbers of heads are not read from GGUF")
-    d_head = header.arch("attention.key_length", hidden // heads)
+    hidden = header.size("embedding_length")
+    heads = header.size("attention.head_count", most=hidden)
+    groups = header.size("attention.head_count_kv", heads, most=heads)
+    d_head = header.size("attention.key_length", max(1, hidden // heads))
+    # Every layer has tensors of its own, so more layers than tensors are no layers.
+    layers = header.size("block_count", most=max(1, len(header.tensors)))
+    words = header.tensors.get("token_embd.weight")
+    if words is None or len(words.shape) != 2:
+        raise PatchclampError(
+            f"{header.path}: has no tensor token_embd.weight of two axes, so it is no language model"
+        )
     if header.arch("rope.dimension_count", d_head) != d_head:
         raise PatchclampError(f"{header.path}: rotary embedding over part of a head is not read from GGUF")
     config: dict[str, Any] = {
-        "vocab_size": int(header.tensors["token_embd.weight"].shape[1]),
+        "vocab_size": int(words.shape[1]),
         "hidden_size": hidden,
-        "intermediate_size": header.need("feed_forward_length"),
-        "num_hidden_layers": header.need("block_count"),
+        "intermediate_size": header.size("feed_forward_length"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": header.arch("attention.head_count_kv", heads),
-        "max_position_embeddings": header.need("context_length"),
-        "rms_norm_eps": header.need("attention.layer_norm_rms_epsilon"),
+        "num_key_value_heads": groups,
+        "max_position_embeddings": header.size("context_length", most=1 << 40),
+        "rms_norm_eps": header.real("attention.layer_norm_rms_epsilon"),
         "rope_parameters": _rope(header),
         "tie_word_embeddings": "output.weight" not in header.tensors,
-        "bos_token_id": header.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": header.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": header.get("tokenizer.ggml.padding_token_id"),
+        "bos_token_id": header.token("bos"),
+        "eos_token_id": header.token("eos"),
+        "pad_token_id": header.token("padding"),
     }
     if header.architecture == "qwen2":
         if d_head != hidden // heads:
@@ -278,19 +318,20 @@ def _config(header: _Header) -> PretrainedConfig:
     if header.layout.gain_plus_one:
         config |= _gemma(header, hidden, heads, d_head)
     config_class = getattr(transformers, header.layout.config_class)
-    result: PretrainedConfig = config_class(**config)
+    with foreign(header.path):
+        result: PretrainedConfig = config_class(**config)
     return result
 
 
 def _rope(header: _Header) -> dict[str, Any]:
     scaling = header.arch("rope.scaling.type", "none")
-    factor = float(header.arch("rope.scaling.factor", 0.0) or 0.0)
+    factor = header.real("rope.scaling.factor", 0.0)
     if scaling not in ("none", "linear"):
         raise PatchclampError(
             f"{header.path}: rotary scaling {scaling!r} is not read from GGUF, only 'linear'"
         )
     rope: dict[str, Any] = {
-        "rope_theta": float(header.arch("rope.freq_base", 10000.0)),
+        "rope_theta": header.real("rope.freq_base", 10000.0),
         "rope_type": "default",
     }
     if scaling == "linear" and factor not in (0.0, 1.0):
@@ -298,22 +339,22 @@ def _rope(header: _Header) -> dict[str, Any]:
     if header.architecture != "gemma3":
         return rope
     # Gemma 3 turns its sliding layers at a base of their own; older files do not say it.
-    local = float(header.arch("rope.freq_base_swa", 10000.0))
+    local = header.real("rope.freq_base_swa", 10000.0)
     return {"full_attention": rope, "sliding_attention": {"rope_theta": local, "rope_type": "default"}}
 
 
 def _gemma(header: _Header, hidden: int, heads: int, d_head: int) -> dict[str, Any]:
     # The scale of the attention scores is not in the file. The 27B models of both generations (46 and 62 layers)
     # use d_model / heads, all others the size of a head.
-    largest = header.need("block_count") == (46 if header.architecture == "gemma2" else 62)
+    largest = header.size("block_count") == (46 if header.architecture == "gemma2" else 62)
     config: dict[str, Any] = {
         "query_pre_attn_scalar": hidden // heads if largest else d_head,
-        "sliding_window": header.arch("attention.sliding_window", 4096),
+        "sliding_window": header.size("attention.sliding_window", 4096, most=1 << 40),
         "hidden_activation": "gelu_pytorch_tanh",
     }
     if header.architecture == "gemma2":
-        config["attn_logit_softcapping"] = header.arch("attn_logit_softcapping", 50.0)
-        config["final_logit_softcapping"] = header.arch("final_logit_softcapping", 30.0)
+        config["attn_logit_softcapping"] = header.real("attn_logit_softcapping", 50.0)
+        config["final_logit_softcapping"] = header.real("final_logit_softcapping", 30.0)
     return config
 
 
@@ -332,7 +373,7 @@ def _state(header: _Header, config: PretrainedConfig) -> dict[str, Tensor]:
         layer, part, kind = match.groups()
         value = _dequantised(header, tensor)
         if header.layout.interleaved and part in heads:
-            value = _halves(value, heads[part])
+            value = _halves(value, heads[part], header.path)
         if header.layout.gain_plus_one and part.endswith("norm"):
             value = value - 1
         prefix = f"model.layers.{layer}." if layer is not None else ""
@@ -350,11 +391,17 @@ def _dequantised(header: _Header, tensor: Any) -> Tensor:
             f"{header.path}: {tensor.name} is quantised as {tensor.tensor_type.name}, which the gguf package "
             "cannot undo; convert the file to another type"
         ) from error
+    except FAILURES as error:
+        raise PatchclampError(f"{header.path}: {tensor.name} cannot be read ({error})") from error
     # Unquantised tensors come as views of the read-only file: they get memory of their own.
     return torch.tensor(values, dtype=torch.float32)
 
 
-def _halves(rows: Tensor, heads: int) -> Tensor:
+def _halves(rows: Tensor, heads: int, path: Path) -> Tensor:
     """Undo the pairwise interleaving of rotary rows: (heads, half, 2) -> (heads, 2, half)."""
+    if rows.shape[0] % (2 * heads):
+        raise PatchclampError(
+            f"{path}: {rows.shape[0]} rows of queries or keys cannot be those of {heads} heads with two halves each"
+        )
     split = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return split.transpose(1, 2).reshape(rows.shape).contiguous()

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.subjects.files.foreign import foreign
+from patchclamp.subjects.files.gguf_header import check_head
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -45,14 +47,17 @@ def load_gguf_tokenizer(path: str | Path) -> Any:
     from gguf import GGUFReader
 
     path = Path(path)
+    check_head(path)
     fields = GGUFReader(path).fields
 
     def get(key: str, default: Any = None) -> Any:
         field = fields.get(f"tokenizer.{key}")
-        return default if field is None else field.contents()
+        with foreign(path, f"tokenizer.{key} cannot be read"):
+            return default if field is None else field.contents()
 
     model, cut = get("ggml.model"), get("ggml.pre")
-    if model == "gpt2" and cut in SPLITS:
+    if model == "gpt2" and isinstance(cut, str) and cut in SPLITS:
+        _check_vocabulary(path, get)
         return _byte_level(path, get, cut)
     if model == "llama":
         return _sentencepiece(path, bool(get("ggml.add_bos_token", True)))
@@ -62,6 +67,30 @@ def load_gguf_tokenizer(path: str | Path) -> Any:
     )
 
 
+def _check_vocabulary(path: Path, get: Callable[..., Any]) -> None:
+    """Refuse a vocabulary whose parts do not fit together."""
+    tokens, merges = get("ggml.tokens"), get("ggml.merges")
+    kinds = get("ggml.token_type", [])
+    for key, texts in (("tokens", tokens), ("merges", merges)):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise PatchclampError(f"{path}: tokenizer.ggml.{key} is no list of texts; pass tokenizer=")
+    known = set(tokens)
+    for merge in merges:
+        parts = merge.split(" ", 1)
+        if len(parts) < 2 or not {*parts, "".join(parts)} <= known:
+            raise PatchclampError(
+                f"{path}: the merge {merge!r} is not of two of the file's tokens; pass tokenizer="
+            )
+    if not isinstance(kinds, list) or not all(isinstance(kind, int) for kind in kinds):
+        raise PatchclampError(f"{path}: tokenizer.ggml.token_type is no list of numbers; pass tokenizer=")
+    for name in ("bos", "eos", "unknown", "padding"):
+        index = get(f"ggml.{name}_token_id")
+        if index is not None and (type(index) is not int or not 0 <= index < len(tokens)):
+            raise PatchclampError(
+                f"{path}: tokenizer.ggml.{name}_token_id is {index!r}, and there are {len(tokens)} tokens; pass tokenizer="
+            )
+
+
 def _byte_level(path: Path, get: Callable[..., Any], cut: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
@@ -69,7 +98,8 @@ def _byte_level(path: Path, get: Callable[..., Any], cut: str) -> Any:
     named = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
     ids = {ours: get(f"ggml.{theirs}_token_id") for theirs, ours in named.items()}
     special = {f"{name}_token": tokens[index] for name, index in ids.items() if index is not None}
-    backend = _backend(get, tokens, cut)
+    with foreign(path, "its tokenizer cannot be built (pass tokenizer=)"):
+        backend = _backend(get, tokens, cut)
     if get("ggml.add_bos_token", False):
         if ids["bos"] is None:
             raise PatchclampError(f"{path}: asks for a BOS token but names none; pass tokenizer=")
@@ -114,12 +144,10 @@ def _prepend(backend: Tokenizer, token: str, index: int) -> None:
 def _sentencepiece(path: Path, bos: bool) -> Any:
     from transformers import AutoTokenizer
 
-    try:
+    with foreign(path, "the tokenizer in the file cannot be converted"):
         tokenizer = AutoTokenizer.from_pretrained(
             str(path.parent), gguf_file=path.name, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        raise PatchclampError(f"{path}: the tokenizer in the file cannot be converted: {error}") from error
     first = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
     if first != bos:
         raise PatchclampError(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import socket
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +15,8 @@ from torch import nn
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
 from patchclamp.nouns.recording.lazy import DTYPES
+from patchclamp.subjects.files.folder import check_folder
+from patchclamp.subjects.files.foreign import foreign
 from patchclamp.subjects.files.identity import fingerprint, weights
 
 _HUB_PART = r"(?![.-])[\w.-]+(?<![.-])"
@@ -178,25 +180,53 @@ def _from_transformers(
     from patchclamp.subjects.files.gguf import quiet
 
     options: dict[str, Any] = {"trust_remote_code": trust, "local_files_only": local}
-    try:
-        config = AutoConfig.from_pretrained(name, **options)
-        with quiet():
-            model, told = _model_class(transformers, config, trust).from_pretrained(
+    if Path(name).is_dir():
+        check_folder(Path(name))
+    with quiet():
+        with foreign(name):
+            config = AutoConfig.from_pretrained(name, **options)
+        kind = _model_class(transformers, config, trust, name)
+        with foreign(name):
+            model, told = kind.from_pretrained(
                 name,
                 config=config,
                 dtype=dtype or "auto",
                 weights_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
                 **options,
             )
-        _refuse_missing(name, type(model).__name__, sorted(told["missing_keys"]))
+        _refuse_mismatch(name, model, told)
         # Vision models have no tokenizer; a folder that was saved without one is the user's choice.
         wanted = tokenizer is None and getattr(model, "main_input_name", "") == "input_ids"
         if Path(name).is_dir():
             wanted = wanted and any((Path(name) / file).is_file() for file in _TOKENIZER_FILES)
-        return model, AutoTokenizer.from_pretrained(name, **options) if wanted else None
-    except (OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise PatchclampError(f"{name}: cannot be loaded: {_reason(error)}") from error
+        with foreign(name, "its tokenizer cannot be loaded (pass tokenizer=, or delete its files)"):
+            return model, AutoTokenizer.from_pretrained(name, **options) if wanted else None
+
+
+def _refuse_mismatch(name: str, model: nn.Module, told: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose tensors are not those that the config asks for."""
+    kind = type(model).__name__
+    if told["mismatched_keys"]:
+        key, theirs, ours = sorted(told["mismatched_keys"])[0]
+        raise PatchclampError(
+            f"{name}: {key} is {tuple(theirs)} in the checkpoint, and config.json makes a {kind} in which it is "
+            f"{tuple(ours)}; the two do not belong together: fetch both again"
+        )
+    _refuse_missing(name, kind, sorted(told["missing_keys"]))
+    # Tensors of blocks that the config does not count; others, such as of heads that this class lacks, are common.
+    known = {_numberless(key) for key in model.state_dict()}
+    extra = sorted(key for key in told["unexpected_keys"] if _numberless(key) in known)
+    if extra:
+        raise PatchclampError(
+            f"{name}: has {extra[0]} ({len(extra)} such tensors), and config.json makes a {kind} without it: it counts fewer "
+            "layers than the checkpoint has; fetch both again"
+        )
+
+
+def _numberless(key: str) -> str:
+    return re.sub(r"\d+", "N", key)
 
 
 def _refuse_missing(name: str, kind: str, missing: list[str]) -> None:
@@ -224,11 +254,18 @@ def _refuse_not_finite(name: str, model: nn.Module) -> None:
             )
 
 
-def _model_class(transformers: Any, config: Any, trust: bool) -> Any:
+def _model_class(transformers: Any, config: Any, trust: bool, name: str) -> Any:
     """The class that the checkpoint was saved from, so that an encoder is not loaded as a decoder."""
-    known = [getattr(transformers, arch, None) for arch in getattr(config, "architectures", None) or []]
-    remote = trust and getattr(config, "auto_map", None)
-    return known[0] if known and known[0] is not None and not remote else transformers.AutoModelForCausalLM
+    names = getattr(config, "architectures", None) or []
+    if not names or (trust and getattr(config, "auto_map", None)):
+        return transformers.AutoModelForCausalLM
+    found = getattr(transformers, names[0], None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        raise PatchclampError(
+            f"{name}: config.json names the architecture {names[0]!r}, of which transformers {transformers.__version__} has no "
+            "model; load the model yourself with the class that it was saved from and pass the object"
+        )
+    return found
 
 
 def _only_local(name: str) -> bool:
@@ -256,13 +293,3 @@ def _reachable(endpoint: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    if "trust_remote_code" in text:
-        return "it brings code of its own; read it, and if you trust it, pass trust_remote_code=True"
-    if isinstance(error, pickle.UnpicklingError):
-        return "its weights are a pickle that holds more than tensors; use a safetensors copy of the model"
-    lines = text.strip().splitlines()
-    return lines[0] if lines else type(error).__name__
