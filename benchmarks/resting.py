@@ -75,7 +75,7 @@ def static(signals: np.ndarray, tracts: np.ndarray, draws: int) -> list[dict[str
             {
                 "measure": name,
                 "r with log tracts": round(found.value, 3),
-                "null": f"{found.low:.2f}..{found.high:.2f}",
+                "null": f"{found.null.low:.2f}..{found.null.high:.2f}",
                 "p": round(found.p, 4),
                 "r with tracts": round(plain.value, 3),
                 "edges q <= .05": edges,

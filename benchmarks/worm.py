@@ -128,7 +128,7 @@ def compare(data: dict[str, Any], level: float, n_perm: int) -> list[dict[str, A
             "area": round(area.value, 3),
         }
         row |= {
-            "null": f"{area.low:.3f}..{area.high:.3f}",
+            "null": f"{area.null.low:.3f}..{area.null.high:.3f}",
             "p": round(area.p, 4),
             "direction": "",
             "p dir": "",
@@ -136,7 +136,7 @@ def compare(data: dict[str, Any], level: float, n_perm: int) -> list[dict[str, A
         if directed:
             turn = against(part, true, "direction", n_perm=n_perm)
             row |= {
-                "direction": f"{turn.value:.3f} ({turn.low:.2f}..{turn.high:.2f})",
+                "direction": f"{turn.value:.3f} ({turn.null.low:.2f}..{turn.null.high:.2f})",
                 "p dir": f"{turn.p:.3f}",
             }
         rows.append(row)

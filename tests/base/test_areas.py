@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from patchclamp import PatchclampError
 from patchclamp.base.areas import Ranked, auc, roc_auc, roc_auc_interval
 
 
@@ -32,12 +34,30 @@ def test_without_both_kinds_there_is_no_area_and_ties_count_half():
     assert roc_auc(np.zeros(5), [True, False, True, False, False]) == 0.5
 
 
-def test_the_interval_covers_the_area_of_two_normals():
+@pytest.mark.parametrize(
+    ("apart", "positives", "negatives"),
+    [(1.0, 40, 40), (1.0, 3, 20), (2.5, 3, 20), (2.5, 8, 8), (2.5, 20, 20)],
+)
+def test_the_interval_covers_the_area_of_two_normals(apart, positives, negatives):
+    """Draws of candidates held the area of 3 and 20 that are 2.5 apart 59 times in 100, of 20 and 20 83 times."""
     rng = np.random.default_rng(1)
-    true, hits = 0.7602, 0  # P(N(1, 1) > N(0, 1))
-    for k in range(100):
-        scores = np.r_[rng.normal(1, 1, 40), rng.normal(0, 1, 40)]
-        low, high = roc_auc_interval(scores, np.arange(80) < 40, 200, k)
+    real = np.arange(positives + negatives) < positives
+    true, hits = norm.cdf(apart / np.sqrt(2)), 0  # P(N(d, 1) > N(0, 1))
+    for _ in range(300):
+        low, high = roc_auc_interval(rng.normal(apart * real, 1), real)
         hits += low <= true <= high
-    assert 88 <= hits <= 100
-    assert np.isnan(roc_auc_interval(scores, np.arange(80) < 40, 0)).all()
+    assert hits >= 0.93 * 300
+
+
+def test_the_interval_is_that_of_the_equation_and_never_empty():
+    low, high = roc_auc_interval([5.0, 4.0, 3.0, 1.0, 2.0, 0.0], [True, True, False, True, False, False])
+    found, n = 7 / 9, 2
+    for end in (low, high):
+        spread = end * (1 - end) * (1 + n * ((1 - end) / (2 - end) + end / (1 + end))) / 9
+        assert abs(found - end) == pytest.approx(norm.ppf(0.975) * np.sqrt(spread), abs=1e-9)
+    for scores in ([2.0, 1.0], [1.0, 2.0], [1.0, 1.0]):
+        low, high = roc_auc_interval(scores, [True, False])
+        assert 0 <= low <= roc_auc(scores, [True, False]) <= high <= 1
+        assert high - low > 0.5
+    with pytest.raises(PatchclampError, match="2 positives and 0 negatives"):
+        roc_auc_interval([1.0, 2.0], [True, True])

@@ -119,9 +119,9 @@ def test_the_identity_recovers_all_the_loss() -> None:
     subject = tiny_subject(bos=True, dtype=torch.float64)
     for ablation in ("mean", "zero"):
         found = splice(exact(scaled(1.0, 16)), subject, EIGHT, ablation=ablation)
-        assert found.recovered == pytest.approx(1, abs=1e-9) and found.kl == pytest.approx(0, abs=1e-12)
+        assert found.recovered.value == pytest.approx(1, abs=1e-9) and found.kl == pytest.approx(0, abs=1e-12)
         assert found.kl_recovered == pytest.approx(1, abs=1e-9)
-        assert found.low == pytest.approx(1, abs=1e-9) and found.high == pytest.approx(1, abs=1e-9)
+        assert found.recovered.interval == pytest.approx((1, 1), abs=1e-9)
         assert found.ablated != pytest.approx(found.clean, rel=1e-3) and found.ablation == ablation
 
 
@@ -130,9 +130,11 @@ def test_the_mean_recovers_nothing_of_its_own_ablation_alone() -> None:
     mean = target_mean(subject, Site("resid_post", 0), TEXTS)
     constant = SparseDictionary(SITE, torch.zeros(16, 2).double(), None, torch.zeros(2, 16).double(), mean)
     found = splice(constant, subject, TEXTS, ablation="mean")
-    assert found.recovered == pytest.approx(0, abs=1e-9) and found.kl == pytest.approx(found.kl_ablated)
+    assert found.recovered.value == pytest.approx(0, abs=1e-9) and found.kl == pytest.approx(found.kl_ablated)
+    assert "(no interval: 4 independent groups, at least 8 are needed)" in str(found)
+    assert "nan" not in str(found)
     other = splice(constant, subject, TEXTS, ablation="zero")
-    assert abs(other.recovered) > 1e-3
+    assert abs(other.recovered.value) > 1e-3
     assert other.spliced == pytest.approx(found.ablated)
 
 
@@ -160,11 +162,11 @@ def test_losses_are_those_of_passes_by_hand_and_sinks_are_left_alone() -> None:
         n += len(right)
     assert [found.clean, found.spliced, found.ablated] == pytest.approx(list(sums / n), rel=1e-9)
     assert found.kl == pytest.approx(kls / n, rel=1e-9) and found.n == n
-    assert found.recovered == pytest.approx((sums[2] - sums[1]) / (sums[2] - sums[0]), rel=1e-9)
+    assert found.recovered.value == pytest.approx((sums[2] - sums[1]) / (sums[2] - sums[0]), rel=1e-9)
     assert found.per_item.shape == (4, 4) and found.per_item[:, 3].sum() == n
     # A ratio of means over tokens, whatever the batches.
-    assert splice(half, subject, TEXTS, ablation="zero", batch_size=1).recovered == pytest.approx(
-        found.recovered
+    assert splice(half, subject, TEXTS, ablation="zero", batch_size=1).recovered.value == pytest.approx(
+        found.recovered.value
     )
 
 
@@ -208,8 +210,8 @@ def test_a_function_is_as_good_as_a_subject() -> None:
     half = exact(scaled(0.5, 16))
     mean = target_mean(subject, site, EIGHT)
     one, two = splice(half, forward, mean=mean), splice(half, subject, EIGHT)
-    assert one.recovered == pytest.approx(two.recovered) and one.kl == pytest.approx(two.kl)
-    assert (one.low, one.high) == pytest.approx((two.low, two.high))
+    assert one.recovered.value == pytest.approx(two.recovered.value) and one.kl == pytest.approx(two.kl)
+    assert one.recovered.interval == pytest.approx(two.recovered.interval)
     with pytest.raises(PatchclampError, match="give mean="):
         splice(half, forward)
 

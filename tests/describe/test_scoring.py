@@ -68,8 +68,8 @@ CASES = [
 def test_detection_of_true_unrelated_half_and_always_yes(examples, predicate, expected):
     found = detection(says(predicate), scoring(examples))
     assert found.value == pytest.approx(expected, abs=0.07)
-    assert found.low <= found.value <= found.high
-    assert found.shuffled == pytest.approx(0.5, abs=0.07)
+    assert found.estimate.low <= found.value <= found.estimate.high
+    assert found.estimate.null.mean == pytest.approx(0.5, abs=0.07)
     assert found.failed == 0
 
 
@@ -97,14 +97,14 @@ def test_simulation_is_the_correlation_of_the_tokens(examples):
     assert found.value == pytest.approx(np.corrcoef(pieces == "cat", true)[0, 1])
     assert simulation(says(TokenSet(TRUE)), held).value == pytest.approx(1)
     assert simulation(says(Position(0)), held).value == 0
-    assert abs(found.shuffled) < 0.1
+    assert abs(found.estimate.null.mean) < 0.1
 
 
 def test_the_description_of_another_unit_stands_beside(examples):
     other = says(TokenSet(("w1",)))
     found = detection(says(TokenSet(TRUE)), scoring(examples), others=[other, says(Not(TokenSet(("w3",))))])
-    assert found.control == "descriptions of other units"
-    assert found.shuffled == pytest.approx(0.5, abs=0.06)
+    assert found.estimate.null.kind == "descriptions of other units"
+    assert found.estimate.null.mean == pytest.approx(0.5, abs=0.06)
 
 
 class Memoriser:
@@ -149,8 +149,11 @@ class Mute:
 def test_no_valid_answer_gives_no_number(examples):
     found = detection(says(TokenSet(TRUE)), scoring(examples), Mute())
     assert np.isnan(found.value)
-    assert np.isnan(found.low)
+    assert found.estimate.low is None
     assert found.failed == found.n == len(scoring(examples).all)
+    assert "cannot be had: no answer was valid" in str(found)
+    assert "nan" not in str(found)
+    assert found.facts["sensitivity"] is None
 
 
 def test_some_failures_are_counted_and_left_out(examples):
@@ -174,7 +177,7 @@ def test_embedding_ranks_windows_by_nearness(examples):
         Description("u", "cat or dog", "by hand"), held, counts, others=[Description("u", "w", "x")]
     )
     assert found.value == pytest.approx(1)
-    assert found.shuffled == 0
+    assert found.estimate.null.mean == 0
 
 
 def test_intervention_is_the_share_of_described_tokens_gained():
@@ -185,12 +188,14 @@ def test_intervention_is_the_share_of_described_tokens_gained():
 
     prompts = ["a", "b", "c"]
     found = intervention(says(TokenSet(TRUE)), effect, prompts, others=[says(TokenSet(("x",)))])
-    assert (found.value, found.shuffled) == (0.5, 0.0)
-    assert np.isnan(found.low)  # three prompts give no interval
+    assert (found.value, found.estimate.null.mean) == (0.5, 0.0)
+    assert found.estimate.low is None  # three prompts give no interval
+    assert "(no interval: 3 independent groups, at least 8 are needed)" in str(found)
+    assert "nan" not in str(found)
     assert found.facts["kl"] == 1
     nats = intervention(says(TokenSet(TRUE)), effect, prompts, lambda d, texts: [len(t[0]) for t in texts])
     assert nats.value == 2
-    assert abs(nats.shuffled) < 1
+    assert abs(nats.estimate.null.mean) < 1
     with pytest.raises(PatchclampError, match="no generated token"):
         intervention(says(TokenSet(TRUE)), lambda p: Steered(((),) * 3, ((),) * 3), prompts)
 

@@ -49,9 +49,11 @@ def test_the_illusion_is_flagged_and_the_read_direction_is_not(vector, verdict, 
     assert (found.full, found.row, found.null) == pytest.approx((full, row, 0.0), abs=1e-5)
     assert found.whole == pytest.approx(1.0, abs=1e-5)
     assert str(found).startswith(verdict)
+    assert "nan" not in str(found)
+    assert (found.kept is None) == (verdict == "no effect")
     if verdict == "illusion":
         assert abs(found.idle_part_separates) > 5  # what is not read tells clean from corrupted
-        assert found.kept_high < 0.5
+        assert found.kept.high < 0.5
 
 
 def test_the_figures_are_those_of_row_space():

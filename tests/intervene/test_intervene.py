@@ -119,8 +119,8 @@ def test_without_the_head_there_is_no_effect(lm, task):
 def test_a_value_replaced_by_itself_has_no_effect_at_all(lm, task):
     """The baseline and a pass that is entered midway are the same pass, bit for bit."""
     for address in ("head.1[2]", "mlp_act.2[3]", "resid_post.1", "attn_out.2"):
-        found = effect(lm, task, Intervention(address, "patch", source="clean"), control=None)
-        assert set(found.per_item) == {0.0}
+        trial = run_trial(lm, task, [[Intervention(address, "patch", source="clean")]])
+        assert (trial.changed[0] == trial.baseline).all()
 
 
 def test_results_follow_from_the_seed_whatever_the_batch_size(lm, task):

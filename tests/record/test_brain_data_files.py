@@ -93,8 +93,8 @@ def test_place_cells(place_cells: SpikeTrains) -> None:
     )
     assert (fields.table["p"] < 0.05).sum() >= 20
     found = decode_behaviour(place_cells.bin(1.0, within="run"), ["x", "y"], 30, smooth=1.5, n_shifts=10)
-    assert 30 < found.median < 45
-    assert found.null.min() > 100
+    assert 30 < found.median.value < 45
+    assert min(found.median.null.draws) > 100
 
 
 def test_the_nested_file_is_refused_with_the_way_out() -> None:

@@ -194,16 +194,16 @@ def test_tuning_of_activity_that_is_no_count_and_in_two_dimensions() -> None:
 def test_position_is_decoded_and_a_shift_is_not() -> None:
     counts = walk().bin(0.25)
     found = decode_behaviour(counts, "x", 40, n_shifts=10)
-    assert found.median < 5
-    assert np.median(found.null) > 15
-    assert found.null.min() > 4 * found.median
-    assert found.p == pytest.approx(1 / 11)
+    assert found.median.value < 5
+    assert np.median(found.median.null.draws) > 15
+    assert min(found.median.null.draws) > 4 * found.median.value
+    assert found.median.null.p == pytest.approx(1 / 11)
     assert np.array_equal(
         found.estimate, decode_behaviour(counts, "x", 40, n_shifts=0).estimate, equal_nan=True
     )
     drawn(found.plot)
     alone = counts.select(units={"units": [10]})
-    assert decode_behaviour(alone, "x", 40, n_shifts=0).median > 15
+    assert decode_behaviour(alone, "x", 40, n_shifts=0).median.value > 15
     with pytest.raises(PatchclampError, match="must be counts"):
         decode_behaviour(counts.smooth(1.0), "x")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import pearson, permutation_p, spearman
 from patchclamp.nouns.graph import Graph
 
@@ -19,20 +20,34 @@ Array = NDArray[np.float64]
 class Against:
     """Agreement of a graph with a known one.
 
-    `low` and `high` are the 2.5 and 97.5 percentiles of the null; `p` is one-sided, (1 + #{null >= value}) / (n + 1).
+    `estimate` has the null of permuted nodes; its p is one-sided, (1 + #{null >= value}) / (n + 1). There is no interval: a
+    graph is one, and its pairs are not independent.
     """
 
     method: str
     statistic: str
-    value: float
-    low: float
-    high: float
-    p: float
+    estimate: Estimate
     pairs: int
-    n_perm: int
+
+    @property
+    def value(self) -> float:
+        """The agreement."""
+        return self.estimate.value
+
+    @property
+    def null(self) -> Null:
+        """What permuted nodes give."""
+        assert self.estimate.null is not None
+        return self.estimate.null
+
+    @property
+    def p(self) -> float:
+        """Of the agreement among permuted nodes."""
+        assert self.null.p is not None
+        return self.null.p
 
     def __str__(self) -> str:
-        band = f"[{self.low:.3f}, {self.high:.3f}]"
+        band = f"[{self.null.low:.3f}, {self.null.high:.3f}]"
         return f"{self.method}: {self.statistic} {self.value:.3f}, null {band}, p={self.p:.3g}, {self.pairs} pairs"
 
 
@@ -94,8 +109,7 @@ def against(
     for k in range(n_perm):
         order = rng.permutation(graph.n)
         draws[k] = measure(graph.weights[np.ix_(order, order)])
-    low, high = np.nanquantile(draws, (0.025, 0.975))
-    p = permutation_p(value - 1e-12, draws)
+    null = Null.of(draws[np.isfinite(draws)], "permuted nodes")
+    null = replace(null, n=n_perm, p=permutation_p(value - 1e-12, draws))
     use = np.isfinite(graph.weights) & np.isfinite(true) & ~np.eye(graph.n, dtype=bool)
-    facts: dict[str, Any] = {"low": float(low), "high": float(high), "p": p, "n_perm": n_perm}
-    return Against(graph.method, statistic, value, pairs=int(use.sum()), **facts)
+    return Against(graph.method, statistic, Estimate(value, null=null), int(use.sum()))

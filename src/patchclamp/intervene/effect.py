@@ -15,6 +15,7 @@ from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import enough_sets, holm
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
+from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
@@ -61,6 +62,12 @@ def effect(
         Task (or `Reference`) for means, replacement values and activity, such as the training split. By default the other
         items of the task that these were selected from; where there are none, each item's own value is left out of its
         mean. A mean of no other item is refused: it would change nothing.
+
+    Raises
+    ------
+    PatchclampError
+        Where the change moved no value on any item, such as a mean by template at positions where all items of a template
+        have the same tokens up to there. Units that were 0 and stayed so are no such case: the result says so (`idle`).
 
     Examples
     --------
@@ -125,6 +132,9 @@ def effects(
     drawn = _controls(changes, control, subject, source, n_control, seed)
     measured = [*changes, *(c for ablated, _ in drawn for c in ablated)]
     trial = run_trial(subject, task, measured, source, batch_size=batch_size, progress=progress)
+    for number, change in enumerate(changes):
+        if trial.nothing(number) and trial.alive[number].any():
+            raise PatchclampError(_nothing(change, subject, task, batch_size))
     found, offset = [], len(changes)
     for number, change in enumerate(changes):
         null, words = trial.changed[:0], ""
@@ -136,7 +146,39 @@ def effects(
         found.append(_effect(task, change, trial, trial.changed[number], null, words, seed, n_boot))
     together = adjusted([one.estimate for one in found], holm)
     note = subject.training_note
-    return [replace(one, estimate=e, training=note) for one, e in zip(found, together, strict=True)]
+    return [
+        replace(one, estimate=e, training=note, idle=trial.nothing(number))
+        for number, (one, e) in enumerate(zip(found, together, strict=True))
+    ]
+
+
+_AS_BEFORE = {
+    "mean": "the mean is the value that was there, as where all items of a template have the same tokens up to there. Give "
+    "other positions, other reference items, by='data', or kind 'zero'",
+    "resample": "the other items have the value that was there, as where all items of a template have the same tokens up to "
+    "there. Give other positions, or kind 'zero'",
+    "patch": "the other input has the value that was there, as where both texts have the same tokens up to there. Give other "
+    "positions, another source, or kind 'mean' or 'zero'",
+}
+
+
+def _nothing(change: Change, subject: Subject, task: TaskLike, batch_size: int) -> str:
+    """Why nothing is said of a change that moved no value."""
+    names = sorted(
+        {
+            name
+            for pair in subject.pairs(task, batch_size)
+            for name in pair.templates
+            if name and not name.startswith(UNNAMED)
+        }
+    )
+    some = ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    of = f" (template{'s' * (len(names) > 1)} {some})" if names else ""
+    why = _AS_BEFORE.get(
+        change[0].kind, "the value is the one that was there. Give another value or direction"
+    )
+    done = "; ".join(map(str, change))
+    return f"{done}: changes nothing on any of the {len(task)} items of {task.name}{of}: {why}"
 
 
 def _controls(

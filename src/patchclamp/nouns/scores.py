@@ -301,6 +301,8 @@ class Effect:
         Which modules were in training mode on purpose (``open_subject(..., training="as it is")``); else empty.
     groups
         The unit of dependence of each item.
+    idle
+        The units were 0 on all items where they were changed, and stayed so: there was nothing to take away.
     """
 
     units: Units
@@ -315,6 +317,7 @@ class Effect:
     seed: int
     training: str = ""
     groups: tuple[str, ...] = ()
+    idle: bool = False
 
     @property
     def share(self) -> float:
@@ -352,6 +355,8 @@ class Effect:
             f"{self.metric} {self.baseline:+.3f} -> {self.changed:+.3f}: effect {e.value:+.3f} {e.span('+.3f')}, "
             f"{of}, {e.size}"
         ) + (f" ({self.training})" if self.training else "")
+        if self.idle:
+            text += f" ({self.units} {'was' if self.units.count == 1 else 'were'} 0 on all items)"
         if e.null is None:
             return text
         c = e.null

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_statistic
 from patchclamp.decompose.structure.flow import batches_of, counted
 from patchclamp.nouns.dictionary import Dictionary
@@ -41,10 +42,10 @@ class Spliced:
         Mean cross-entropy a token (nats): of the model as it is, with the reconstruction, and with the ablation.
     kl, kl_ablated : float
         KL(clean || spliced) and KL(clean || ablated), mean over tokens (nats).
-    recovered : float
-        (ablated - spliced) / (ablated - clean), a ratio of means; `low`, `high` resample items. Where zeros are a
+    recovered : Estimate
+        (ablated - spliced) / (ablated - clean), a ratio of means; its interval resamples items. Where zeros are a
         catastrophe for the model, any dictionary recovers nearly all of it: read the mean ablation's figure too, and
-        the KL. NaN where the ablation costs nothing.
+        the KL. NaN, and said in words, where the ablation costs nothing.
     n : int
         Tokens.
     per_item : array
@@ -57,9 +58,7 @@ class Spliced:
     ablated: float
     kl: float
     kl_ablated: float
-    recovered: float
-    low: float
-    high: float
+    recovered: Estimate
     n: int
     per_item: NDArray[np.float64] = field(repr=False)
 
@@ -69,8 +68,14 @@ class Spliced:
         return 1 - self.kl / self.kl_ablated if self.kl_ablated else float("nan")
 
     def __str__(self) -> str:
+        found = self.recovered
+        share = (
+            f"{found.value:.3f} {found.span()}"
+            if np.isfinite(found.value)
+            else "nothing, for nothing was lost,"
+        )
         return (
-            f"loss recovered {self.recovered:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.ablation} ablation "
+            f"loss recovered {share} of {self.ablation} ablation "
             f"({self.clean:.3f} clean, {self.spliced:.3f} spliced, {self.ablated:.3f} ablated), KL {self.kl:.3f}"
         )
 
@@ -161,7 +166,8 @@ def _summary(
     clean, spliced, ablated = (float(v) for v in nll.mean(0))
     kl, worst = (float(v) for v in torch.cat(divergences).mean(0))
     value = recovered(np.full(n, 1 / n))
-    return Spliced(ablation, clean, spliced, ablated, kl, worst, value, low, high, len(nll), per_item)
+    share = Estimate(value, low, high, n, None, n)
+    return Spliced(ablation, clean, spliced, ablated, kl, worst, share, len(nll), per_item)
 
 
 def reconstruction(dictionary: Dictionary, activity: Float[Tensor, "*batch unit"]) -> Tensor:

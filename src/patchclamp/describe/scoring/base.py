@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.splitting import refuse_overlap
@@ -93,33 +94,36 @@ class DescriptionScore:
     ----------
     method, unit, judge
         Name of the score, address, who judged.
-    value, low, high
-        The score and its 95 % bootstrap interval over groups; NaN where no answer was valid.
-    shuffled
-        The same score for a shuffled description: the mean over descriptions of other units where they are given, else
-        over permutations of the judgements. `control` says which.
+    estimate
+        The score and its 95 % interval over groups (its value is NaN, and said in words, where no answer was valid). Its null
+        is the same score for a shuffled description: for descriptions of other units where they are given, else
+        for permutations of the judgements; `null.kind` says which.
     n, failed
         Examples asked about, and those without a valid answer (they enter no figure).
     facts
-        Further figures, and how it was done.
+        Further figures, and how it was done; None where a figure cannot be had.
     """
 
     method: str
     unit: str
     judge: str
-    value: float
-    low: float
-    high: float
-    shuffled: float
-    control: str
+    estimate: Estimate
     n: int
     failed: int
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def value(self) -> float:
+        """The score."""
+        return self.estimate.value
+
     def __str__(self) -> str:
+        e = self.estimate
+        score = f"{e.value:.3f} {e.span()}" if np.isfinite(e.value) else "cannot be had: no answer was valid"
+        shuffled = "" if e.null is None else f", shuffled {e.null.mean:.3f} ({e.null.kind})"
         return (
-            f"{self.unit}: {self.method} {self.value:.3f} [{self.low:.3f}, {self.high:.3f}], shuffled {self.shuffled:.3f} "
-            f"({self.control}), n={self.n}, {self.failed} failed, judged by {self.judge}"
+            f"{self.unit}: {self.method} {score}{shuffled}, n={self.n}, {self.failed} failed, "
+            f"judged by {self.judge}"
         )
 
 
@@ -176,18 +180,19 @@ def scored(
         control = "permuted judgements"
         chance = [value(answers[rng.permutation(len(answers))], even) for _ in range(50)]
     finite = [c for c in chance if np.isfinite(c)]
+    null = Null.of(finite, control) if finite else None
+    count = n_groups(groups, len(answers))
     return DescriptionScore(
         method,
         description.unit,
         judge,
-        point,
-        float(low),
-        float(high),
-        float(np.mean(finite)) if finite else np.nan,
-        control,
+        Estimate(point, float(low), float(high), int(valid.sum()), null, count),
         len(answers),
         int((~valid).sum()),
-        dict(facts or {}),
+        {
+            name: None if isinstance(fact, float) and np.isnan(fact) else fact
+            for name, fact in (facts or {}).items()
+        },
     )
 
 

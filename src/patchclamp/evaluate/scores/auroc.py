@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.areas import roc_auc, roc_auc_interval
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.evaluate.scores.masked import unit_names
 from patchclamp.nouns.scores import Scores
 
@@ -22,20 +23,23 @@ Array = NDArray[np.float64]
 class Auroc:
     """How well scores tell the units of a mechanism from the others.
 
-    `value` is the chance that a unit of it scores above one that is not, ties counting one half; `low` and `high` its
-    bootstrap interval over units, drawn within each class. `curve` has a row a threshold: threshold, false and true
+    `estimate` is the chance that a unit of it scores above one that is not, ties counting one half, with an interval over
+    units (`patchclamp.base.areas.roc_auc_interval`). `curve` has a row a threshold: threshold, false and true
     positive rate. `positives`, `negatives`: units of each class.
     """
 
-    value: float
-    low: float
-    high: float
+    estimate: Estimate
     positives: int
     negatives: int
     curve: pd.DataFrame = field(repr=False)
 
+    @property
+    def value(self) -> float:
+        """The area."""
+        return self.estimate.value
+
     def __str__(self) -> str:
-        return f"AUROC {self.value:.3f} [{self.low:.3f}, {self.high:.3f}], {self.positives} of {self.positives + self.negatives}"
+        return f"AUROC {self.value:.3f} {self.estimate.span()}, {self.positives} of {self.positives + self.negatives}"
 
 
 def auroc(
@@ -43,8 +47,6 @@ def auroc(
     truth: Mapping[Any, bool],
     *,
     by: Literal["abs", "signed"] = "abs",
-    n_boot: int = 1000,
-    seed: int = 0,
 ) -> Auroc:
     """Measure the AUROC of units (or edges) ranked by score.
 
@@ -95,8 +97,8 @@ def auroc(
     n, others = int(real.sum()), int((~real).sum())
     if not n or not others:
         raise PatchclampError(f"truth has {n} units of the mechanism and {others} others; both are needed")
-    ends = roc_auc_interval(values, real, n_boot, seed)
-    return Auroc(float(roc_auc(values, real)), *ends, n, others, _curve(values, real))
+    estimate = Estimate(float(roc_auc(values, real)), *roc_auc_interval(values, real), n + others)
+    return Auroc(estimate, n, others, _curve(values, real))
 
 
 def _curve(values: Array, real: NDArray[np.bool_]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import FEWEST_GROUPS, draws_interval, expanded_tail
 from patchclamp.evaluate.scores.agreement import _check
 from patchclamp.evaluate.scores.weighted import MEASURES, counted, weighted_compare, wilson
 from patchclamp.nouns.scores import Scores
@@ -79,10 +80,12 @@ class Calibration:
         }
 
     def __str__(self) -> str:
-        value, low, high = (_short(v) for v in self.measures.loc["pearson", ["value", "low", "high"]])
+        _, low, high = self.measures.loc["pearson", ["value", "low", "high"]]
+        none = f"(no interval: fewer than {FEWEST_GROUPS} checks stand for other units)"
+        span = none if np.isnan(low) else f"[{_short(low)}, {_short(high)}]"
         return (
             f"estimated on {self.estimated:,} units, checked on {self.checked:,}: "
-            f"Pearson {value} [{low}, {high}], slope {_short(self['slope'], 1)}"
+            f"Pearson {_short(self['pearson'])} {span}, slope {_short(self['slope'], 1)}"
         )
 
 
@@ -120,7 +123,8 @@ def calibration(
         Share of the units that counts as the top.
     n_boot, seed
         Of the bootstrap over checked units within strata (one that was checked whole adds no error), and of the sample.
-        Correlations have an interval on Fisher's scale, sign and top Wilson's with one more check imagined.
+        Correlations have an interval on Fisher's scale, sign and top Wilson's with one more check imagined, the others expanded
+        percentiles (`draws_interval`); the first and the last need at least 8 checks of units that stand for others.
 
     Returns
     -------
@@ -288,19 +292,24 @@ def _result(
 
 
 def _bounds(value: dict[str, float], draws: Array, true: Array, weight: Array, top: float) -> Array:
-    """(low or high, measure): percentiles of the draws, but for correlations and shares.
+    """(low or high, measure): expanded percentiles of the draws, but for correlations and shares.
 
     Correlations near one are skewed, so theirs are normal after Fisher's transformation. Shares have nothing to draw
     where all that was checked agrees: theirs are Wilson's, with as many checks as the weights are worth.
     """
+    from scipy.stats import norm  # half a second
+
     bounds = np.full((2, len(MEASURES)), np.nan)
     if not len(draws):
         return bounds
-    bounds[:] = np.nanquantile(draws, [0.025, 0.975], axis=0)
+    open_ = int((weight > 1 + 1e-9).sum())  # checks that stand for units beside themselves
+    point = np.array([value[name] for name in MEASURES])
+    bounds[:] = draws_interval(draws, open_, point) if open_ else point
+    reach = -float(norm.ppf(expanded_tail(open_))) if open_ >= FEWEST_GROUPS else np.nan
     for place, name in enumerate(MEASURES):
-        if name in ("pearson", "spearman") and abs(value[name]) < 1 - 1e-12:
+        if open_ and name in ("pearson", "spearman") and abs(value[name]) < 1 - 1e-12:
             spread = np.nanstd(np.arctanh(np.clip(draws[:, place], -1 + 1e-12, 1 - 1e-12)))
-            bounds[:, place] = np.tanh(np.arctanh(value[name]) + np.array([-1.96, 1.96]) * spread)
+            bounds[:, place] = np.tanh(np.arctanh(value[name]) + np.array([-reach, reach]) * spread)
         elif name in ("sign", "top") and np.isfinite(value[name]):
             bounds[:, place] = wilson(value[name], counted(name, true, weight, top), weight)
     return bounds

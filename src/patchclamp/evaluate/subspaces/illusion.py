@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import FEWEST_GROUPS, draws_interval, n_groups, permutation_p, resamples
 from patchclamp.evaluate.subspaces.row_space import RowSpace, row_space
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -37,10 +38,10 @@ class Illusion:
         Whether the row part alone loses most of it.
     full, row, null, whole : float
         Shares of the metric's span transferred by the subspace, by its two parts, by the whole site.
-    kept : float
-        row / full, with `kept_low` and `kept_high`, paired over items; NaN where the full subspace transfers nothing.
-    p : float
-        Of the full subspace among random ones of its dimension; NaN without any. In a site of few units random
+    kept : Estimate or None
+        row / full, with its interval, paired over items; None where the full subspace transfers nothing.
+    p : float or None
+        Of the full subspace among random ones of its dimension; None without any. In a site of few units random
         subspaces do well too, so it is no part of the rule.
     beyond_site : bool
         Whether the subspace transfers more than the whole site it lies in: further evidence of an illusion.
@@ -56,10 +57,8 @@ class Illusion:
     row: float
     null: float
     whole: float
-    kept: float
-    kept_low: float
-    kept_high: float
-    p: float
+    kept: Estimate | None
+    p: float | None
     beyond_site: bool
     idle_part_separates: float
     figures: RowSpace = field(repr=False)
@@ -74,8 +73,9 @@ class Illusion:
     def __str__(self) -> str:
         return (
             f"{self.verdict}: full {self.full:.2f}, row part {self.row:.2f}, null part {self.null:.2f}, whole site "
-            f"{self.whole:.2f}; kept {self.kept:.2f} [{self.kept_low:.2f}, {self.kept_high:.2f}]; "
-            f"p among random subspaces {self.p:.3g}"
+            f"{self.whole:.2f}"
+            + ("" if self.kept is None else f"; kept {self.kept.value:.2f} {self.kept.span('.2f')}")
+            + ("" if self.p is None else f"; p among random subspaces {self.p:.3g}")
         )
 
 
@@ -126,26 +126,27 @@ def illusion(
     weights = resamples(found.n, found.groups or None, n_boot, seed)
     span = float(found.span.mean())
     full, row = found.gained["full"], found.gained["row"]
-    p = float("nan")
+    p = None
     if len(found.gained["random"]):
         p = permutation_p(full.mean() / span, found.gained["random"].mean(1) / span)
     low = float(draws_interval(weights @ full / (weights @ found.span), count, full.mean() / span)[0])
     works = low > 0 and full.mean() / span >= LEAST
-    share = row.mean() / full.mean() if abs(full.mean()) > 1e-9 * abs(span) else float("nan")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = (weights @ row) / (weights @ full)
-    kept_low, kept_high = draws_interval(np.where(np.isfinite(draws), draws, np.nan), count, share)
+    kept = None
+    if abs(full.mean()) > 1e-9 * abs(span):
+        share = row.mean() / full.mean()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            draws = (weights @ row) / (weights @ full)
+        ends = map(float, draws_interval(np.where(np.isfinite(draws), draws, np.nan), count, share))
+        kept = Estimate(float(share), *ends, found.n, None, count)
     full_share, whole_share = found["full"]["transferred"], found["whole"]["transferred"]
     return Illusion(
         works=works,
-        flagged=bool(works and kept_high < KEPT),
+        flagged=bool(works and kept is not None and kept.high is not None and kept.high < KEPT),
         full=full_share,
         row=found["row"]["transferred"],
         null=found["null"]["transferred"],
         whole=whole_share,
-        kept=float(share),
-        kept_low=float(kept_low),
-        kept_high=float(kept_high),
+        kept=kept,
         p=p,
         beyond_site=bool(abs(full_share) > abs(whole_share) + 1e-6),
         idle_part_separates=found["null"]["separation"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.tuning import errors_figure
 from patchclamp.measure.brain.tuning import _Grid, least_shift
@@ -31,27 +32,24 @@ class Decoded:
     error
         (samples,) Euclidean distance between them, in the behaviour's unit.
     median
-        Median error.
-    null
-        Median errors of the shifts, each fitted and tested anew.
-    p
+        Median error, with the null of the shifts, each fitted and tested anew (none without shifts); its p is
         (1 + number of shifts with a median error at most as large) / (shifts + 1).
     """
 
     true: Floats
     estimate: Floats
     error: Floats
-    median: float
-    null: Floats
-    p: float
+    median: Estimate
 
     def __repr__(self) -> str:
-        null = f", null {np.median(self.null):.4g} (p {self.p:.3g})" if len(self.null) else ""
-        return f"Decoded(median error {self.median:.4g}{null}, {int(np.isfinite(self.error).sum())} samples)"
+        null = self.median.null
+        beside = "" if null is None else f", null {np.median(null.draws):.4g} (p {null.p:.3g})"
+        return f"Decoded(median error {self.median.value:.4g}{beside}, {int(np.isfinite(self.error).sum())} samples)"
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the errors' distribution with the null's medians; return the matplotlib figure."""
-        return errors_figure(self.error, self.median, self.null, ax)
+        null = () if self.median.null is None else self.median.null.draws
+        return errors_figure(self.error, self.median.value, np.array(null), ax)
 
 
 def decode_behaviour(
@@ -123,8 +121,11 @@ def decode_behaviour(
     for shift in rng.integers(least, len(counts) - least, n_shifts):
         guess = _decoded(np.roll(counts, shift, 0), place, use, grid, parts, recording.time_step)
         null.append(float(np.nanmedian(np.sqrt(((guess - true) ** 2).sum(1)))))
-    p = permutation_p(-median, -np.array(null)) if null else float("nan")
-    return Decoded(true, estimate, error, median, np.array(null), p)
+    beside = None
+    if null:
+        beside = Null.of(null, "circular shifts of all activity against the behaviour")
+        beside = replace(beside, p=permutation_p(-median, -np.array(null)))
+    return Decoded(true, estimate, error, Estimate(median, n=int(np.isfinite(error).sum()), null=beside))
 
 
 def _decoded(

@@ -99,7 +99,7 @@ def judge_circuit(
     if over == "items":
         value, low, high = area_over_items(values, real, groups, seed=seed)
     else:
-        value, low, high = area_over_pairs(values[0], real, seed=seed)
+        value, low, high = area_over_pairs(values[0], real)
     verdict = "wrong" if off else "recovered" if low > 0.5 else "missed"
     idle = "; all others score exactly 0" if not values[:, ~real].any() else ""
     note = f"{int(real.sum())} of {len(real)} {what} belong to it{idle}"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import Planted, Truth
 
@@ -91,10 +92,10 @@ def judge_dictionary(
     )  # nothing writes on dead units: random directions are drawn among the others
     random = [matched_cosines(planted, rng.normal(size=found.shape) * live) for _ in range(N_RANDOM)]
     null = [one.sum() / most for one in random]
-    draws = cosines[rng.integers(len(cosines), size=(400, len(cosines)))].mean(1)
-    low, high = (float(v) for v in np.quantile(draws, [0.025, 0.975]))
+    found_cosine = Estimate.of_mean(cosines, seed=seed)
     chance, top = float(np.mean(null)), float(np.max(null))
-    above = low > top
+    # Of fewer than 8 features there is no interval; then the random dictionaries alone decide (p <= 1 / 21).
+    above = (found_cosine.value if found_cosine.low is None else found_cosine.low) > top
     if truth.control:
         verdict = "false positive" if above else "clean"
     else:
@@ -103,9 +104,9 @@ def judge_dictionary(
     return Outcome(
         verdict,  # type: ignore[arg-type]
         "matched cosine",
-        float(cosines.mean()),
-        low,
-        high,
+        found_cosine.value,
+        found_cosine.low,
+        None if found_cosine.high is None else min(found_cosine.high, 1.0),
         "features",
         chance,
         note=note,

@@ -76,7 +76,7 @@ def _together(result: Any, system: Planted, seed: int) -> Outcome:
     rows, columns = np.triu_indices(len(phi), 1)
     linked = {tuple(sorted(pair)) for pair in _linked(system)}
     real = np.array([(int(i), int(j)) in linked for i, j in zip(rows, columns, strict=True)])
-    value, low, high = area_over_pairs(phi[rows, columns], real, seed=seed)
+    value, low, high = area_over_pairs(phi[rows, columns], real)
     verdict = "recovered" if low > 0.5 else "missed"
     note = f"{int(real.sum())} pairs of {len(real)}"
     return Outcome(verdict, "AUROC", value, low, high, "pairs", 0.5, note=note)  # type: ignore[arg-type]

@@ -26,6 +26,7 @@ def compile_interventions(
     pair: Pair,
     reference: Reference | None = None,
     replays: Replays | None = None,
+    watch: Watch | None = None,
 ) -> list[Edit]:
     """Edits that carry out interventions on the clean inputs of one batch of items.
 
@@ -39,6 +40,8 @@ def compile_interventions(
         Needed by ``mean`` and ``resample``.
     replays
         Shares passes over other inputs between sets of interventions of one batch.
+    watch
+        Told what the edits do while they act.
 
     Returns
     -------
@@ -59,9 +62,34 @@ def compile_interventions(
             at, chosen = _target(change, site, indices)
             if change.kind == "splice":
                 edits.append(Edit(site, lambda a, b: a, without_error=_touched(change, pair)))
+                if watch is not None:  # what it does to the activity is seen by the dictionary alone
+                    watch.moved[:] = watch.alive[:] = True
                 continue
-            edits.append(Edit(at, _edit(change, pair, chosen, values[site])))
+            edits.append(Edit(at, _edit(change, pair, chosen, values[site], watch)))
     return edits
+
+
+class Watch:
+    """What edits did to the items of a batch: where a value moved, and where one was not 0, both beyond rounding.
+
+    Rounding is 64 times the type's step (twice in half precision) of the root mean square of the site's units at a
+    position: by so much do values differ that are the same in another batch.
+    """
+
+    def __init__(self, items: int, device: torch.device) -> None:
+        self.moved = torch.zeros(items, dtype=torch.bool, device=device)
+        self.alive = torch.zeros(items, dtype=torch.bool, device=device)
+
+    @torch.no_grad()
+    def see(self, where: Tensor, before: Tensor, after: Tensor) -> None:
+        """Take down one edit, (batch, pos, units...), at the entries `where`."""
+        kind = before.dtype if before.is_floating_point() else torch.float32
+        steps = 2 if kind in (torch.float16, torch.bfloat16) else 64
+        size = before.float().flatten(2).square().mean(2).sqrt()
+        room = (size * (steps * torch.finfo(kind).eps)).reshape(*size.shape, *[1] * (before.ndim - 2))
+        self.moved |= (((after - before).abs() > room) & where).flatten(1).any(1).to(self.moved.device)
+        there = (before.abs() > room) | (after.abs() > room)
+        self.alive |= (there & where).flatten(1).any(1).to(self.alive.device)
 
 
 def _target(
@@ -74,7 +102,7 @@ def _target(
 
 
 def _edit(
-    change: Intervention, pair: Pair, indices: tuple[int, ...] | None, value: Value
+    change: Intervention, pair: Pair, indices: tuple[int, ...] | None, value: Value, watch: Watch | None
 ) -> Callable[[Tensor, Batch], Tensor]:
     def act(activity: Tensor, batch: Batch) -> Tensor:
         where = positions(change, pair, activity)[:, :, None]
@@ -84,7 +112,10 @@ def _edit(
             where = where & chosen
         if activity.ndim == 4:
             where = where[..., None]
-        return torch.where(where, value(activity, batch).to(activity.dtype), activity)
+        changed = torch.where(where, value(activity, batch).to(activity.dtype), activity)
+        if watch is not None:
+            watch.see(where, activity, changed)
+        return changed
 
     return act
 

@@ -17,7 +17,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
-from patchclamp.subjects.clamp.edits import compile_interventions, positions
+from patchclamp.subjects.clamp.edits import Watch, compile_interventions, positions
 from patchclamp.subjects.clamp.reference import Reference
 from patchclamp.subjects.clamp.replay import Replays
 from patchclamp.subjects.transformer import Transformer
@@ -27,11 +27,22 @@ Change = Sequence[Intervention]
 
 @dataclass(frozen=True)
 class Trial:
-    """Metric per item, without (item,) and under each set of interventions (set, item), in the task's order."""
+    """Metric per item, without (item,) and under each set of interventions (set, item), in the task's order.
+
+    `moved` and `alive` (set, item) say where a set moved a value that it touched, and where one was not 0 before or after
+    it, beyond rounding.
+    """
 
     baseline: NDArray[np.float64]
     changed: NDArray[np.float64]
     groups: tuple[str, ...]
+    moved: NDArray[np.bool_]
+    alive: NDArray[np.bool_]
+
+    def nothing(self, number: int) -> bool:
+        """Whether a set moved neither a value nor the metric on any item."""
+        apart = np.abs(self.changed[number] - self.baseline).max()
+        return not self.moved[number].any() and bool(apart <= 1e-4 * max(1.0, np.abs(self.baseline).max()))
 
 
 def run_trial(
@@ -63,6 +74,7 @@ def run_trial(
     sets = list(places)
     _check_positions(subject, task, sets, batch_size)
     baseline, changed = np.empty(n), np.empty((len(sets), n))
+    moved, alive = np.zeros((2, len(sets), n), dtype=bool)
     groups: list[str] = [""] * n
     first = [_first_layer(subject, change) for change in sets]
     done, total = 0, len(sets) * -(-n // batch_size)
@@ -75,15 +87,17 @@ def run_trial(
             groups[row] = pair.groups[i] if pair.groups else ""
         replays = Replays(subject, pair, reference, (i for change in sets for i in change))
         for number, change in enumerate(sets):
-            edits = compile_interventions(change, subject, pair, reference, replays)
+            watch = Watch(len(rows), subject.device)
+            edits = compile_interventions(change, subject, pair, reference, replays, watch)
             layer = first[number]
             start = (layer, run.activity[Site("resid_pre", layer)]) if layer else None
             out = subject.run(pair.clean, write=edits, logits=pair.answer_position, start=start).logits
             changed[number, rows] = _score(pair, out, run.logits)
+            moved[number, rows], alive[number, rows] = watch.moved.cpu(), watch.alive.cpu()
             done += 1
             if progress is not None:
                 progress(f"measuring {task.name}", done, max(done, total))
-    return Trial(baseline, changed[where], tuple(groups) if any(groups) else ())
+    return Trial(baseline, changed[where], tuple(groups) if any(groups) else (), moved[where], alive[where])
 
 
 def _check_positions(subject: Subject, task: TaskLike, sets: Sequence[Change], batch_size: int) -> None:
