@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.heads import head_connectome
+from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
 from patchclamp.connect.circuits.paths import causal_path_graph
 
-__all__ = ["causal_path_graph", "head_connectome"]
+# (subject, task, ...) -> CircuitGraph
+METHODS = {
+    "edge_attribution": edge_attribution,
+    "edge_patching": edge_patching,
+    "path_patching": path_patching,
+    "causal_path_graph": causal_path_graph,
+}
+
+__all__ = [
+    "METHODS",
+    "causal_path_graph",
+    "edge_attribution",
+    "edge_patching",
+    "head_connectome",
+    "path_patching",
+]

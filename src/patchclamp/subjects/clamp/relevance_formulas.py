@@ -23,12 +23,20 @@ class NormFormula:
 
     def linear(self, x: Tensor) -> Tensor:
         """The norm with its scale held fixed, computed in float32 (float64 stays): a linear function of x."""
-        wide = x if x.dtype == torch.float64 else x.float()
-        if self.centred:
-            wide = wide - wide.mean(-1, keepdim=True)
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps).detach()
-        out = wide * scale
+        return self.scaled(x, self.scale(x))
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What the norm multiplies its (centred) input with, (..., 1), without a gradient."""
+        return torch.rsqrt(self._centre(x).pow(2).mean(-1, keepdim=True) + self.eps).detach()
+
+    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """The norm at a scale that is given, its bias left out."""
+        out = self._centre(x) * scale
         return out if self.gain is None else out * self.gain.to(out.dtype)
+
+    def _centre(self, x: Tensor) -> Tensor:
+        wide = x if x.dtype == torch.float64 else x.float()
+        return wide - wide.mean(-1, keepdim=True) if self.centred else wide
 
 
 def recognise_norm(module: nn.Module) -> NormFormula | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.freeze import Patterns
 from patchclamp.subjects.clamp.hooks import in_turn
 from patchclamp.subjects.clamp.relevance_formulas import (
     NormFormula,
@@ -25,7 +26,7 @@ RULES: dict[str, str] = {
     "LN": "the scale of every norm is held fixed; centring keeps its gradient",
     "Identity": "the gradient of an activation is act(z) / z",
     "Half": "the gradient through a gated product act(g) * u is halved",
-    "AH": "attention patterns are held fixed: queries and keys carry no gradient",
+    "AH": "attention patterns are held fixed where attention makes them: queries and keys carry no gradient",
 }
 DEFAULT_RULES = ("LN", "Identity", "Half")
 
@@ -88,8 +89,7 @@ class RulePlan:
         self._leaves(subject, rules, strict)
         if "Half" in rules:
             self._products(subject)
-        if "AH" in rules:
-            self._patterns(subject)
+        self._patterns = self._fix_patterns(subject) if "AH" in rules else None
 
     def _leaves(self, subject: Subject, rules: Sequence[str], strict: bool) -> None:
         for name, module in subject.model.named_modules():
@@ -135,22 +135,13 @@ class RulePlan:
                 name = f"{subject.row.layers}.{layer}.{row.mlp_proj}"
                 self._add("Half", ("Half",), name, subject.layer_module(layer, row.mlp_proj), "in", _halved)
 
-    def _patterns(self, subject: Subject) -> None:
+    def _fix_patterns(self, subject: Subject) -> Patterns:
         if not isinstance(subject, Transformer):
-            raise PatchclampError(f"{subject.name}: rule AH needs named queries and keys; leave AH out")
-        for layer in range(subject.n_layers):
-            paths = subject.row_at(layer).qkv
-            names = [path.rsplit(".", 1)[-1] for path in paths]
-            if len(paths) != 3 or [n[0] for n in names] != ["q", "k", "v"] or names[0].startswith("qkv"):
-                raise PatchclampError(
-                    f"layer {layer}: rule AH needs queries and keys from modules of their own, and "
-                    f"{subject.family} makes them in {', '.join(paths)}; leave AH out"
-                )
-            for path in paths[:2]:
-                name = f"{subject.row.layers}.{layer}.{path}"
-                self._add(
-                    "AH", ("AH",), name, subject.layer_module(layer, path), "out", lambda x, y: y.detach()
-                )
+            raise PatchclampError(f"{subject.name}: rule AH needs attention that has a name; leave AH out")
+        patterns = Patterns(subject)
+        patterns.ran = self.applied.ran["AH"]
+        self.applied.modules["AH"] = patterns.names
+        return patterns
 
     @contextmanager
     def active(self) -> Iterator[AppliedRules]:
@@ -162,6 +153,8 @@ class RulePlan:
                     hooks.enter_context(module.register_forward_hook(hook, with_kwargs=True))
                 else:
                     hooks.enter_context(module.register_forward_pre_hook(hook))
+            if self._patterns is not None:
+                hooks.enter_context(self._patterns.active())
             yield self.applied
 
 

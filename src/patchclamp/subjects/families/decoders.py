@@ -66,6 +66,7 @@ _PHI3 = replace(
     },
     activation="mlp.activation_fn",
     qkv=("self_attn.qkv_proj",),
+    fused="blocks",
     mlp_in=("mlp.gate_up_proj",),
 )
 _OLMO2 = replace(
@@ -95,6 +96,7 @@ _GPT2 = row_of(
     fixed=ends("transformer.drop", "transformer.ln_f", "lm_head"),
     norms=("ln_1", "ln_2"),
     qkv=("attn.c_attn",),
+    fused="blocks",
     mlp_in=("mlp.c_fc",),
     when={"add_cross_attention": False},
 )
@@ -130,6 +132,7 @@ _NEOX_SEQUENTIAL = row_of(
     fixed=ends("gpt_neox.emb_dropout", "gpt_neox.final_layer_norm", "lm_head"),
     norms=("input_layernorm", "post_attention_layernorm"),
     qkv=("attention.query_key_value",),
+    fused="groups",
     mlp_in=("mlp.dense_h_to_4h",),
     when={"use_parallel_residual": False},
 )
@@ -185,6 +188,7 @@ _BLOOM = row_of(
     fixed=ends("transformer.word_embeddings_layernorm", "transformer.ln_f", "lm_head"),
     norms=("input_layernorm", "post_attention_layernorm"),
     qkv=("self_attention.query_key_value",),
+    fused="groups",
     mlp_in=("mlp.dense_h_to_4h",),
     position_ids=False,
     when={"apply_residual_connection_post_layernorm": False},

@@ -65,6 +65,9 @@ class AnatomyRow:
         The module whose input is mlp_act; None where there is none (expert layers).
     qkv, mlp_in
         Modules that make queries, keys and values, and that make mlp_pre (and the factor beside it, if gated).
+    fused
+        How one module that makes queries, keys and values orders its outputs: ``"blocks"`` (all queries, all keys, all
+        values), ``"groups"`` (for each key and value head its queries, its key, its value); empty for three modules.
     gated
         mlp_act = activation(gate) * up rather than activation(in).
     parallel
@@ -121,6 +124,7 @@ class AnatomyRow:
     activation: str | None
     qkv: tuple[str, ...]
     mlp_in: tuple[str, ...]
+    fused: Literal["", "blocks", "groups"] = ""
     base: str = "model"
     head_path: tuple[str, ...] = ("lm_head",)
     parallel: bool = False

@@ -1,0 +1,139 @@
+"""`CircuitGraph`: a graph inside a live network, its edges kept per item, sparsely."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.nouns.graph import Graph
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CircuitGraph(Graph):
+    """Which units of a network act on which, on the items of a task; positive means that an edge raises the metric.
+
+    Parameters
+    ----------
+    nodes, weights, directed, method, limits, node_data, params
+        As in `Graph`; ``weights[target, source]`` is the mean over items, NaN where there can be no edge.
+    ends
+        (edge, 2): target and source of each edge, as places in `nodes`.
+    items
+        (item, edge), float32, in units of the metric where `params` says nothing else.
+    groups
+        The unit of dependence of each item; intervals resample these.
+
+    Examples
+    --------
+    >>> graph = CircuitGraph.of(["a", "b"], [(1, 0)], [[1.0], [2.0]], method="by hand")
+    >>> graph.edge("a", "b").tolist()
+    [1.0, 2.0]
+    >>> graph.edges()[["source", "target", "weight"]].values.tolist()
+    [['a', 'b', 1.5]]
+    """
+
+    ends: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    items: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    groups: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        nodes: Sequence[str],
+        ends: ArrayLike,
+        items: ArrayLike,
+        *,
+        method: str,
+        groups: Sequence[str] = (),
+        limits: str = "",
+        node_data: pd.DataFrame | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> CircuitGraph:
+        """A graph from its edges; `weights` is filled in from the mean over items.
+
+        Raises
+        ------
+        PatchclampError
+            For values that are not finite, and for ends that do not fit the items.
+        """
+        places, values = np.asarray(ends, np.int64).reshape(-1, 2), np.asarray(items, np.float32)
+        if values.ndim != 2 or values.shape[1] != len(places):
+            raise PatchclampError(f"{method}: items of shape {values.shape} for {len(places)} edges")
+        if not np.isfinite(values).all():
+            target, source = places[np.flatnonzero(~np.isfinite(values).all(0))[0]]
+            raise PatchclampError(
+                f"{method}: {nodes[source]} -> {nodes[target]} is not finite; the model may overflow"
+            )
+        weights = np.full((len(nodes), len(nodes)), np.nan)
+        weights[places[:, 0], places[:, 1]] = values.mean(0, dtype=np.float64)
+        groups = tuple(groups) if any(groups) else ()
+        return cls(
+            tuple(nodes), weights, True, method, limits=limits, node_data=node_data, params=dict(params or {}),
+            ends=places, items=values, groups=groups,
+        )  # fmt: skip
+
+    def edge(self, source: str, target: str) -> NDArray[np.float32]:
+        """(item,) the edge from one node to another.
+
+        Raises
+        ------
+        PatchclampError
+            For a name that is no node, and a pair without an edge.
+        """
+        for name in (source, target):
+            if name not in self.nodes:
+                raise PatchclampError(f"{name}: not a node of this graph{did_you_mean(name, self.nodes)}")
+        at = (self.nodes.index(target), self.nodes.index(source))
+        found = np.flatnonzero((self.ends == at).all(1))
+        if not len(found):
+            raise PatchclampError(f"{source} -> {target}: there is no such edge")
+        values: NDArray[np.float32] = self.items[:, found[0]]
+        return values
+
+    def intervals(self, n: int = 50, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+        """The n largest edges with 95 % intervals over groups of items.
+
+        Returns
+        -------
+        DataFrame
+            source, target, weight, low, high. NaN ends where there are fewer than 8 groups. The edges were chosen for
+            their size on these very items: intervals of a choice hold on other items only.
+        """
+        mean = self.items.mean(0, dtype=np.float64)
+        order = np.argsort(-np.abs(mean), kind="stable")[:n]
+        low, high = bootstrap_interval(self.items[:, order], self.groups or None, n_boot=n_boot, seed=seed)
+        names = np.array(self.nodes, dtype=object)
+        return pd.DataFrame(
+            {
+                "source": names[self.ends[order, 1]],
+                "target": names[self.ends[order, 0]],
+                "weight": mean[order],
+                "low": low,
+                "high": high,
+            }
+        )
+
+    def on_items(self, rows: ArrayLike) -> CircuitGraph:
+        """The same edges on some of the items."""
+        index = np.asarray(rows, dtype=int)
+        groups = [self.groups[i] for i in index] if self.groups else ()
+        return CircuitGraph.of(
+            self.nodes, self.ends, self.items[index], method=self.method, groups=groups, limits=self.limits,
+            node_data=self.node_data, params=self.params,
+        )  # fmt: skip
+
+    def subgraph(self, names: Sequence[str]) -> CircuitGraph:
+        """The graph of some of the nodes."""
+        small = Graph.subgraph(self, names)
+        assert isinstance(small, CircuitGraph)
+        place = {self.nodes.index(name): i for i, name in enumerate(names)}
+        kept = np.array([t in place and s in place for t, s in self.ends], dtype=bool)
+        ends = np.array([(place[t], place[s]) for t, s in self.ends[kept]], np.int64).reshape(-1, 2)
+        return replace(small, ends=ends, items=self.items[:, kept])
