@@ -2,14 +2,15 @@
 
 Models: SmolLM2; three small ones trained here on lists that begin again, with norms on queries and keys (Qwen 3), behind
 attention and MLP (Gemma 2), and both without any before (OLMo 2); Gemma 3 270M where its GGUF file is given. Nodes: heads
-(all positions together), MLP outputs and the stream at every role, at layers spread over the model.
+(all positions together), MLP outputs and the stream at every role, at layers spread over the model (few layers are no fair sample: on Gemma one MLP has most of the effect).
 
-    python -m benchmarks.estimators [--items 16] [--layers 6] [--models smollm2 qwen3 gemma2 olmo2] [--gemma FILE]
+    python -m benchmarks.estimators [--items 16] [--layers 18] [--models qwen3 gemma2 olmo2 smollm2] [--gemma FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from inspect import signature
 from pathlib import Path
@@ -42,13 +43,13 @@ TASKS = {"small": ("induction", "swap"), "large": ("ioi", "random_s2")}
 
 def opened(names: list[str], gemma: Path | None) -> Iterator[tuple[str, LanguageModel, str]]:
     """(name, model, kind in `TASKS`), one at a time."""
+    if gemma is not None:
+        yield "gemma 3 270M", patchclamp.open_subject(str(gemma)), "large"
     for name in names:
         if name in FAMILIES:
             yield name, trained(name), "small"
         else:
             yield name, patchclamp.open_subject(name), "large"
-    if gemma is not None:
-        yield "gemma 3 270M", patchclamp.open_subject(str(gemma)), "large"
 
 
 def task_of(lm: LanguageModel, kind: str, items: int) -> Task:
@@ -89,8 +90,8 @@ def compared(
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=16)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--models", nargs="*", default=["smollm2", "qwen3", "gemma2", "olmo2"])
+    parser.add_argument("--layers", type=int, default=18)
+    parser.add_argument("--models", nargs="*", default=["qwen3", "gemma2", "olmo2", "smollm2"])
     parser.add_argument("--gemma", type=Path, help="a GGUF file of Gemma 3 270M")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -99,6 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
         task = task_of(lm, kind, options.items)
         found = compared(lm, task, options.layers)
         show(f"{name}, {task.name}, {len(task)} items", found)
+        sys.stdout.flush()
         rows += [{"model": name, "task": task.name, **row} for row in found]
         save("estimators", rows, f"{options.items} validation items, {options.layers} layers")
 
