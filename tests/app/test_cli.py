@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +14,7 @@ import planted
 from command_line import run
 from patchclamp.app import cli
 from patchclamp.app.commands import COMMANDS
+from patchclamp.attribute import DEFAULT, METHODS
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +224,44 @@ def test_attribute_finds_the_planted_head(capsys, model, task_file):
     status, out, _ = run(capsys, "attribute", task_file, "--items", "16", "--model", model, "--json")
     assert status == 0
     assert json.loads(out)["units"][0]["unit"] == "head.1[2]"
+
+
+def test_attribute_prints_its_agreement_and_signs(capsys, model, task_file):
+    status, out, _ = run(capsys, "attribute", task_file, "--items", "16", "--model", model)
+    assert status == 0
+    out = " ".join(out.split())
+    assert f", {DEFAULT} (denoising), 16 items" in out
+    assert "Largest first by size; + raises the metric" in out
+    assert "against exact patching of" in out
+    found = json.loads(
+        run(capsys, "attribute", task_file, "--items", "16", "--model", model, "--check", "6", "--json")[1]
+    )
+    assert found["method"] == found["check"]["used"]
+    check = found["check"]["checks"][DEFAULT]["head"]
+    assert check["checked"] == 6
+    assert check["measures"]["pearson"]["value"] > 0.9
+
+
+def test_attribute_gives_up_a_method_that_does_not_agree(capsys, model, task_file, monkeypatch):
+    """A user's own method in the table, and a bad one."""
+
+    def upside_down(*args, **options):
+        scores = METHODS[DEFAULT](*args, **options)
+        return replace(scores, method="upside_down", values={s: -v for s, v in scores.values.items()})
+
+    monkeypatch.setitem(METHODS, "upside_down", upside_down)
+    monkeypatch.setattr(upside_down, "__signature__", inspect.signature(METHODS[DEFAULT]), raising=False)
+    asked = ("attribute", task_file, "--items", "16", "--model", model, "--method", "upside_down")
+    status, out, _ = run(capsys, *asked)
+    out = " ".join(out.split())
+    assert status == 0
+    assert f"{DEFAULT.replace('_', ' ').capitalize()} in place of upside down" in out
+    assert f", {DEFAULT} (denoising)" in out
+    found = json.loads(run(capsys, *asked, "--json")[1])
+    assert (found["method"], found["check"]["asked"]) == (DEFAULT, "upside_down")
+    assert found["units"][0]["unit"] == "head.1[2]"
+    as_it_is = json.loads(run(capsys, *asked, "--check", "0", "--json")[1])
+    assert as_it_is["method"] == "upside_down"
 
 
 def test_effect_measures_the_planted_head(capsys, model, task_file):

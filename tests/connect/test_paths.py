@@ -67,6 +67,7 @@ def test_the_graph_is_judged_on_other_items_beside_random_graphs() -> None:
     subject, task = wired()
     graph = causal_path_graph(subject, task.split("train"), ["1.out", "3.out"], inhibitory=True)
     assert graph.params["held_out"]
+    assert graph.edge("3.out[0]", "metric").shape == (len(task.split("train")),)
     kept = graph.params["kept"]
     assert kept.value == pytest.approx(1.0, abs=1e-6) and kept.n == len(task.split("train").others())
     assert kept.null.high < 1 and kept.null.mean < 0.5

@@ -6,6 +6,7 @@ from patchclamp.attribute.direct_logit_attribution import direct_logit_attributi
 from patchclamp.attribute.integrated_gradients import integrated_gradients
 from patchclamp.attribute.partial_gradients import partial_gradients
 from patchclamp.attribute.relevance_patching import relevance_patching
+from patchclamp.base.estimators import DEFAULT, ESTIMATORS
 from patchclamp.subjects.clamp.relevance_rules import RULES, relevance_rules
 
 # (subject, task, sites) -> Scores
@@ -19,6 +20,8 @@ METHODS = {
 }
 
 __all__ = [
+    "DEFAULT",
+    "ESTIMATORS",
     "METHODS",
     "RULES",
     "activation_patching",

@@ -50,8 +50,8 @@ def integrated_gradients(
     rule
         ``"midpoint"`` (alpha = (k + 1/2) / steps) or ``"gauss-legendre"``.
     ln_rule
-        Hold the scale of every norm fixed in the backward pass (the LN rule of relevance patching). With it the
-        estimate has the right scale (docs/attribute.md); without it scores at the input are complete.
+        Hold the scale of every norm that reads the stream fixed in the backward pass (rule ``"Stream"`` of relevance
+        patching). With it the estimate has the right scale (docs/attribute.md); without it scores at the input are complete.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def integrated_gradients(
         subject, task, "integrated_gradients", sites, direction, positions, batch_size, level
     )
     collector.meta |= {"steps": steps, "rule": rule, "ln_rule": ln_rule}
-    plan = RulePlan(subject, ("LN",) if ln_rule else (), strict=False)
+    plan = RulePlan(subject, ("Stream",) if ln_rule else (), strict=False)
     for pair in collector.pairs():
         _along_the_path(collector, pair, alphas, weights, plan)
     return collector.scores(cost=f"two forward passes, and {steps} forward and backward passes")

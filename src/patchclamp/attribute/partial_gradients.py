@@ -59,7 +59,8 @@ def partial_gradients(
         has its own place within the cells, spread evenly over items, so that the mean over n items sees n * steps
         points. Scores of one item are accordingly rougher than their mean.
     ln_rule
-        Hold the scale of every norm fixed in the backward passes along the path.
+        Hold the scale of every norm that reads the stream fixed in the backward passes along the path. Norms of queries and
+        keys, and those behind attention and MLP, keep their gradient: one unit moves their scale.
     reach
         Point -> factor on the share; 1 where not named. That of heads (patched at all positions together) was
         chosen on SmolLM2; 1.25 to 2 give much the same (docs/attribute.md).
@@ -97,7 +98,10 @@ def partial_gradients(
         subject, task, "partial_gradients", sites, direction, positions, batch_size, level
     )
     collector.meta |= {"steps": steps, "ln_rule": ln_rule, "reach": dict(reach)}
-    plans = RulePlan(subject, (), strict=False), RulePlan(subject, ("LN",) if ln_rule else (), strict=False)
+    plans = (
+        RulePlan(subject, (), strict=False),
+        RulePlan(subject, ("Stream",) if ln_rule else (), strict=False),
+    )
     yardsticks = {site: _yardstick(subject, site) for site in collector.sites}
     for pair in collector.pairs():
         _own_stretch(collector, pair, steps, plans, _Cells(collector, yardsticks, reach))

@@ -43,7 +43,7 @@ class Claim:
     units, among
         Addresses.
     task
-        name, n, seed, corruption, split, items, reference_split, reference_items, fingerprint, min_accuracy.
+        name, n, seed, corruption, split, items, reference_split, reference_items, fingerprint, ranked_by, min_accuracy.
     intervention
         As `Intervention.to_json` writes it; units are filled in from `units`.
     baseline, changed

@@ -6,15 +6,14 @@ on as many units of the same kind as the other model's own scores put first; and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Units
 from patchclamp.study.ability import splits_of
+from patchclamp.study.checked import ranking_scores
 from patchclamp.study.claims import Claim
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
@@ -79,9 +78,8 @@ def first_units(bench: Experiments, task: Task, point: str) -> Selection:
     """The units of a point in the order in which a study of this model would take them, from train and validation items."""
     options, subject = StudyOptions(seed=bench.seed), bench.subject
     splits = splits_of(task, options)
-    method: Callable[..., Scores] = METHODS[options.method]
     sites = [site for site in subject.known_sites() if site.point == point]
-    scores = method(subject, splits["train"], sites, direction=options.direction, positions="roles")
+    scores = ranking_scores(subject, splits["train"], sites, options, (point,)).scores
     trial = replace(bench, items=splits["validation"])
     refine = options.refine_heads if point == "head" else options.refine_neurons
     return select_units(scores, point, point, (1,), 0.0, trial.shares, refine)

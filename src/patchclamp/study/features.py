@@ -77,7 +77,7 @@ def features(context: Behaviour) -> Section:
         dictionary = DECOMPOSITIONS[name](options.n_features, seed=options.seed).fit(recording, site=base)
         dictionaries[subject.attach(name, dictionary).site] = dictionary
     say("scoring features")
-    attribute: Callable[..., Scores] = METHODS[options.method]
+    attribute: Callable[..., Scores] = METHODS[context.scores.method]
     scores = attribute(
         subject,
         context.splits["train"],

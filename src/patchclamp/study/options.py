@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
+from patchclamp.base.estimators import DEFAULT
 
 __all__ = ["StudyOptions"]
 
@@ -26,6 +27,10 @@ class StudyOptions:
     method, direction
         Name of an attribution method, and the direction in which it is asked. The proof is by ablation, so the question
         is whether a unit is needed: ``"noising"``.
+    n_check
+        Units of each kind, from all the range of scores, that are patched exactly on `exact_items` train items before
+        anything is chosen by the scores; where `method` does not agree, a better one takes its place (`checked_scores`).
+        0: `method` whatever it is worth.
     kind
         Ablation that verifies: ``"mean"``, ``"zero"`` or ``"resample"``.
     by, source
@@ -50,7 +55,7 @@ class StudyOptions:
     curve_items, curve_points, n_random
         Faithfulness curves: test items, points on a curve, random orders beside it.
     exact_items, exact_layers
-        Methods side by side: items, and how many layers are patched exactly.
+        Methods side by side: items, also those of `n_check`, and how many layers are patched exactly.
     n_texts
         Texts of the bundled sample that are read for exemplars.
     batch_size
@@ -66,8 +71,9 @@ class StudyOptions:
     n_train: int = 48
     n_validation: int = 24
     n_test: int = 40
-    method: str = "partial_gradients"
+    method: str = DEFAULT
     direction: str = "noising"
+    n_check: int = 12
     kind: str = "mean"
     by: str = "template"
     source: str = "corrupted"
@@ -75,7 +81,7 @@ class StudyOptions:
     n_singles: int = 5
     n_control_single: int = 99
     refine_heads: int = 10
-    refine_neurons: int = 0
+    refine_neurons: int = 20
     head_sizes: tuple[int, ...] = _HEADS
     neuron_sizes: tuple[int, ...] = _NEURONS
     head_target: float = 0.9

@@ -113,7 +113,7 @@ def methods(context: Behaviour) -> Section:
     """The estimators beside exact patching, on the validation items."""
     data, table = compare_methods(context.subject, context.splits["validation"], context.options, context.say)
     groups, drawings = data["points"], data.pop("scatter")
-    used = context.options.method
+    used = context.scores.method
     by_point = [{point: one["points"].get(point, []) for point in groups} for one in drawings]
     scatter = [
         {"groups": points, "title": one["label"], "label": f"{one['label']} against exact patching"}

@@ -7,7 +7,8 @@ beside neurons, where they are asked for; methods against exact patching.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.files import free_folder
 from patchclamp.base.progress import Progress
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
-from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import load_task
 from patchclamp.nouns.tasks.protocol import size_of
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.study.ability import examples, measure_ability
-from patchclamp.study.behaviour import Behaviour
+from patchclamp.study.behaviour import KINDS, Behaviour
+from patchclamp.study.checked import ranking_scores
 from patchclamp.study.curves import curves
 from patchclamp.study.features import features
 from patchclamp.study.options import StudyOptions
@@ -146,18 +147,16 @@ def attribute(context: Behaviour) -> Section:
     """Scores of heads, neurons, attention and MLP outputs and the stream on the train items, by role."""
     subject, options, train = context.subject, context.options, context.splits["train"]
     points = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
-    method: Callable[..., Scores] = METHODS[options.method]
-    context.scores = scores = method(
-        subject,
-        train,
-        [site for site in subject.known_sites() if site.point in points],
-        direction=options.direction,
-        positions="roles",
-        batch_size=options.batch_size,
-    )
-    label = _method_text(options.method, scores.meta)
+    sites = [site for site in subject.known_sites() if site.point in points]
+    kinds = tuple(point for point, _ in KINDS.values())
+    found = ranking_scores(subject, train, sites, options, kinds, context.say)
+    context.scores = scores = found.scores
+    said = found.sentences()
+    label = _method_text(scores.method, scores.meta)
+    context.basis = replace(context.basis, task={**context.basis.task, "ranked_by": scores.method})
     facts = {
-        "method": options.method,
+        "method": scores.method,
+        "check": found.to_json(),
         "label": label,
         "n_items": len(train),
         "direction": scores.direction,
@@ -170,6 +169,8 @@ def attribute(context: Behaviour) -> Section:
             f"is exchanged for that of the other input of its pair ({scores.direction}); positive units raise the metric. "
             "Outlined heads were selected."
         ),
+        note=" ".join(said),
+        findings=found.verdict(),
         tables=[Table(scores.table(n_boot=0), "scores")],
         facts={"attribution": facts},
     )
@@ -181,7 +182,7 @@ def _method_text(method: str, meta: Mapping[str, Any]) -> str:
     if "steps" in meta and "rule" in meta:
         parts.append(f"{meta['steps']} steps ({meta['rule']})")
     if meta.get("ln_rule"):
-        parts.append("LN rule")
+        parts.append("LN rule on the stream")
     return ", ".join(parts)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from patchclamp.app.commands import common
+from patchclamp.base.estimators import DEFAULT
 from patchclamp.base.progress import shown
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ def study(
         int | None, typer.Option("--items", "-n", min=8, help="Test items (48 if left out).")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Attribution method that ranks the units.")
-    ] = "partial_gradients",
+        str,
+        typer.Option(help="Attribution method that ranks the units, where it agrees with exact patching."),
+    ] = DEFAULT,
     ablation: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
     decompose: Annotated[
         str, typer.Option(help="Also find features, such as snmf or topk, and hold them against neurons.")

@@ -18,7 +18,7 @@ from patchclamp.base.estimate import Estimate, Null, require_nonzero
 from patchclamp.base.folds import group_codes
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import FEWEST_GROUPS, benjamini_hochberg, summed
-from patchclamp.nouns.graph import Graph
+from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Units
@@ -41,7 +41,7 @@ def causal_path_graph(
     task: TaskLike,
     sites: Sequence[str | Site],
     *,
-    ablation: str = "zero",
+    change: str = "zero",
     reference: TaskLike | None = None,
     level: float = 0.05,
     least: float = 0.05,
@@ -51,12 +51,12 @@ def causal_path_graph(
     batch_size: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Graph:
+) -> CircuitGraph:
     """Follow a metric back through a network: at each site, the units whose paths into the units found so far carry it.
 
     From the last site to the first, with E the units found at the site after it (for the last site, the metric):
     unit j is ablated, the values that E then takes are noted, and in a second pass only E is set to them. The effect of
-    the path is d_i = m_i - m_i(path cut), item by item. For a weight matrix between two sites and ``ablation="zero"``
+    the path is d_i = m_i - m_i(path cut), item by item. For a weight matrix between two sites and ``change="zero"``
     this is the do-operation W[E, j] = 0: j's edges into E are cut, all its others stay. A unit is found if the mean of d
     differs from 0 (paired t-test over groups of items, Benjamini-Hochberg over the units of the site at `level`) and is
     at least `least` of what cutting the paths of *all* units of the site does. Edges: the same with a single unit of E.
@@ -68,7 +68,7 @@ def causal_path_graph(
         At least 8 independent groups.
     sites
         Addresses from input to output, each of which the next one reads, such as the modules of a chain.
-    ablation, reference
+    change, reference
         What cutting means: ``"zero"``, ``"mean"``, ``"resample"``, or ``"patch"`` from the corrupted input, and where
         the first three take their values.
     level, least
@@ -85,9 +85,9 @@ def causal_path_graph(
 
     Returns
     -------
-    Graph
-        Nodes are units and ``metric``; ``weights[e, j]`` is the mean effect of the path from j to e on the metric, in its
-        units; ``null`` has p and q of the paired test. `node_data`: node, site, effect (of its paths into all of E),
+    CircuitGraph
+        Nodes are units and ``metric``; an edge is the effect of the path from j to e on the metric, in its units, item by
+        item; ``null`` has p and q of the paired test. `node_data`: node, layer (place of its site), effect (of its paths into all of E),
         low, high (95 %, t over groups), p, q, share (of the site's), role (``raises``, ``lowers`` or ``metric``).
         `params`: ``kept`` is an `Estimate` of the share of the metric (between all units of these sites ablated and none)
         that is left when only the graph's units are intact, beside random graphs of the same size; ``left`` the metric
@@ -131,7 +131,7 @@ def causal_path_graph(
             f"{task.name}: {int(codes.max(initial=-1)) + 1} independent groups of items; the test of a path needs at "
             f"least {FEWEST_GROUPS}"
         )
-    bench = Bench(subject, task, ablation, reference, batch_size=batch_size, seed=seed, progress=progress)
+    bench = Bench(subject, task, change, reference, batch_size=batch_size, seed=seed, progress=progress)
     every = [(site, unit) for site in chosen for unit in range(subject.width(site))]
     trial = bench.trial([bench.change(every)])
     require_nonzero(
@@ -149,12 +149,12 @@ def causal_path_graph(
     judged = held_out or task.others()
     proof = bench if judged is None else _on(bench, judged)
     params = {
-        "sites": [str(site) for site in chosen], "ablation": ablation, "level": level, "least": least,
+        "sites": [str(site) for site in chosen], "change": change, "level": level, "least": least,
         "inhibitory": inhibitory, "seed": seed, "task": task.name, "metric": task.metric_name,
         "held_out": judged is not None,
         **_judge(proof, levels, chosen, inhibitory, n_control),
     }  # fmt: skip
-    return _graph(levels, edges, inhibitory, params)
+    return _graph(levels, edges, chosen, bench.task, params)
 
 
 def _sites(subject: Subject, sites: Sequence[str | Site]) -> list[Site]:
@@ -271,7 +271,7 @@ def _write(values: Tensor, units: tuple[int, ...] | None) -> Any:
 class _Edge:
     source: str
     target: str
-    effect: float
+    effects: Array
     p: float
 
 
@@ -280,17 +280,17 @@ def _edges(bench: Bench, levels: Sequence[_Level], codes: NDArray[np.int64], inh
     for one in levels:
         units = one.followed(inhibitory)
         if one.after is None:
-            found += [_Edge(one.name(u), METRIC, float(one.mean[u]), float(one.p[u])) for u in units]
+            found += [_Edge(one.name(u), METRIC, one.effects[u], float(one.p[u])) for u in units]
             continue
         [(site, children)] = one.after.items()
         for child in children or ():
             if not units:
                 break
             effects = _cut(bench, [Units({one.site: (u,)}) for u in units], Units({site: (child,)}))
-            mean, _, p = _paired(effects, codes)
+            _, _, p = _paired(effects, codes)
             found += [
-                _Edge(one.name(u), f"{site}[{child}]", float(m), float(at))
-                for u, m, at in zip(units, mean, p, strict=True)
+                _Edge(one.name(u), f"{site}[{child}]", items, float(at))
+                for u, items, at in zip(units, effects, p, strict=True)
             ]
     return found
 
@@ -329,31 +329,36 @@ def _judge(
 
 
 def _graph(
-    levels: Sequence[_Level], edges: Sequence[_Edge], inhibitory: bool, params: dict[str, Any]
-) -> Graph:
+    levels: Sequence[_Level],
+    edges: Sequence[_Edge],
+    sites: Sequence[Site],
+    task: TaskLike,
+    params: dict[str, Any],
+) -> CircuitGraph:
     rows = []
     for one in reversed(levels):
         for unit in sorted((*one.raises, *one.lowers)):
             rows.append(
                 {
-                    "node": one.name(unit), "site": str(one.site), "effect": one.mean[unit],
+                    "node": one.name(unit), "layer": sites.index(one.site), "effect": one.mean[unit],
                     "low": one.mean[unit] - one.half[unit], "high": one.mean[unit] + one.half[unit],
                     "p": one.p[unit], "q": one.q[unit],
                     "share": one.mean[unit] / one.whole if one.whole else np.nan,
                     "role": "raises" if unit in one.raises else "lowers",
                 }
             )  # fmt: skip
-    rows.append({"node": METRIC, "site": "", "role": "metric"})
+    rows.append({"node": METRIC, "layer": len(sites), "role": "metric"})
     table = pd.DataFrame(rows)
     place = {name: i for i, name in enumerate(table["node"])}
     n = len(place)
-    weights, p, q = np.zeros((n, n)), np.ones((n, n)), np.ones((n, n))
+    p, q = np.ones((n, n)), np.ones((n, n))
     adjusted = benjamini_hochberg([edge.p for edge in edges]) if edges else np.zeros(0)
-    for edge, at in zip(edges, adjusted, strict=True):
-        target, source = place[edge.target], place[edge.source]
-        weights[target, source], p[target, source], q[target, source] = edge.effect, edge.p, at
-    null = {"name": "paired t-test over groups of items", "samples": 0, "p": p, "q": q}
-    return Graph(
-        tuple(table["node"]), weights, True, "causal_path_graph", null=null, limits=LIMITS, node_data=table,
+    ends = [(place[edge.target], place[edge.source]) for edge in edges]
+    for edge, at, end in zip(edges, adjusted, ends, strict=True):
+        p[end], q[end] = edge.p, at
+    items = np.stack([edge.effects for edge in edges], 1) if edges else np.zeros((len(task), 0))
+    found = CircuitGraph.of(
+        tuple(table["node"]), ends, items, method="causal_path_graph", groups=task.groups, limits=LIMITS, node_data=table,
         params=params,
     )  # fmt: skip
+    return replace(found, null={"name": "paired t-test over groups of items", "samples": 0, "p": p, "q": q})

@@ -64,6 +64,16 @@ class Calibration:
     def __getitem__(self, measure: str) -> float:
         return float(self.measures.loc[measure, "value"])
 
+    def off(self, share: float = 0.5, least: float = 0.1) -> pd.DataFrame:
+        """The checked units that are wrong: estimate and exact effect differ by more than `share` of the larger of the two.
+
+        Only units of which one of the two is above `least` of the largest exact effect: below, anything is off by half.
+        """
+        guess, true = self.checks["estimate"], self.checks["exact"]
+        size = np.maximum(guess.abs(), true.abs())
+        wrong = ((guess - true).abs() > share * size) & (size > least * true.abs().max())
+        return self.checks[wrong].reset_index(drop=True)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         return {

@@ -24,6 +24,7 @@ from patchclamp.subjects.transformer import Transformer
 
 RULES: dict[str, str] = {
     "LN": "the scale of every norm is held fixed; centring keeps its gradient",
+    "Stream": "as LN, for norms that read the stream only: not those of queries and keys, nor those behind a block's parts",
     "Identity": "the gradient of an activation is act(z) / z",
     "Half": "the gradient through a gated product act(g) * u is halved",
     "AH": "attention patterns are held fixed where attention makes them: queries and keys carry no gradient",
@@ -86,6 +87,7 @@ class RulePlan:
         self._hooks: list[tuple[nn.Module, str, Hook]] = []
         for rule in rules:
             self.applied.modules[rule] = []
+        self._inner = _inner_norms(subject) if "Stream" in rules else frozenset()
         self._leaves(subject, rules, strict)
         if "Half" in rules:
             self._products(subject)
@@ -102,10 +104,11 @@ class RulePlan:
             norm = None if _activation_like(module) else recognise_norm(module)
             activation = recognise_activation(module) if norm is None else None
             if norm is not None:
-                self._add("LN", rules, name, module, "out", _fixed_scale(norm))
+                which = "LN" if "LN" in rules or name in self._inner else "Stream"
+                self._add(which, rules, name, module, "out", _fixed_scale(norm))
             elif activation is not None:
                 self._add("Identity", rules, name, module, "out", _fixed_ratio(activation))
-            elif strict or ("LN" in rules and "norm" in type(module).__name__.lower()):
+            elif strict or ({"LN", "Stream"} & set(rules) and "norm" in type(module).__name__.lower()):
                 raise PatchclampError(
                     f"{name}: no rule is known for {type(module).__name__}, so relevance cannot be propagated "
                     "through it; use attribution_patching, or integrated_gradients(ln_rule=False)"
@@ -209,6 +212,25 @@ def _plain(module: nn.Module) -> bool:
         return True
     name = type(module).__name__
     return isinstance(module, _PLAIN) or name in _PLAIN_NAMES or "Rotary" in name or "Embedding" in name
+
+
+def _inner_norms(subject: Subject) -> frozenset[str]:
+    """Paths of the norms inside attention and MLP, and of those behind them, whose output is added to the stream.
+
+    Their scale is that of the unit at hand, or of a few: a patch changes it, and only the gradient through it says by how
+    much. The scale of the stream is that of all that was written before, and hardly moved by one unit.
+    """
+    if not isinstance(subject, Transformer):
+        return frozenset()
+    found: set[str] = set()
+    for layer in range(subject.n_layers):
+        row = subject.row_at(layer)
+        parts = {row.attention, row.taps["mlp_out"].module}
+        behind = {row.taps[point].module for point in ("attn_out_post", "mlp_out_post")} - parts
+        names = [name for name, _ in subject.layers[layer].named_modules()]
+        inside = [name for name in names if any(name.startswith(f"{part}.") for part in parts)]
+        found |= {f"{subject.row.layers}.{layer}.{name}" for name in (*inside, *behind)}
+    return frozenset(found)
 
 
 def _activation_like(module: nn.Module) -> bool:
