@@ -169,6 +169,11 @@ class Estimate:
         )
 
     @property
+    def draws(self) -> tuple[float, ...]:
+        """The null's draws; none where there is no null."""
+        return () if self.null is None else self.null.draws
+
+    @property
     def bounded(self) -> bool:
         """Whether there is an interval."""
         return self.low is not None and self.high is not None

@@ -48,8 +48,7 @@ class Decoded:
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the errors' distribution with the null's medians; return the matplotlib figure."""
-        null = () if self.median.null is None else self.median.null.draws
-        return errors_figure(self.error, self.median.value, np.array(null), ax)
+        return errors_figure(self.error, self.median.value, np.array(self.median.draws), ax)
 
 
 def decode_behaviour(
