@@ -82,6 +82,12 @@ def test_every_command_has_help_and_json(capsys, name):
         (["study", "none.jsonl"], "none.jsonl"),
         (["study", "ioi", "--ablation", "maen"], "did you mean mean"),
         (["attribute", "ioi", "--method", "gradient"], "partial_gradients"),
+        (["attribute", "ioi", "--check", "1"], "from one unit"),
+        (["attribute", "ioi", "--direction", "both"], "noising"),
+        (
+            ["attribute", "ioi", "--method", "direct_logit_attribution", "--direction", "noising"],
+            "no direction",
+        ),
         (["effect", "ioi", "head.9[1]"], "layers 0..2"),
         (["effect", "ioi", "head.1[77]"], "units 0..3"),
         (["measure", "mlp_act.1", "--measures", "momnts"], "did you mean moments"),

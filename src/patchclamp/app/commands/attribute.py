@@ -52,6 +52,8 @@ def attribute(
     check_choice("method", method, METHODS)
     check_choice("direction", direction, ("denoising", "noising"))
     check_choice("positions", positions, ("sum", "roles", "each"))
+    if direction == "noising" and method == "direct_logit_attribution":
+        raise PatchclampError(f"{method} compares no two runs and has no direction; leave out --direction")
     if check == 1:
         raise PatchclampError("--check 1: no agreement can be told from one unit; give 2 or more, or 0")
     if out is not None:
@@ -70,6 +72,7 @@ def attribute(
             direction=cast("Literal['denoising', 'noising']", direction),
             positions=where,
             n=check,
+            items=16 if where == "sum" else 4,  # every position is a run of its own
             exact_positions=where,
             seed=seed,
         )
