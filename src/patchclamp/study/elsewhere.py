@@ -7,7 +7,6 @@ on as many units of the same kind as the other model's own scores put first; and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
@@ -82,6 +81,6 @@ def first_units(bench: Experiments, task: Task, point: str) -> Selection:
     method: Callable[..., Scores] = METHODS[options.method]
     sites = [site for site in subject.known_sites() if site.point == point]
     scores = method(subject, splits["train"], sites, direction=options.direction, positions="roles")
-    trial = replace(bench, items=splits["validation"])
+    trial = bench.on(splits["validation"])
     refine = options.refine_heads if point == "head" else options.refine_neurons
     return select_units(scores, point, point, (1,), 0.0, trial.shares, refine)
