@@ -29,3 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "smollm2" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The planted model as a folder that anybody could open; what the command line is given."""
+    import planted
+
+    return planted.save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def task_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its task as JSONL."""
+    import planted
+
+    path = tmp_path_factory.mktemp("task") / "copying.jsonl"
+    planted.task().to_jsonl(path)
+    return str(path)

@@ -17,19 +17,6 @@ from patchclamp.app.commands import COMMANDS
 from patchclamp.attribute import DEFAULT, METHODS
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    """The planted model as a folder that anybody could open."""
-    return planted.save(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def task_file(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("task") / "copying.jsonl"
-    planted.task().to_jsonl(path)
-    return str(path)
-
-
 def loaded(*arguments: str) -> tuple[int, set[str]]:
     """Exit status of one call in a fresh process, and the modules that it loaded."""
     code = (

@@ -12,20 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import planted
 from command_line import run
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return planted.save(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def task_file(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("task") / "copying.jsonl"
-    planted.task().to_jsonl(path)
-    return str(path)
 
 
 @pytest.fixture

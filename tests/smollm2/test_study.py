@@ -36,8 +36,8 @@ def test_the_five_heads_ranked_first_carry_it_and_random_ones_do_not(subject, ta
     from patchclamp.subjects.clamp.reference import Reference
 
     order = study.facts["selection"][0]["order"][:5]
-    change = {"kind": "mean", "by": "template", "source": "corrupted"}
-    bench = Experiments(subject, task.split("test").take(32), Reference(subject, task.split("train")), change)
+    reference = Reference(subject, task.split("train"))
+    bench = Experiments(subject, task.split("test").take(32), "mean", reference, source="corrupted")
     share = bench.lost(Units.parse(order), 20).share
     assert share.value >= 0.9, order
     assert share.null.mean < 0.2

@@ -35,8 +35,7 @@ def corpus(n: int = 40, seed: int = 0) -> list[dict[str, str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def subject():
+def with_concepts(first: int = 0):
     """A model that predicts well whatever word the text has had before; two of its neurons serve one half of the words."""
     lm = planted.subject()
     layer = lm.model.model.layers[1].mlp
@@ -46,14 +45,20 @@ def subject():
     side = embedded[30:60].mean(0) - embedded[:30].mean(0)
     with torch.no_grad():
         for unit, sign, out in ((0, 1, high), (1, 1, high), (2, -1, low), (3, -1, low)):
-            layer.gate_proj.weight[unit] = 0
-            layer.gate_proj.weight[unit, :32] = 40 * sign * side / side.norm()
-            layer.up_proj.weight[unit] = (
-                layer.gate_proj.weight[unit] / 40
+            at = first + unit
+            layer.gate_proj.weight[at] = 0
+            layer.gate_proj.weight[at, :32] = 40 * sign * side / side.norm()
+            layer.up_proj.weight[at] = (
+                layer.gate_proj.weight[at] / 40
             )  # about x^2 on one side, nothing on the other
-            layer.down_proj.weight[:, unit] = 0
-            layer.down_proj.weight[32:64, unit] = 6 * out / out.norm()
+            layer.down_proj.weight[:, at] = 0
+            layer.down_proj.weight[32:64, at] = 6 * out / out.norm()
     return lm
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return with_concepts()
 
 
 def test_the_loss_of_a_text_is_the_models_own(subject) -> None:
@@ -137,6 +142,24 @@ def test_a_planted_concept_is_found_proved_and_verified(subject, tmp_path) -> No
     assert "What these numbers are not evidence for" in page and page.count("<svg") >= 2
     path.write_text("\n".join(json.dumps(entry) for entry in corpus(seed=1)))
     assert {v.outcome for v in verify_claims(claims, subject)} == {"cannot run"}
+
+
+def test_on_another_model_its_own_first_units_are_measured(subject, tmp_path) -> None:
+    """The other model has the concepts in other neurons: an address of the claim means nothing there."""
+    path = tmp_path / "halves.jsonl"
+    path.write_text("\n".join(json.dumps(entry) for entry in corpus()))
+    run_concept_study(subject, str(path), tmp_path / "out", options=FAST)
+    claims = read_claims(tmp_path / "out" / "claims.json")
+    other = with_concepts(first=8)
+    own = verify_claims(claims, other)
+    assert [v.outcome for v in own] == ["holds"] * 2
+    assert {v.reason for v in own} == {"on another model, on its own first 2 units"}
+    named = {f"mlp_act.1[{i}]": f"mlp_act.1[{8 + i}]" for i in range(4)}
+    right = verify_claims(claims, other, matched=named)
+    assert [v.measured.value for v in own] == pytest.approx([v.measured.value for v in right])
+    assert {v.reason for v in right} == {"on another model, units matched"}
+    same_address = {f"mlp_act.1[{i}]": f"mlp_act.1[{i}]" for i in range(4)}
+    assert [v.outcome for v in verify_claims(claims, other, matched=same_address)] == ["fails"] * 2
 
 
 def test_texts_are_escaped(subject, tmp_path) -> None:

@@ -219,7 +219,7 @@ def roc_auc_interval(scores: ArrayLike, positive: ArrayLike, level: float = 0.95
 
     def beyond(a: float) -> bool:
         spread = a * (1 - a) * (1 + half * ((1 - a) / (2 - a) + a / (1 + a))) / (p * q)
-        return abs(a - found) > z * spread**0.5
+        return bool(abs(a - found) > z * spread**0.5)
 
     ends = []
     for outer in (0.0, 1.0):

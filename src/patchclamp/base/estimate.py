@@ -256,7 +256,7 @@ def require_nonzero(per_item: ArrayLike, groups: Sequence[str] | None, what: str
     if mean.bounded:
         lost = not mean.clear
     else:
-        lost = abs(mean.value) <= _reach(np.asarray(per_item, dtype=np.float64), groups)
+        lost = abs(mean.value) <= student_reach(np.asarray(per_item, dtype=np.float64), groups)
     if lost or mean.value == 0:
         raise PatchclampError(
             f"{what} is not different from 0: {mean}. A share of it would say nothing: give more items, or items on which "
@@ -264,8 +264,16 @@ def require_nonzero(per_item: ArrayLike, groups: Sequence[str] | None, what: str
         )
 
 
-def _reach(values: NDArray[np.float64], groups: Sequence[str] | None) -> float:
-    """Half the width of Student's interval of a mean, from the groups' deviations; 0 for a single group."""
+def student_reach(values: NDArray[np.float64], groups: Sequence[str] | None = None) -> float:
+    """Half the width of Student's interval of a mean, from the groups' deviations; 0 for a single group.
+
+    No interval is stated below 8 groups; where a yes or no is needed there all the same, this decides.
+
+    Examples
+    --------
+    >>> round(student_reach(np.array([1.0, 2.0, 3.0])), 2)
+    2.48
+    """
     from scipy.stats import t  # half a second
 
     codes = group_codes(groups, len(values))

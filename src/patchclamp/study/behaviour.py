@@ -120,7 +120,10 @@ class Behaviour(Context):
         self.splits = splits_of(self.task, self.options)
         reference = Reference(self.subject, train, self.options.batch_size)
         change = _intervention(self.subject, self.options, self.splits, train)
-        self.bench = Experiments(self.subject, self.splits["test"], reference, change, self.options.seed)
+        self.bench = Experiments(
+            self.subject, self.splits["test"], self.options.kind, reference, **change, batch_size=self.options.batch_size,
+            seed=self.options.seed,
+        )  # fmt: skip
         self.basis = _basis(self, len(train))
 
     @property
@@ -222,13 +225,12 @@ def _intervention(
     subject: LanguageModel, options: StudyOptions, splits: Mapping[str, Task], reference: Task
 ) -> dict[str, Any]:
     """The ablation without units; means by template fall back to position where a template has no reference item."""
-    found: dict[str, Any] = {"kind": options.kind, "positions": "all", "seed": options.seed}
     if options.kind != "mean":
-        return found
+        return {}
     known = _templates(subject, reference)
     whole = all(_templates(subject, part) <= known for part in splits.values())
     by = "position" if options.by == "template" and not whole else options.by
-    return {**found, "by": by, "source": options.source}
+    return {"by": by, "source": options.source}
 
 
 def _templates(subject: LanguageModel, task: Task) -> set[str]:

@@ -10,7 +10,6 @@ import pandas as pd
 from patchclamp.evaluate import faithfulness
 from patchclamp.study.behaviour import KINDS, Behaviour
 from patchclamp.study.stages import Figure, Section, Table
-from patchclamp.subjects.clamp.bench import Bench
 
 __all__ = ["curves", "spread_sizes"]
 
@@ -32,22 +31,12 @@ def curves(context: Behaviour) -> Section:
     drawn: list[dict[str, Any]] = []
     figures: list[Figure] = []
     parts: list[pd.DataFrame] = []
-    items = bench.items.take(options.curve_items)
+    items = context.splits["test"].take(options.curve_items)
     random = ("line", "control", f"random order, {options.n_random} times")
-    ablations = Bench(
-        bench.subject,
-        items,
-        options.kind,
-        bench.reference,
-        by=bench.intervention.get("by", "template"),
-        source=bench.intervention.get("source", ""),
-        batch_size=options.batch_size,
-        seed=options.seed,
-    )
     for s in context.selections:
         context.say(f"curves of {s.kind}")
         found = faithfulness(
-            ablations,
+            bench.on(items),
             s.ranking(context.scores),
             spread_sizes(len(s.order), options.curve_points, s.k),
             points=(KINDS[s.kind][0],),

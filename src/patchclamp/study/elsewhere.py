@@ -7,7 +7,6 @@ on as many units of the same kind as the other model's own scores put first; and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.tasks.task import Task
@@ -80,6 +79,6 @@ def first_units(bench: Experiments, task: Task, point: str) -> Selection:
     splits = splits_of(task, options)
     sites = [site for site in subject.known_sites() if site.point == point]
     scores = ranking_scores(subject, splits["train"], sites, options, (point,)).scores
-    trial = replace(bench, items=splits["validation"])
+    trial = bench.on(splits["validation"])
     refine = options.refine_heads if point == "head" else options.refine_neurons
     return select_units(scores, point, point, (1,), 0.0, trial.shares, refine)

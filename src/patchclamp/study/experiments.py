@@ -7,19 +7,20 @@ differ in nothing but the time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
-from patchclamp.nouns.tasks.task import Task
+from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Units
 from patchclamp.study.share import Measured, sum_over_joint
-from patchclamp.subjects import LanguageModel
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.bench import Bench
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["ABLATIONS", "Experiments", "complement"]
@@ -34,29 +35,41 @@ ABLATIONS: Mapping[str, Mapping[str, str]] = {
 """The kinds of ablation that a study compares."""
 
 
-@dataclass(frozen=True)
-class Experiments:
-    """A subject, the items to measure on, the items that means come from, and the ablation.
+class Experiments(Bench):
+    """A `Bench` on which the experiments behind claims are run: a subject, items, an ablation, and where means come from.
 
     Parameters
     ----------
-    subject
-        The model.
-    items
-        Where effects are measured.
-    reference
-        Where means, replacement values and typical activity come from; shares no item with `items`.
-    intervention
-        Kind and details of the ablation, without units.
-    seed
-        Of bootstrap and random sets.
+    subject, task, ablation, reference
+        As in `Bench`; the reference (means, replacement values, typical activity) shares no item with the task.
+    by, source, batch_size, n_boot, seed, progress
+        As in `Bench`.
     """
 
-    subject: LanguageModel
-    items: Task
-    reference: Reference
-    intervention: Mapping[str, Any]
-    seed: int = 0
+    @classmethod
+    def of(
+        cls, subject: Subject, task: TaskLike, reference: Reference, change: Mapping[str, Any], seed: int
+    ) -> Experiments:
+        """On the ablation that a claim names: an intervention without units.
+
+        Raises
+        ------
+        PatchclampError
+            For what is no ablation at all positions, or one with draws of its own.
+        """
+        named = Intervention.from_json({"seed": seed, **change, "units": [str(subject.known_sites()[0])]})
+        if named.positions != "all" or named.seed != seed:
+            raise PatchclampError(
+                f"a change at positions {named.positions!r} with seed {named.seed} is none that claims are measured by: "
+                f"they ablate at 'all', with the claim's own seed ({seed})"
+            )
+        return cls(subject, task, named.kind, reference, by=named.by, source=named.source, seed=seed)
+
+    @property
+    def intervention(self) -> dict[str, Any]:
+        """The ablation as a claim holds it, without units."""
+        found: dict[str, Any] = {"kind": self.ablation, "positions": "all", "seed": self.seed}
+        return found if self.ablation != "mean" else {**found, "by": self.by, "source": self.source}
 
     def prepare(self, sites: Sequence[Site]) -> None:
         """Take the means and typical activity of all units of some sites in one pass each.
@@ -64,8 +77,8 @@ class Experiments:
         Otherwise every set with sites not met before would send the reference items through the model again.
         """
         self.reference.activity(sites)
-        if self.intervention["kind"] == "mean":
-            self.reference.means(sites, self.intervention["by"], self.intervention.get("source", "clean"))
+        if self.ablation == "mean":
+            self.reference.means(sites, self.by, self.source or "clean")
 
     def lost(self, units: Units, n_control: int = 0) -> Measured:
         """Return the share of the metric that ablating the units takes away, beside matched random sets."""
@@ -85,12 +98,14 @@ class Experiments:
     ) -> list[Effect]:
         return effects(
             self.subject,
-            self.items,
+            self.task,
             [self.change(one) for one in units],
             control=control if n_control else None,
             n_control=n_control or None,
             seed=self.seed,
             reference=self.reference,
+            batch_size=self.batch_size,
+            n_boot=self.n_boot,
         )
 
     def shares(self, units: Sequence[Units]) -> list[float]:
@@ -135,7 +150,7 @@ class Experiments:
 
     def _lacks(self, how: Mapping[str, str]) -> bool:
         """Whether the reference does not hold every template that this kind of mean needs."""
-        return how.get("by") == "template" and self.intervention.get("by") == "position"
+        return how.get("by") == "template" and self.ablation == "mean" and self.by == "position"
 
     def otherwise(self, units: Units) -> dict[str, Measured]:
         """Return the share lost under every kind of ablation, the study's own included."""
@@ -143,19 +158,12 @@ class Experiments:
         for name, how in ABLATIONS.items():
             if self._lacks(how):
                 continue
-            change = {
-                **{k: v for k, v in self.intervention.items() if k not in ("kind", "by", "source")},
-                **how,
-            }
-            found[name] = replace(self, intervention=change).lost(units)
+            change = {"by": "template", "source": "", **how}
+            found[name] = self.on(self.task, ablation=change.pop("kind"), **change).lost(units)
         return found
 
-    def change(self, units: Units) -> Intervention:
-        """Return the ablation of these units."""
-        return Intervention.from_json({**self.intervention, "units": units.to_json()})
 
-
-def complement(subject: LanguageModel, units: Units, among: Sequence[str]) -> Units:
+def complement(subject: Subject, units: Units, among: Sequence[str]) -> Units:
     """Return all units of some sites but these."""
     members: dict[Site, list[int]] = {}
     for site in subject.resolve(list(among)):

@@ -86,7 +86,7 @@ def features(context: Behaviour) -> Section:
         batch_size=options.batch_size,
     )
     bench.prepare([*dictionaries, *bases])
-    trial = replace(bench, items=context.splits["validation"])
+    trial = bench.on(context.splits["validation"])
     chosen = select_units(
         scores, "features", "mlp_act", options.feature_sizes, options.neuron_target, trial.shares, 0
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ P_COLUMN = Column("p", "p", "number", digits=3, note=("p_adjusted", "corrected")
 def select(context: Behaviour) -> list[Selection]:
     """Choose heads and neurons: those kinds that were scored, by ablation on the validation items."""
     options, bench, scores = context.options, context.bench, context.scores
-    trial = replace(bench, items=context.splits["validation"])
+    trial = bench.on(context.splits["validation"])
     plans = {
         "heads": (options.head_sizes, options.head_target, options.refine_heads),
         "neurons": (options.neuron_sizes, options.neuron_target, options.refine_neurons),

@@ -31,7 +31,7 @@ from patchclamp.study.elsewhere import (
 from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
-from patchclamp.study.report.findings import criterion, untrue
+from patchclamp.study.report.findings import criterion, no_ablation, untrue
 from patchclamp.study.report.text import percent
 from patchclamp.study.select import Selection
 from patchclamp.subjects import LanguageModel, open_subject
@@ -158,6 +158,9 @@ def verify_claims(
             fingerprint = live.fingerprint
             if dictionaries is not None and _has_features(claim):
                 attach_saved(live, dictionaries)
+            if wrong := no_ablation(claim):
+                verdicts.append(Verdict(claim, "fails", None, name, fingerprint, wrong))
+                continue
             measured, reason = again(claim, live)
         except NotComparable as error:
             verdicts.append(Verdict(claim, "not comparable", None, name, fingerprint, str(error)))
@@ -209,7 +212,7 @@ def _bench(subject: LanguageModel, claim: Claim) -> tuple[Experiments, Task]:
         raise PatchclampError(
             "the task makes other items than those of the claim (another version of the task or of its file)"
         )
-    return Experiments(subject, items, Reference(subject, reference), claim.intervention, claim.seed), task
+    return Experiments.of(subject, items, Reference(subject, reference), claim.intervention, claim.seed), task
 
 
 class _Again:
@@ -224,23 +227,30 @@ class _Again:
 
     def __call__(self, claim: Claim, subject: LanguageModel) -> tuple[Estimate, str]:
         """The claim's estimate on this subject, and on what other units or model; refuses what cannot be measured."""
+        units, words = self._units(claim, subject)
+        return self._measured(claim, subject, units), words
+
+    def _units(self, claim: Claim, subject: LanguageModel) -> tuple[Units | None, str]:
+        """The claim's units on this subject, and in words on what other units or model they are.
+
+        None for those that a concept study of this subject chooses itself, as many as the claim has.
+        """
         if same_units(claim, subject):
-            other = "" if very_same(claim, subject) else f"in {subject.dtype}"
-            return self._measured(claim, subject, subject.units(list(claim.units))), other
+            return subject.units(list(claim.units)), "" if very_same(
+                claim, subject
+            ) else f"in {subject.dtype}"
         if self.matched is not None:
-            return self._measured(
-                claim, subject, matched_units(claim, subject, self.matched)
-            ), "on another model, units matched"
+            return matched_units(claim, subject, self.matched), "on another model, units matched"
         k = _count(claim)
         if claim.kind == "selectivity":
             check_set(claim)
-            return concept_again(claim, subject, None), f"on another model, on its own first {k} units"
+            return None, f"on another model, on its own first {k} units"
         bench, task = self._bench(claim, subject)  # refuses a model that does not do the task at all
         point = check_set(claim)
         key = repr((subject.fingerprint, point, id(bench)))
         units = _once(self.orders, key, partial(first_units, bench, task, point)).first(k)
         first = ", ".join(map(str, units.each()[:3])) + (", ..." if k > 3 else "")
-        return self._measured(claim, subject, units), f"on another model, on its own first {k}: {first}"
+        return units, f"on another model, on its own first {k}: {first}"
 
     def _bench(self, claim: Claim, subject: LanguageModel) -> tuple[Experiments, Task]:
         return _once(self.benches, self._key(claim, subject), partial(_bench, subject, claim))
@@ -250,8 +260,8 @@ class _Again:
             (subject.name, sorted(claim.task.items()), sorted(claim.intervention.items()), claim.seed)
         )
 
-    def _measured(self, claim: Claim, subject: LanguageModel, units: Units) -> Estimate:
-        if claim.kind == "selectivity":
+    def _measured(self, claim: Claim, subject: LanguageModel, units: Units | None) -> Estimate:
+        if units is None or claim.kind == "selectivity":
             return concept_again(claim, subject, units)
         bench, _ = self._bench(claim, subject)
         claimed = claim.model.get("dictionaries")
@@ -282,22 +292,16 @@ class _Again:
                     continue
                 if self._key(peer, subject) != self._key(claim, subject):
                     continue
-                there = self._there(peer, subject)
+                try:
+                    there, _ = self._units(peer, subject)
+                except PatchclampError:  # that claim's own verdict says so
+                    continue
                 if there is not None and next(iter(there.sites)).point == point:
                     peers.setdefault(str(there), there)
             listed = list(peers.values())
             found = self._bench(claim, subject)[0].each(listed, max(FEWEST, enough_sets(len(listed))))
             self.alone[key] = {name: one.share for name, one in zip(peers, found, strict=True)}
         return self.alone[key][str(units)]
-
-    def _there(self, claim: Claim, subject: LanguageModel) -> Units | None:
-        """The claim's units on this subject; None where nothing says which they are."""
-        try:
-            if same_units(claim, subject):
-                return subject.units(list(claim.units))
-            return None if self.matched is None else matched_units(claim, subject, self.matched)
-        except PatchclampError:  # that claim's own verdict says so
-            return None
 
 
 def _count(claim: Claim) -> int:

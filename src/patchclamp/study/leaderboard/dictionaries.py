@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.estimate import Estimate
+from patchclamp.base.estimate import Estimate, student_reach
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import Planted, Truth
 
@@ -94,8 +94,9 @@ def judge_dictionary(
     null = [one.sum() / most for one in random]
     found_cosine = Estimate.of_mean(cosines, seed=seed)
     chance, top = float(np.mean(null)), float(np.max(null))
-    # Of fewer than 8 features there is no interval; then the random dictionaries alone decide (p <= 1 / 21).
-    above = (found_cosine.value if found_cosine.low is None else found_cosine.low) > top
+    # Of fewer than 8 features there is no interval, and a verdict must be had.
+    least = found_cosine.value - student_reach(cosines) if found_cosine.low is None else found_cosine.low
+    above = least > top
     if truth.control:
         verdict = "false positive" if above else "clean"
     else:

@@ -18,7 +18,17 @@ from patchclamp.study.report.text import percent, signed
 from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 
-__all__ = ["LIMITS", "METRIC_TEXT", "UNIT_NAMES", "Basis", "claim", "criterion", "statement", "untrue"]
+__all__ = [
+    "LIMITS",
+    "METRIC_TEXT",
+    "UNIT_NAMES",
+    "Basis",
+    "claim",
+    "criterion",
+    "no_ablation",
+    "statement",
+    "untrue",
+]
 
 NEAR_ZERO = 0.05
 """A share below this is called next to nothing."""
@@ -235,14 +245,20 @@ CLAIM_KINDS: Mapping[str, Kind] = {
 }
 
 
+def no_ablation(claim: Claim) -> str:
+    """What a claim's change is if no ablation, in words: then there is nothing to measure; nothing where it is one."""
+    kind = claim.intervention.get("kind")
+    return "" if kind in ABLATING else f"a change of kind {kind!r} is no ablation"
+
+
 def untrue(claim: Claim, whole: int | None = None) -> str:
     """What a claim's file says that its own figures do not give, in words; nothing where they agree.
 
     Numbers and addresses of the statement are compared, not its wording, which may be that of another version.
     """
     (low, high), value = claim.estimate.interval, claim.estimate.value
-    if claim.intervention.get("kind") not in ABLATING:
-        return f"a change of kind {claim.intervention.get('kind')!r} is no ablation"
+    if wrong := no_ablation(claim):
+        return wrong
     if not low <= value <= high:
         return f"the claimed estimate, {value:.3g}, lies outside its own interval, {low:.3g} to {high:.3g}"
     try:

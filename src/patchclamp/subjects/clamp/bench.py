@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -160,13 +160,17 @@ class Bench:
         self.batch_size, self.n_boot, self.seed, self.progress = batch_size, n_boot, seed, progress
         self.reference = Reference.of(subject, reference, task, batch_size)
 
-    def change(self, ablated: Sequence[UnitOrSite]) -> tuple[Intervention, ...]:
+    def on(self, task: TaskLike, **changes: Any) -> Self:
+        """The same bench on other items, with the same reference; `changes` are further parameters."""
+        names = ("ablation", "reference", "by", "source", "batch_size", "n_boot", "seed", "progress")
+        return type(self)(self.subject, task, **{**{name: getattr(self, name) for name in names}, **changes})
+
+    def change(self, ablated: Units | Sequence[UnitOrSite]) -> tuple[Intervention, ...]:
         """The interventions that ablate a set; none for the empty one."""
-        if not ablated:
+        units = ablated if isinstance(ablated, Units) else collect(ablated) if ablated else Units({})
+        if not units:
             return ()
-        return (
-            Intervention(collect(ablated), self.ablation, by=self.by, source=self.source, seed=self.seed),
-        )
+        return (Intervention(units, self.ablation, by=self.by, source=self.source, seed=self.seed),)
 
     def trial(self, sets: Sequence[tuple[Intervention, ...]]) -> Trial:
         """The metric per item as it is and under each set of interventions."""
