@@ -147,7 +147,7 @@ def diffusion_curve(
     chosen = max(own) if sigma is None else float(sigma)
     require(chosen > 0, f"diffusion_curve: sigma={sigma}; the width of the kernel is positive")
     sigmas = [chosen * factor for factor in sorted(sweep)]
-    how = {"t": t, "alpha": alpha}
+    how: dict[str, Any] = {"t": t, "alpha": alpha}
     entropy = np.array([[diffusion_entropy(v, s, **how) for s in sigmas] for v in values.values()])
     found = np.array(
         [[diffusion_information(v, labels, s, **how, seed=seed) for s in sigmas] for v in values.values()]
