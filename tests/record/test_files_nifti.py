@@ -163,3 +163,20 @@ def test_volumes_that_are_no_series_and_cut_files(tmp_path: Path) -> None:
         open_recording(tmp_path / "cut.nii.gz")
     milli = written(tmp_path / "ms.nii", volumes(), tr=2000.0, unit="msec")
     assert open_recording(milli).time_step == 2.0
+
+
+@pytest.mark.parametrize("kind", ["a.mgz", "a.dtseries.nii"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 1.0])
+def test_images_of_other_kinds_end_in_a_line(tmp_path: Path, kind: str, share: float) -> None:
+    data = RNG.normal(size=(*GRID, N)).astype("float32")
+    if kind == "a.mgz":
+        image = nibabel.MGHImage(data, AFFINE)
+    else:
+        voxels = nibabel.cifti2.BrainModelAxis.from_mask(np.ones(GRID), affine=AFFINE)
+        image = nibabel.Cifti2Image(data.reshape(-1, N).T, (nibabel.cifti2.SeriesAxis(0, TR, N), voxels))
+    nibabel.save(image, tmp_path / kind)
+    whole = (tmp_path / kind).read_bytes()
+    (tmp_path / kind).write_bytes(whole[: int(len(whole) * share)])
+    for call in (open_recording, file_contents):
+        with pytest.raises(PatchclampError, match=rf"{kind}: (not readable as NIfTI|.* not NIfTI volumes)"):
+            call(tmp_path / kind, format="nifti")

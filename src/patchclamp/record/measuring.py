@@ -140,6 +140,14 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
         self.recording = recording
         self.meta: dict[str, Any] = {"reading": {"heads": heads, "content": content, "missing": missing}}
         self._shapes = dict(shapes or {})
+        for name in dict.fromkeys(name for named in self.measures.values() for name in named):
+            self._agree(name)
+
+    def _agree(self, name: str) -> None:
+        """Let the measures of all sites settle what they must share, such as a scale."""
+        same = [measures[name] for measures in self.measures.values() if name in measures]
+        if same and hasattr(same[0], "together"):
+            same[0].together(same)
 
     def __getitem__(self, site: Site | str) -> dict[str, StreamingMeasure]:
         for known, measures in self.measures.items():
@@ -171,6 +179,7 @@ class Recorded(Mapping[Site, dict[str, StreamingMeasure]]):
         """Results of one measure as a `Dataset` whose `unit` axis runs over all sites, labelled with addresses."""
         import xarray as xr
 
+        self._agree(name)
         parts = []
         for site, measures in self.measures.items():
             if name not in measures:

@@ -9,6 +9,7 @@ from patchclamp.measure.brain.diffusion import (
     diffusion_information,
     diffusion_spectrum,
 )
+from patchclamp.measure.brain.diffusion_curve import DiffusionCurve, diffusion_curve
 from patchclamp.measure.brain.psth import PSTH, plot_psth, psth, raster
 from patchclamp.measure.brain.reliability import Reliability, plot_reliability, split_half
 from patchclamp.measure.brain.spike_triggered import SpikeTriggered, spike_triggered_average
@@ -17,11 +18,13 @@ from patchclamp.measure.brain.tuning import Tuning, tuning
 __all__ = [
     "PSTH",
     "Decoded",
+    "DiffusionCurve",
     "DiffusionEntropy",
     "Reliability",
     "SpikeTriggered",
     "Tuning",
     "decode_behaviour",
+    "diffusion_curve",
     "diffusion_entropy",
     "diffusion_information",
     "diffusion_spectrum",

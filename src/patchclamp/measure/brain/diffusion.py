@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from patchclamp.measure.activity.distances import quantile_distance, squared
 from patchclamp.measure.activity.kept import Kept, Variable
 from patchclamp.nouns.measure import require
 
+SWEEP = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)  # multiples of sigma that are looked at beside it
 _SUBSETS = 5  # random subsets a label is compared with; the authors' number
 
 
@@ -186,11 +188,14 @@ class DiffusionEntropy(Kept):
     The figures say how samples spread at the scale sigma, not how many units are at work. They can be compared between
     layers, times or networks only at one sigma and one number of samples (``ceiling`` = log2 n bits).
 
+    With a sigma far below a site's distances every sample is a cluster of its own, and its information falls to 0 because
+    activity grew. So sites that are measured together share one sigma, and the result has the figures at others too.
+
     Parameters
     ----------
     sigma
-        Width of the kernel; None = the distance below which a share `quantile` of pairs lies (then figures of different
-        sites are at different scales).
+        Width of the kernel; None = the distance below which a share `quantile` of pairs lies, at the site where it is largest
+        of those measured together. For epochs, or parts measured apart, give one, or take `diffusion_curve`.
     t, alpha, quantile
         See `diffusion_entropy` and `diffusion_spectrum`.
     max_samples, seed
@@ -223,26 +228,48 @@ class DiffusionEntropy(Kept):
         require(0 <= alpha <= 1, f"DiffusionEntropy: alpha={alpha}; between 0 and 1")
         require(0 < quantile < 1, f"DiffusionEntropy: quantile={quantile}; between 0 and 1")
         self.sigma = None if sigma is None else float(sigma)
+        self._shared: float | None = None
         self.t, self.alpha, self.quantile = float(t), float(alpha), float(quantile)
 
+    def _add(self, **part: Tensor) -> None:
+        super()._add(**part)
+        self._shared = None  # other rows, another sigma
+
+    def together(self, measures: Sequence[DiffusionEntropy]) -> None:
+        """Take one sigma for all of these measures: the largest of theirs, so that none is too narrow for its site."""
+        if self.sigma is None:
+            seen = [measure for measure in measures if measure.n_samples]
+            widest = max((quantile_distance(squared(m.kept()), m.quantile) for m in seen), default=None)
+            for measure in seen:
+                measure._shared = widest
+
     def result(self) -> xr.Dataset:
-        """Dataset: entropy, ceiling (bits), sigma; where samples have labels information, information_null,
-        information_p, and label_entropy (label): the entropy of the samples of each.
+        """Dataset: entropy, ceiling (bits), sigma, and own_sigma, which this site alone would have; where samples have labels
+        information, information_null, information_p, and label_entropy (label): the entropy of the samples of each.
+        entropy_at and information_at are over `times_sigma`, the multiples of sigma at which they were taken too.
         """
         rows = self.kept()
         square = squared(rows)
-        sigma = quantile_distance(square, self.quantile) if self.sigma is None else self.sigma
+        own = quantile_distance(square, self.quantile)
+        sigma = self.sigma if self.sigma is not None else self._shared or own
+        how = (self.t, self.alpha)
         out: dict[str, Variable] = {
             "entropy": ((), _entropy(square, sigma, self.t, self.alpha)),
             "ceiling": ((), math.log2(len(rows))),
             "sigma": ((), sigma),
+            "own_sigma": ((), own),
+            "entropy_at": (("times_sigma",), np.array([_entropy(square, sigma * k, *how) for k in SWEEP])),
         }
         labelled, place, numbers, group = self.labelled()
-        coords: dict[str, object] = {"unit": np.arange(self.n_units or 0)}
+        coords: dict[str, object] = {"unit": np.arange(self.n_units or 0), "times_sigma": list(SWEEP)}
         if len(numbers) > 1:
             baseline = _Baseline(squared(labelled), sigma, self.t, self.alpha, self.seed)
             out |= self.tested("information", baseline.information, place, group)
             each = [baseline.entropy((place == i).nonzero()[:, 0]) for i in range(len(numbers))]
+            others = [
+                _Baseline(squared(labelled), sigma * k, *how, self.seed).information(place) for k in SWEEP
+            ]
+            out["information_at"] = (("times_sigma",), np.array(others))
             out["label_entropy"] = (("label",), np.array(each))
             coords["label"] = numbers.numpy()
         return self._dataset(out, coords, n_kept=len(rows), alpha=self.alpha, t=self.t, seed=self.seed)

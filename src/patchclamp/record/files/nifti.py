@@ -199,8 +199,20 @@ def _image(path: Path | str) -> Any:
     nibabel = need("nibabel")
     try:
         image = nibabel.load(str(path))
-    except (OSError, ValueError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+    ) as error:
         raise unreadable(path, "NIfTI", error) from error
+    if not hasattr(image.header, "get_xyzt_units"):
+        raise PatchclampError(
+            f"{path}: {type(image).__name__} {tuple(image.shape)}, not NIfTI volumes; read it with nibabel and pass "
+            "samples x units to Recording.from_arrays, or convert it to .nii.gz"
+        )
     size = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
     refuse_unpacking(str(path), size, Path(path).stat().st_size)
     return image
