@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -259,6 +259,7 @@ class Scores:
                 raise PatchclampError(
                     f"{path}: column {name!r} is no table of {shape} numbers a row"
                 ) from error
+        facts.text("direction", choices=("denoising", "noising", "none"))
         level, nodes = facts.part("level"), facts.part("nodes")
         groups = facts.words("groups") or ()
         if not values or set(level.data) != set(shapes.data) or len(groups) not in (0, len(table)):
@@ -277,7 +278,7 @@ class Scores:
             raise facts.refuse("positions", "the names of the positions that were scored")
         return cls(
             facts.need_text("method"),
-            facts.need_text("direction"),
+            cast(Literal["denoising", "noising", "none"], facts.need_text("direction")),
             facts.need_text("metric"),
             facts.need_text("task"),
             values,
