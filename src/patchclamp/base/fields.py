@@ -73,6 +73,31 @@ class Fields:
             check_choice(f"{self.source}: {self.name(key)}", value, choices)
         return value
 
+    def need_text(self, key: str) -> str:
+        """A text that must be there."""
+        self.need(key)
+        return str(self.text(key))
+
+    def words(self, key: str) -> tuple[str, ...] | None:
+        """A list of texts."""
+        value = self.data.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise self.refuse(key, "a list of texts")
+        return tuple(value)
+
+    def wholes(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers, 0 or more, at least one."""
+        value = self.data.get(key)
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+        ):
+            raise self.refuse(key, "a list of whole numbers")
+        return tuple(value)
+
     def whole(self, key: str, default: int | None = None, low: int | None = None) -> int | None:
         """A whole number of at least `low`."""
         value = self.data.get(key)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,6 +41,20 @@ def write_frame(path: str | Path, frame: pd.DataFrame) -> None:
     marked.attrs = {WRITTEN_BY: f"patchclamp {__version__}"}
     with in_one_step(way_out(path, "file")) as draft:
         marked.to_parquet(draft)
+
+
+def read_frame(path: str | Path) -> pd.DataFrame:
+    """Read a Parquet file as a table.
+
+    Raises
+    ------
+    PatchclampError
+        For a file that is no Parquet, or is cut short.
+    """
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise PatchclampError(f"{path}: not a whole Parquet file ({error})") from error
 
 
 def write_arrays(path: str | Path, **arrays: ArrayLike) -> Path:

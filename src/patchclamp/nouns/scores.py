@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,10 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, require_nonzero
+from patchclamp.base.fields import Fields
+from patchclamp.base.files import read_json
 from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.base.tables import item_dataset, write_table
+from patchclamp.base.tables import item_dataset, read_frame, write_table
 from patchclamp.nouns.units import BySite, Site, SiteLike, Unit, Units, as_site, parse_site
 
 SCHEMA = "patchclamp/scores-1"
@@ -240,27 +241,52 @@ class Scores:
             raise PatchclampError(
                 f"{path}: scores are a Parquet file with a .json beside it; one of them is missing"
             )
-        facts = json.loads(beside.read_text())
-        if facts.get("schema") != SCHEMA:
+        facts = Fields(read_json(beside), beside)
+        schema = facts.text("schema")
+        if schema != SCHEMA:
+            raise PatchclampError(f"{beside}: schema is {schema!r}, this version reads {SCHEMA!r}")
+        table = read_frame(path)
+        shapes, positions = facts.part("shapes"), facts.words("positions")
+        values = {}
+        for name in shapes.data:
+            shape = shapes.wholes(name)
+            if name not in table:
+                raise PatchclampError(f"{path}: has no column {name!r}, which {beside.name} names")
+            try:
+                rows = np.stack(list(table[name])).astype(np.float32)
+                values[parse_site(name)] = rows.reshape(len(table), *shape)
+            except (ValueError, TypeError) as error:
+                raise PatchclampError(
+                    f"{path}: column {name!r} is no table of {shape} numbers a row"
+                ) from error
+        facts.text("direction", choices=("denoising", "noising", "none"))
+        level, nodes = facts.part("level"), facts.part("nodes")
+        groups = facts.words("groups") or ()
+        if not values or set(level.data) != set(shapes.data) or len(groups) not in (0, len(table)):
             raise PatchclampError(
-                f"{beside}: schema is {facts.get('schema')!r}, this version reads {SCHEMA!r}"
+                f"{beside}: names {len(shapes.data)} sites, {len(level.data)} levels and {len(groups)} groups, for {len(table)} "
+                "rows of scores; they do not belong together"
             )
-        table = pd.read_parquet(path)
-        values = {
-            parse_site(name): np.stack(list(table[name])).astype(np.float32).reshape(len(table), *shape)
-            for name, shape in facts["shapes"].items()
-        }
+        for name in level.data:
+            level.text(name, choices=("unit", "site"))
+        for name in nodes.data:
+            if name not in shapes.data or len(nodes.wholes(name)) != shapes.wholes(name)[0]:
+                raise nodes.refuse(name, "the unit of each column of scores")
+        if any((values[parse_site(n)].ndim == 3) != (positions is not None) for n in shapes.data) or any(
+            positions is not None and values[parse_site(n)].shape[2] != len(positions) for n in shapes.data
+        ):
+            raise facts.refuse("positions", "the names of the positions that were scored")
         return cls(
-            facts["method"],
-            facts["direction"],
-            facts["metric"],
-            facts["task"],
+            facts.need_text("method"),
+            cast(Literal["denoising", "noising", "none"], facts.need_text("direction")),
+            facts.need_text("metric"),
+            facts.need_text("task"),
             values,
-            {parse_site(s): v for s, v in facts["level"].items()},
-            None if facts["positions"] is None else tuple(facts["positions"]),
-            tuple(facts["groups"]),
-            {parse_site(s): tuple(v) for s, v in facts["nodes"].items()},
-            facts["meta"],
+            {parse_site(s): v for s, v in level.data.items()},
+            positions,
+            groups,
+            {parse_site(s): nodes.wholes(s) for s in nodes.data},
+            facts.part("meta").data,
         )
 
 

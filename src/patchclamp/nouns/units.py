@@ -308,11 +308,18 @@ def _parse_part(text: str) -> tuple[Site, tuple[int, ...] | None]:
     return parse_site(match[1]), _parse_indices(match[2], text)
 
 
+_MOST, _LONGEST = 1 << 24, 40  # units of a range, and characters of one
+
+
 def _parse_indices(inside: str, text: str) -> tuple[int, ...]:
     indices: list[int] = []
     for piece in inside.split(","):
         piece = piece.strip()
         span = re.fullmatch(r"(\d+):(\d+)", piece)
+        if len(piece) > _LONGEST or (span and int(span[2]) - int(span[1]) > _MOST):
+            raise PatchclampError(
+                f"{text[:60]}: {piece[:40]!r} is more than any site has; write [345], [1,5] or [10:20]"
+            )
         if span and int(span[1]) < int(span[2]):
             indices.extend(range(int(span[1]), int(span[2])))
         elif piece.isdecimal():

@@ -24,7 +24,9 @@ DtypeOption = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of items, bootstrap and random sets.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seed of items, bootstrap and random sets.")
+]
 HeaderOption = Annotated[
     bool | None,
     typer.Option(

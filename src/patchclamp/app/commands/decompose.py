@@ -26,7 +26,7 @@ def decompose(
     method: Annotated[str, typer.Option(help="snmf, nmf, pca, ica, topk, batch_topk, jumprelu ...")] = "snmf",
     features: Annotated[int, typer.Option("--features", "-k", min=1, help="Number of features.")] = 100,
     text: TextOption = "sample",
-    most: Annotated[int, typer.Option("--most", min=2, help="At most so many texts.")] = 300,
+    most: Annotated[int, typer.Option("--most", min=2, max=10**7, help="At most so many texts.")] = 300,
     model: common.ModelOption = "smollm2",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the dictionary.")] = None,
     field: FieldOption = "text",

@@ -25,7 +25,7 @@ def describe(
         typer.Option("--dictionary", "-d", help="NAME=FOLDER of a dictionary whose features are asked for."),
     ] = None,
     text: TextOption = "sample",
-    most: Annotated[int, typer.Option("--most", min=10, help="At most so many texts.")] = 300,
+    most: Annotated[int, typer.Option("--most", min=10, max=10**7, help="At most so many texts.")] = 300,
     model: common.ModelOption = "smollm2",
     field: FieldOption = "text",
     seed: common.SeedOption = 0,

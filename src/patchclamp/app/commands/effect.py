@@ -24,7 +24,7 @@ def effect(
         ),
     ] = "",
     control: Annotated[str, typer.Option(help='"matched" or "none".')] = "matched",
-    n_control: Annotated[int, typer.Option(min=1, help="Random sets.")] = 20,
+    n_control: Annotated[int, typer.Option(min=1, max=10_000, help="Random sets.")] = 20,
     items: common.ItemsOption = 64,
     seed: common.SeedOption = 0,
     corruption: common.CorruptionOption = None,

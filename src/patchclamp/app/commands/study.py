@@ -35,7 +35,9 @@ def study(
     decompose: Annotated[
         str, typer.Option(help="Also find features, such as snmf or topk, and hold them against neurons.")
     ] = "",
-    n_control: Annotated[int, typer.Option(help="Random sets beside every joint effect, at least 20.")] = 20,
+    n_control: Annotated[
+        int, typer.Option(max=10_000, help="Random sets beside every joint effect, at least 20.")
+    ] = 20,
     texts: Annotated[
         str,
         typer.Option(
