@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.heads import head_connectome
+from patchclamp.connect.circuits.neuron_graph import neuron_graph
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
 
 # (subject, task, ...) -> CircuitGraph
 METHODS = {
     "edge_attribution": edge_attribution,
     "edge_patching": edge_patching,
+    "neuron_graph": neuron_graph,
     "path_patching": path_patching,
 }
 
-__all__ = ["METHODS", "edge_attribution", "edge_patching", "head_connectome", "path_patching"]
+__all__ = ["METHODS", "edge_attribution", "edge_patching", "head_connectome", "neuron_graph", "path_patching"]
