@@ -13,7 +13,7 @@ from patchclamp.nouns.units import Site
 from patchclamp.subjects import TensorTask, TorchModule
 from patchclamp.subjects.clamp.batch import Edit
 from patchclamp.subjects.clamp.flow import FlowPlan
-from patchclamp.subjects.clamp.paths import Paths
+from patchclamp.subjects.clamp.paths import PathRuns
 from patchclamp.subjects.clamp.receivers import receiver
 
 HEAD, MLP, START = Site("head", 0), Site("mlp_out", 0), Site("embeddings")
@@ -36,7 +36,7 @@ def test_a_small_step_along_an_edge_does_what_attribution_says(name):
     graph = edge_attribution(subject, task, steps=0, rules=())
     plan = FlowPlan(subject, ())
     pair, clean, corrupted = runs(subject, task, [HEAD, MLP, START])
-    paths = Paths(plan, pair.corrupted, ("heads", "mlps"))
+    paths = PathRuns(plan, pair.corrupted, ("heads", "mlps"))
     shared = len(plan.projection(2, "k")) - 1
     edges = [("embeddings", "v.0[0]"), ("head.0[1]", f"k.2[{shared}]"), ("mlp_out.0", "q.2[3]"), ("head.0[1]", "mlp_out.1"),
              ("mlp_out.0", f"v.1[{shared}]"), ("head.0[1]", "logits"), ("embeddings", "mlp_out.2")]  # fmt: skip

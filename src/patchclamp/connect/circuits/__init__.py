@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.heads import head_connectome
+from patchclamp.connect.circuits.neuron_graph import neuron_graph
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
 from patchclamp.connect.circuits.paths import causal_path_graph
 
@@ -12,6 +13,7 @@ METHODS = {
     "edge_attribution": edge_attribution,
     "edge_patching": edge_patching,
     "path_patching": path_patching,
+    "neuron_graph": neuron_graph,
     "causal_path_graph": causal_path_graph,
 }
 
@@ -21,5 +23,6 @@ __all__ = [
     "edge_attribution",
     "edge_patching",
     "head_connectome",
+    "neuron_graph",
     "path_patching",
 ]

@@ -18,7 +18,7 @@ from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
 from patchclamp.subjects.clamp.edits import compile_interventions
 from patchclamp.subjects.clamp.flow import FlowPlan
-from patchclamp.subjects.clamp.paths import Paths
+from patchclamp.subjects.clamp.paths import PathRuns
 from patchclamp.subjects.clamp.receivers import (
     Receiver,
     all_receivers,
@@ -227,7 +227,7 @@ def _effects(
     base = plan.subject.run(own.clean, logits=pair.answer_position).logits
     assert clean is not None and base is not None
     before = pair.metric(base, reference=clean)
-    paths = Paths(plan, own.clean, options["freeze"])  # type: ignore[arg-type]
+    paths = PathRuns(plan, own.clean, options["freeze"])  # type: ignore[arg-type]
     for sender, found in wanted.items():
         described = Intervention(sender, change, positions=options["positions"])  # type: ignore[arg-type]
         edits = compile_interventions([described], plan.subject, own, reference)

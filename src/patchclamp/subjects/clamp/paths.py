@@ -18,7 +18,7 @@ from patchclamp.subjects.clamp.receivers import Receiver
 Received = Mapping[Site, Tensor]
 
 
-class Paths:
+class PathRuns:
     """Two passes over one batch: in the first a sender changes and receivers are read, in the second receivers alone change.
 
     Parameters
