@@ -138,8 +138,8 @@ class TorchModule(Subject):
             return
         one = self._survey(self.example)
         for io in ("in", "out"):
-            shapes = one.of(cast("IO", io), name).get((0,), [])
-            axis = item_axis(shapes, two.of(cast("IO", io), name).get((0,), []))
+            shapes = one.of(io, name).get((0,), [])
+            axis = item_axis(shapes, two.of(io, name).get((0,), []))
             if shapes and len(shapes[0]) == 3 and axis is not None and axis[0] == 0:
                 raise PatchclampError(
                     f"{name or self.name} ({type(module).__name__}): takes axis 0 of its {io}put for time (batch_first=False), and "
@@ -206,8 +206,8 @@ class TorchModule(Subject):
             return Place(module, side)  # it does not run on the example; a pass that never reaches it says so
         path = _main_argument(there) if side == "in" and not words else element_of(module, words, there)
         if path is None:
-            options = [words_of(module, one, there) for one in there]
-            listed = ", ".join(f"{name}.{io}" + f".{one}" * bool(one) for one in options) or "none"
+            others = [words_of(module, one, there) for one in there]
+            listed = ", ".join(f"{name}.{io}" + f".{one}" * bool(one) for one in others) or "none"
             raise refuse_site(site, f"there is no such tensor among its {io}puts; there are {listed}")
         if why := self._why_not(name, side, path):
             raise refuse_site(site, why)
@@ -307,10 +307,11 @@ class TorchModule(Subject):
         if logits is None:
             return None
         path, found = _main_output(out)
+        result: Tensor = found
         axis = None
         if self._time and isinstance(found, Tensor) and path in self._survey(self.example).of("out", ""):
             axis = self._items("", "out", path)
-        return found.movedim(axis[0], 0) if axis is not None and axis[0] else found
+        return result.movedim(axis[0], 0) if axis is not None and axis[0] else result
 
     def _root(self) -> tuple[Place, ...]:
         """The inputs; of a model that takes whole numbers, what its embeddings make of them."""
@@ -377,10 +378,9 @@ def _main_output(out: Any) -> tuple[Path, Any]:
     """What a metric is given, and where it is: of an output with several parts the logits, or the first."""
     path: Path = ()
     while not isinstance(out, Tensor) and isinstance(out, (Mapping, tuple, list)) and len(out):
+        key: Any = 0
         if isinstance(out, Mapping):
-            key: int | str = "logits" if "logits" in out else next(iter(out))
-        else:
-            key = 0
+            key = "logits" if "logits" in out else next(iter(out))
         path, out = (*path, key), out[key]
     return path, out
 

@@ -50,7 +50,7 @@ def survey(
     def look(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             found.calls[name] = found.calls.get(name, 0) + 1
-            given: dict[int | str, Any] = {**dict(enumerate(args)), **kwargs}
+            given: dict[Any, Any] = dict(enumerate(args)) | dict(kwargs)
             for table, value in ((found.ins, given), (found.outs, output)):
                 here = table.setdefault(name, {})
                 for path, tensor in _tensors(value):
