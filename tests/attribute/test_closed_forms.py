@@ -147,8 +147,14 @@ def test_images_have_a_score_for_every_channel():
         if method is METHODS["direct_logit_attribution"]:
             continue
         assert method(subject, task, "1.out").values[Site("1", io="out")].shape == (2, 3)
-    with pytest.raises(PatchclampError, match="use positions='sum'"):
-        attribution_patching(subject, task, "1.out", positions="each")
+    whole = attribution_patching(subject, task, "1.out").values[Site("1", io="out")]
+    each = attribution_patching(subject, task, "1.out", positions="each").values[Site("1", io="out")]
+    assert each.shape == (2, 3, 9)  # pixels
+    assert abs(each.sum(2) - whole).max() < 1e-6
+    with pytest.raises(PatchclampError, match=r"1\.out has 9 positions and 3\.out 1.*use positions='sum'"):
+        attribution_patching(subject, task, ["1.out", "3.out"], positions="each")
+    with pytest.raises(PatchclampError, match="roles say nothing of it"):
+        attribution_patching(subject, task, "1.out", positions="roles")
 
 
 @pytest.mark.parametrize(

@@ -57,15 +57,6 @@ def test_reads_are_what_the_modules_compute(net):
     assert no_hooks(net.model)
 
 
-def test_a_module_that_runs_twice_is_ambiguous():
-    act = nn.ReLU()
-    net = TorchModule(nn.Sequential(nn.Linear(3, 3), act, nn.Linear(3, 3), act), torch.zeros(1, 3))
-    with pytest.raises(PatchclampError, match="no such module"):
-        net.resolve("4.out")
-    with pytest.raises(PatchclampError, match=r"1\.out: its module runs 2 times"):
-        net.resolve("1.out")
-
-
 def test_edits_act_and_an_edit_with_the_own_value_changes_no_bit(net):
     x = torch.randn(3, 4)
     site = net.resolve("first.out")[0]

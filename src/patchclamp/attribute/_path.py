@@ -11,8 +11,10 @@ from torch import Tensor
 
 from patchclamp.attribute._shared import Collector, runs_of
 from patchclamp.attribute.attribution_patching import backward
+from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.hooks import on_gradient
 from patchclamp.subjects.clamp.relevance_rules import RulePlan
 
 Gather = Callable[[Site, Float[Tensor, "batch pos *unit"]], None]
@@ -57,8 +59,18 @@ class Path:
             between = torch.lerp(low, high, _beside(alpha, low)).requires_grad_(True)
             return self.start, [Edit(Site("embeddings"), lambda activity, batch: between)]
         _, end = runs_of(self.pair, self.collector.direction, self.collector.method)
-        tensors = {n: torch.lerp(x, end.tensors[n], _beside(alpha, x)) for n, x in self.start.tensors.items()}
+        tensors = {n: self._between(n, x, end.tensors[n], alpha) for n, x in self.start.tensors.items()}
         return replace(self.start, tensors=tensors), []
+
+    def _between(self, name: str, low: Tensor, high: Tensor, alpha: Float[Tensor, " batch"]) -> Tensor:
+        if low.is_floating_point():
+            return torch.lerp(low, high, _beside(alpha, low))
+        if torch.equal(low, high):
+            return low
+        raise PatchclampError(
+            f"{self.collector.method}: the input {name!r} holds {str(low.dtype).removeprefix('torch.')} and differs between the "
+            "two runs, so there is no path between them; use attribution_patching or activation_patching"
+        )
 
     def gradients(self, alpha: Float[Tensor, " batch"], plan: RulePlan, gather: Gather) -> None:
         """One forward and backward pass; `gather` receives (a_clean - a_corrupted) * gradient of each site."""
@@ -70,7 +82,7 @@ class Path:
                 gather(site, gradient * self.difference[site])
 
             def read(tensor: Tensor) -> None:
-                tensor.register_hook(hook)
+                on_gradient(site, tensor, hook)
 
             return read
 

@@ -91,12 +91,13 @@ def runs_of(pair: Pair, direction: str, method: str) -> tuple[Batch, Batch]:
     return (pair.corrupted, pair.clean) if direction == "denoising" else (pair.clean, pair.corrupted)
 
 
-def position_masks(pair: Pair, positions: str, width: int) -> Bool[Tensor, "batch pos group"]:
+def position_masks(
+    pair: Pair, positions: str, width: int, mask: Bool[Tensor, "batch pos"]
+) -> Bool[Tensor, "batch pos group"]:
     """Which tokens each group of positions holds: one group, one a role and the rest, or one a token.
 
     A token that has several roles is counted at the first of them, so that groups add up to the sum.
     """
-    mask = pair.clean.mask
     if positions == "sum":
         return mask[:, :, None]
     steps = torch.arange(mask.shape[1], device=mask.device)
@@ -184,7 +185,8 @@ class Collector:
         found = list(self.subject.pairs(self.task, self.batch_size))
         if not found:
             raise PatchclampError(f"{self.method}: the task has no items")
-        width = max(pair.clean.mask.shape[1] for pair in found)
+        own = self._own_positions(found[0])
+        width = own or max(pair.clean.mask.shape[1] for pair in found)
         roles = tuple(found[0].roles)
         self._labels = {
             "sum": ("all",),
@@ -192,11 +194,37 @@ class Collector:
             "each": tuple(str(p) for p in range(width)),
         }[self.positions]
         for pair in found:
-            self._mask = pair.clean.mask
-            self._masks = position_masks(pair, self.positions, width)
+            mask = pair.clean.mask
+            self._mask = mask.new_ones(len(mask), own) if own else mask
+            self._masks = position_masks(pair, self.positions, width, self._mask)
             for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
                 self._groups[row] = group
             yield pair
+
+    def _own_positions(self, pair: Pair) -> int:
+        """How many positions the sites have, where positions are scored and are the sites' own, not tokens; else 0."""
+        if self.positions == "sum" or pair.clean.tokens is not None:
+            return 0
+        seen = self.subject.run(
+            pair.clean, read={site: lambda activity: activity.shape[1] for site in self.sites}
+        )
+        counts: dict[int, Site] = {}
+        for site in self.sites:
+            counts.setdefault(int(seen.activity[site]), site)
+        there = pair.clean.mask.shape[1]
+        if len(counts) > 1:
+            (n, one), (m, other) = list(counts.items())[:2]
+            raise PatchclampError(
+                f"{one} has {n} positions and {other} {m}, so positions={self.positions!r} cannot score both in one call; "
+                "score sites of equally many positions, or use positions='sum'"
+            )
+        (own,) = counts
+        if own != there and self.positions == "roles":
+            raise PatchclampError(
+                f"{counts[own]}: has {own} positions and the input {there}, so roles say nothing of it; use positions='each' or "
+                "'sum'"
+            )
+        return own if own != there else 0
 
     @property
     def masks(self) -> Bool[Tensor, "batch pos group"]:

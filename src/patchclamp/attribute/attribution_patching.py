@@ -16,6 +16,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
+from patchclamp.subjects.clamp.hooks import on_gradient
 
 COST = "one forward pass, and one forward and backward pass"
 
@@ -103,9 +104,11 @@ def gradient_times_difference(
     def reader(site: Site) -> Callable[[Tensor], None]:
         def read(tensor: Tensor) -> None:
             difference = sign * (source.activity.pop(site) - tensor.detach())
-            tensor.register_hook(
-                lambda gradient: collector.add(site, pair, collector.reduce(site, gradient * difference))
-            )
+
+            def add(gradient: Tensor) -> None:
+                collector.add(site, pair, collector.reduce(site, gradient * difference))
+
+            on_gradient(site, tensor, add)
 
         return read
 
@@ -125,6 +128,7 @@ def backward(metric: Tensor, method: str) -> None:
     """Gradients of every item's metric at once: items do not depend on each other."""
     if not metric.requires_grad:
         raise PatchclampError(
-            f"{method}: the metric has no gradient (an accuracy, say); use logit_diff or prob_diff"
+            f"{method}: the metric has no gradient (an accuracy, say, or a network whose hard steps, such as (v > 1).float(), "
+            "cut it); use logit_diff or prob_diff, give hard steps a surrogate gradient, or use activation_patching"
         )
     torch.autograd.backward(metric.sum())

@@ -94,6 +94,7 @@ _AMBIGUOUS = {
 
 _LAYERED = re.compile(r"([A-Za-z_]\w*)\.(\d+|\*|\d*:\d*)")
 _UNIT = re.compile(r"(.+?)\[([^\[\]]*)\]")
+_MODULE = re.compile(r"(.+)\.((?:in|out)(?:\.\w+)*)")
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class Site:
     dictionary
         Name of a dictionary whose features are the units.
     io
-        ``"in"`` or ``"out"`` for a module path, else None.
+        ``"in"`` or ``"out"`` for a module path, else None; behind it which element, where there are several:
+        ``"out.1"``, ``"out.cell"``, ``"in.context"``. The first one needs no name.
 
     Examples
     --------
@@ -404,9 +406,9 @@ def parse_pattern(text: str) -> tuple[str, str | None, str | None, str | None]:
     match = _LAYERED.fullmatch(base)
     if match and match[1] in LAYER_POINTS:
         return match[1], match[2], dictionary or None, None
-    path, dot, io = base.rpartition(".")
-    if dot and io in ("in", "out") and path:
-        return path, None, dictionary or None, io
+    module = _MODULE.fullmatch(base)
+    if module:
+        return module[1], None, dictionary or None, re.sub(r"^(in|out)\.0$", r"\1", module[2])
     raise PatchclampError(_unknown(text, match[1] if match else base, match[2] if match else None))
 
 
@@ -435,5 +437,5 @@ def _unknown(text: str, name: str, layer: str | None) -> str:
     hint = did_you_mean(name, POINTS)
     return (
         f"{text}: no such point{hint or '; the points are ' + ', '.join(POINTS)}"
-        " (any other module: its dotted path with .in or .out)"
+        " (any other module: its dotted path with .in or .out, and .out.1 for the second of several)"
     )

@@ -29,7 +29,9 @@ from patchclamp.record.measuring import (
 from patchclamp.record.plan import Plan, Work, adopt_fingerprint, estimate_seconds, prepare, refuse_full_disk
 from patchclamp.record.sinks import MemorySink, NoSink, Sink, StoreSink
 from patchclamp.record.stream import Stream
+from patchclamp.record.tensors import TensorStream, TensorWork, is_tensors, prepare_tensors, read_items
 from patchclamp.record.texts import documents
+from patchclamp.subjects.base import Subject
 from patchclamp.subjects.language import LanguageModel
 
 CHECKPOINT_SECONDS = 30.0
@@ -37,7 +39,7 @@ MEMORY_LIMIT = 8 << 30
 
 
 def plan(
-    subject: LanguageModel,
+    subject: Subject,
     texts: Any,
     sites: SitesLike,
     *,
@@ -69,11 +71,22 @@ def plan(
     --------
     >>> print(plan(subject, "sample", "mlp_act.15"))                    # doctest: +SKIP
     """
+    if is_tensors(texts):
+        items = prepare_tensors(
+            subject, read_items(texts, **fields), subject.resolve(sites), dtype=dtype, keeps=store,
+            measured=not store, batch_tokens=batch_tokens, window_tokens=window_tokens, chunk_rows=chunk_rows, options={},
+        )  # fmt: skip
+        return (
+            replace(items.plan, seconds=TensorStream(subject, items, store).seconds())
+            if probe
+            else items.plan
+        )
+    reader = _reads_texts(subject)
     source = documents(texts, **fields)
-    corpus = read_corpus(subject, source, content_only=content_only, long=long, context=context, empty=empty)
+    corpus = read_corpus(reader, source, content_only=content_only, long=long, context=context, empty=empty)
     with closing(corpus):
         work = prepare(
-            subject,
+            reader,
             corpus,
             subject.resolve(sites),
             dtype=dtype,
@@ -87,13 +100,13 @@ def plan(
         )
         if not probe:
             return work.plan
-        stream = Stream(subject, work, content_only, store)
+        stream = Stream(reader, work, content_only, store)
         return replace(work.plan, seconds=estimate_seconds(work, stream.probe))
 
 
 @overload
 def record(
-    subject: LanguageModel,
+    subject: Subject,
     texts: Any,
     sites: SitesLike,
     *,
@@ -103,7 +116,7 @@ def record(
 ) -> Recording: ...
 @overload
 def record(
-    subject: LanguageModel,
+    subject: Subject,
     texts: Any,
     sites: SitesLike,
     *,
@@ -112,7 +125,7 @@ def record(
     **options: Any,
 ) -> Recorded: ...
 def record(
-    subject: LanguageModel,
+    subject: Subject,
     texts: Any,
     sites: SitesLike,
     *,
@@ -134,7 +147,7 @@ def record(
     progress: bool | Progress = True,
     **fields: Any,
 ) -> Recording | Recorded:
-    """Stream a subject over text and record sites into a store, into measures, or both, in one pass.
+    """Stream a subject over text, or tensors, and record sites into a store, into measures, or both, in one pass.
 
     The pass stops after the last site. Texts of like length go together, repeated texts are computed once, padding
     never enters a result. In a store, samples are in the order of the data.
@@ -142,9 +155,11 @@ def record(
     Parameters
     ----------
     subject
-        A language model (`open_subject`).
+        A language model (`open_subject`), or a network that takes tensors.
     texts
-        See `documents`: ``"sample"``, a ``.txt``, ``.jsonl`` or ``.parquet`` path, a data set, a list.
+        See `documents`: ``"sample"``, a ``.txt``, ``.jsonl`` or ``.parquet`` path, a data set, a list. For a network that
+        takes tensors: a tensor (item, ...), a tuple or dict of them, or a `TensorTask`, of which the clean inputs are
+        recorded: a sample for each position (step) of each item, `doc` the item; all of them are content.
     sites
         Addresses: ``"mlp_act.*"``, ``"resid_post.5, z.3"``, a list of `Site`.
     store
@@ -180,7 +195,8 @@ def record(
     progress
         True: the plan and a bar on the terminal; a function told the tokens done and in all; False: nothing.
     **fields
-        `text`, `label`, `group`: names of fields; `paragraphs`: how ``.txt`` files are cut (see `documents`).
+        `text`, `label`, `group`: names of fields; `paragraphs`: how ``.txt`` files are cut (see `documents`). Of tensors,
+        `label` and `group` are lists with one entry an item.
 
     Returns
     -------
@@ -209,12 +225,23 @@ def record(
         raise PatchclampError(
             f"{store}: exists already; choose another path, or pass resume=True to go on with it"
         )
-    source = documents(texts, **fields)
-    corpus = read_corpus(subject, source, content_only=content_only, long=long, context=context, empty=empty)
     keeps = store is not None or measures is None
+    if is_tensors(texts):
+        items = prepare_tensors(
+            subject, read_items(texts, **fields), chosen, dtype=dtype, keeps=keeps, measured=measures is not None,
+            batch_tokens=batch_tokens, window_tokens=window_tokens, chunk_rows=chunk_rows,
+            options={} if keeps else {"heads": heads},
+        )  # fmt: skip
+        stream = TensorStream(subject, items, keeps, heads)
+        return _record(
+            stream, measures, store, checkpoint, keep_free, heads, content_only, items.read_back, progress
+        )
+    reader = _reads_texts(subject)
+    source = documents(texts, **fields)
+    corpus = read_corpus(reader, source, content_only=content_only, long=long, context=context, empty=empty)
     with closing(corpus):
         work = prepare(
-            subject,
+            reader,
             corpus,
             chosen,
             dtype=dtype,
@@ -227,27 +254,52 @@ def record(
             options={"content_only": content_only, "long": long, "context": context}
             | ({} if keeps else {"heads": heads}),
         )
-        adopt_fingerprint(work.manifest, subject, store, checkpoint)
-        sink = _sink(work, store, measures is not None, keep_free)
-        with closing(sink):
-            stream = Stream(subject, work, content_only, keeps, heads)
-            found = {} if measures is None else fresh_measures(measures, chosen, subject)
-            # What a finished store holds is measured without the model, if it was stored as it was computed.
-            if sink.complete and measures is not None and work.schedule.read_back:
-                recording = sink.finish()
-                assert recording is not None
-                return measure_recording(recording, measures, subject, heads=heads, content=content_only)
-            kept = Checkpoint(store or checkpoint, {**work.manifest, "heads": heads}, "measures")
-            found = _go(stream, sink, found, kept, progress)
+        return _record(
+            Stream(reader, work, content_only, keeps, heads),
+            measures, store, checkpoint, keep_free, heads, content_only, work.schedule.read_back, progress,
+        )  # fmt: skip
+
+
+def _reads_texts(subject: Subject) -> LanguageModel:
+    if not isinstance(subject, LanguageModel):
+        raise PatchclampError(
+            f"{subject.name}: takes tensors, not texts; give record a tensor (item, ...), a tuple or dict of them, or a TensorTask"
+        )
+    return subject
+
+
+def _record(
+    stream: Stream | TensorStream,
+    measures: Measures | None,
+    store: str | Path | None,
+    checkpoint: str | Path | None,
+    keep_free: int,
+    heads: Heads,
+    content: bool,
+    read_back: bool,
+    progress: bool | Progress,
+) -> Recording | Recorded:
+    work, subject = stream.work, stream.subject
+    adopt_fingerprint(work.manifest, subject, store, checkpoint)
+    sink = _sink(work, store, measures is not None, keep_free)
+    with closing(sink):
+        found = {} if measures is None else fresh_measures(measures, work.sites, subject)
+        # What a finished store holds is measured without the model, if it was stored as it was computed.
+        if sink.complete and measures is not None and read_back:
             recording = sink.finish()
-            kept.forget()
+            assert recording is not None
+            return measure_recording(recording, measures, subject, heads=heads, content=content)
+        kept = Checkpoint(store or checkpoint, {**work.manifest, "heads": heads}, "measures")
+        found = _go(stream, sink, found, kept, progress)
+        recording = sink.finish()
+        kept.forget()
     if measures is None:
         assert recording is not None
         return recording
-    return Recorded(found, recording, heads=heads, content=content_only, shapes=work.layout.shapes)
+    return Recorded(found, recording, heads=heads, content=content, shapes=work.layout.shapes)
 
 
-def _sink(work: Work, store: str | Path | None, measured: bool, keep_free: int) -> Sink:
+def _sink(work: Work | TensorWork, store: str | Path | None, measured: bool, keep_free: int) -> Sink:
     if store is not None:
         path = Path(store)
         there = bytes_in(path) if path.exists() else 0
@@ -264,7 +316,7 @@ def _sink(work: Work, store: str | Path | None, measured: bool, keep_free: int) 
 
 
 def _go(
-    stream: Stream,
+    stream: Stream | TensorStream,
     sink: Sink,
     measures: dict[Site, dict[str, StreamingMeasure]],
     checkpoint: Checkpoint,

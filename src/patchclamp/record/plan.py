@@ -23,6 +23,7 @@ from patchclamp.nouns.units import Site
 from patchclamp.record.corpus import Corpus
 from patchclamp.record.prefix import LEAST, check_sharing
 from patchclamp.record.schedule import Schedule, Window, computed_tokens
+from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.files.identity import OLD, is_old
 from patchclamp.subjects.language import LanguageModel
@@ -122,7 +123,6 @@ def prepare(
     options
         Further entries of the manifest.
     """
-    storage = storage_dtype(dtype)
     probs = [site for site in sites if site.point == "attn_probs"]
     if probs and (keeps or share_prefixes):
         raise PatchclampError(
@@ -138,7 +138,7 @@ def prepare(
     most = 128 * batch
     window = window_tokens or (min(most, max(2 * batch, WINDOW_BYTES // layout.row_bytes)) if keeps else most)
     # A read-back value is the computed one only where storage rounds nothing away.
-    lossless = storage.itemsize >= subject.dtype.itemsize and storage in (torch.float32, torch.float64)
+    lossless = is_lossless(subject, dtype)
     schedule = Schedule(
         window,
         batch,
@@ -156,6 +156,12 @@ def prepare(
         manifest["training"] = note
     plan = _plan(corpus, sites, layout, schedule, windows, keeps)
     return Work(corpus, sites, layout, schedule, windows, manifest, plan)
+
+
+def is_lossless(subject: Subject, dtype: str) -> bool:
+    """Whether a storage type rounds nothing away of what a model computes."""
+    storage = storage_dtype(dtype)
+    return storage.itemsize >= subject.dtype.itemsize and storage in (torch.float32, torch.float64)
 
 
 def _shape(subject: LanguageModel, site: Site) -> tuple[int, ...]:
@@ -189,6 +195,21 @@ def _plan(
 
 
 def _manifest(subject: LanguageModel, corpus: Corpus, dtype: str, schedule: Schedule) -> dict[str, Any]:
+    return made_by(subject, dtype) | {
+        "tokenizer": tokenizer_fingerprint(subject.tokenizer),
+        "bos": bos_policy(subject),
+        "data": corpus.fingerprint,
+        "documents": corpus.n_documents,
+        "skipped_documents": len(corpus.skipped),
+        "tokens": corpus.n_tokens,
+        "label_names": corpus.label_names,
+        "group_names": corpus.group_names,
+        "schedule": asdict(schedule),
+    }
+
+
+def made_by(subject: Subject, dtype: str) -> dict[str, Any]:
+    """What a manifest says of the model and the program."""
     from patchclamp.base.version import __version__
 
     return {
@@ -196,23 +217,14 @@ def _manifest(subject: LanguageModel, corpus: Corpus, dtype: str, schedule: Sche
         "model_fingerprint": subject.fingerprint,
         "model_dtype": str(subject.dtype).removeprefix("torch."),
         "device": subject.device.type,
-        "tokenizer": tokenizer_fingerprint(subject.tokenizer),
-        "bos": bos_policy(subject),
-        "data": corpus.fingerprint,
-        "documents": corpus.n_documents,
-        "skipped_documents": len(corpus.skipped),
-        "tokens": corpus.n_tokens,
         "dtype": dtype,
-        "label_names": corpus.label_names,
-        "group_names": corpus.group_names,
-        "schedule": asdict(schedule),
         "code": __version__,
         "torch": torch.__version__.split("+")[0],
     }
 
 
 def adopt_fingerprint(
-    manifest: dict[str, Any], subject: LanguageModel, store: str | Path | None, checkpoint: str | Path | None
+    manifest: dict[str, Any], subject: Subject, store: str | Path | None, checkpoint: str | Path | None
 ) -> None:
     """Write this model's fingerprint as what is already on disk has it, where both are of one model.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.subjects.base import SiteInfo, Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair, Run
 from patchclamp.subjects.clamp.modes import Training
+from patchclamp.subjects.inputs import Inputs
 from patchclamp.subjects.language import LanguageModel
-from patchclamp.subjects.module import TensorTask, TorchModule
+from patchclamp.subjects.module import TorchModule
+from patchclamp.subjects.tensors import TensorTask
 from patchclamp.subjects.vision import VisionModel
 
 
@@ -23,7 +26,8 @@ def open_subject(
     dtype: str = "auto",
     tokenizer: Any = None,
     bos: bool | None = None,
-    example: Tensor | None = None,
+    example: Inputs | None = None,
+    time_axis: int | Mapping[str, int] | None = None,
     trust_remote_code: bool = False,
     training: Training = "refuse",
 ) -> Subject:
@@ -43,7 +47,9 @@ def open_subject(
     bos
         Whether texts begin with a BOS token; None follows the tokenizer.
     example
-        For a module without a known anatomy: one input, from which its sites are learnt.
+        For a module without a known anatomy: one input (or a tuple or dict of several), from which its sites are learnt.
+    time_axis
+        For such a module: its axis of time, see `TorchModule`.
     trust_remote_code
         Run code that a hub repository brings; off unless asked for.
     training
@@ -57,7 +63,9 @@ def open_subject(
     ['0.out', '1.out']
     """
     if example is not None and isinstance(source, nn.Module):
-        return TorchModule(source, example, type(source).__name__, training=training)
+        return TorchModule(source, example, type(source).__name__, training=training, time_axis=time_axis)
+    if time_axis is not None:
+        raise PatchclampError("time_axis is for a module that is opened with example=<one input>")
     if isinstance(source, nn.Module) and not hasattr(source, "config"):
         raise PatchclampError(
             f"{type(source).__name__} is not a transformers model; pass example=<one input> to open it as a plain module"

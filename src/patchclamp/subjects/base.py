@@ -15,6 +15,7 @@ from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import (
+    POINTS,
     BySite,
     Site,
     SiteLike,
@@ -36,7 +37,9 @@ from patchclamp.subjects.clamp.modes import (
     own_precision,
     refuse_training,
     training_note,
+    with_recurrent_gradients,
 )
+from patchclamp.subjects.clamp.steps import Calls
 from patchclamp.subjects.files.identity import answer, fingerprint, is_old, same_model
 
 Reads = SitesLike | Mapping[Site, Callable[[Tensor], Any]] | Mapping[str, Callable[[Tensor], Any]]
@@ -329,22 +332,27 @@ class Subject(ABC):
 
     def sites(self) -> list[SiteInfo]:
         """The table of sites of this model."""
-        from patchclamp.nouns.units import POINTS
-
         names = {id(module): name or type(module).__name__ for name, module in self.model.named_modules()}
         table = []
         for site in self.known_sites():
             place = self.place(site)
             where = f"{names.get(id(place.module), '?')}.{place.io}"
-            where += f"[{place.index}]" if place.index else ""
-            text = POINTS.get(site.point, "output of the module")
-            table.append(SiteInfo(site, self.width(site), self.unit_dim(site), where, text))
+            if place.index:
+                key = place.index if isinstance(place.index, int) else ".".join(map(str, place.index))
+                where += f"[{key}]"
+            table.append(
+                SiteInfo(site, self.width(site), self.unit_dim(site), where, self._description(site))
+            )
         for site in self._attached.sites():
             base = next((i for i, row in enumerate(table) if row.site == site.base), len(table) - 1)
             where = table[base].module if table[base].site == site.base else str(site.base)
             text = f"features: {self._attached.get(site)!r}"
             table.insert(base + 1, SiteInfo(site, self.width(site), 1, where, text))
         return table
+
+    def _description(self, site: Site) -> str:
+        """A site in words."""
+        return POINTS.get(site.point, "output of the module")
 
     # ---- passes
 
@@ -361,6 +369,10 @@ class Subject(ABC):
     ) -> tuple[list[tuple[Place, Callable[..., Tensor]]], Any]:
         """Turn edits into writes at places, and give a context in which to run the pass."""
         return [(self.place(edit.site), edit.fn) for edit in write], nullcontext()
+
+    def _calls(self, batch: Batch) -> Calls:
+        """How often modules are called in a pass over a batch, where that is known."""
+        return {}
 
     def _root(self) -> tuple[Place, ...]:
         """Places whose tensors become leaves of the graph when gradients are wanted."""
@@ -422,18 +434,22 @@ class Subject(ABC):
         if grad:
             writes = writes + [(place, _leaf) for place in self._root()]
         places = [(site, hooks.place(site), fn) for site, fn in reads.items()]
-        session = Session(batch, places, writes, stop=stop and logits is None)
+        session = Session(batch, places, writes, stop=stop and logits is None, calls=self._calls(batch))
         out = None
         with (
             in_turn(self.model),
             own_precision(self.device),
             torch.set_grad_enabled(grad),
             frozen(self.model) if grad else nullcontext(),
+            with_recurrent_gradients(self.model, self.device) if grad else nullcontext(),
             context,
             self._resumed(start, list(reads), write),
-            session.attached(),
         ):
-            out = self._forward(batch, logits, any(map(self._of_head, [*reads, *(e.site for e in write)])))
+            with session.attached():
+                out = self._forward(
+                    batch, logits, any(map(self._of_head, [*reads, *(e.site for e in write)]))
+                )
+            session.finish()
         lost = session.missing(list(reads))
         if lost:
             raise PatchclampError(f"{lost[0]}: the pass never reached its module, so nothing was read")
@@ -467,7 +483,9 @@ class Subject(ABC):
 
 
 def _leaf(tensor: Tensor, batch: Batch) -> Tensor:
-    return tensor if tensor.requires_grad else tensor.detach().requires_grad_(True)
+    if tensor.requires_grad or not tensor.is_floating_point():
+        return tensor
+    return tensor.detach().requires_grad_(True)
 
 
 def _width(site: Site, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -1,148 +1,72 @@
-"""Any PyTorch module as a subject; its sites are the dotted paths of its modules."""
+"""Any PyTorch module as a subject; its sites are the dotted paths of its modules, and calls of one are positions."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.nouns.scores import metric_name
-from patchclamp.nouns.tasks.protocol import Origin, TaskLike, origin_of, other_items, split_places
-from patchclamp.nouns.tasks.task import split_groups
-from patchclamp.nouns.units import Site, SiteLike, as_site
+from patchclamp.nouns.tasks.protocol import TaskLike
+from patchclamp.nouns.units import POINTS, Site, SiteLike, as_site
 from patchclamp.subjects.base import Subject, refuse_site
-from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
+from patchclamp.subjects.clamp.batch import Batch, Pair
 from patchclamp.subjects.clamp.features import output_rows
-from patchclamp.subjects.clamp.hooks import Place, in_turn
+from patchclamp.subjects.clamp.hooks import Element, Place
 from patchclamp.subjects.clamp.modes import Training
+from patchclamp.subjects.clamp.steps import Called
+from patchclamp.subjects.inputs import (
+    ALONE,
+    Inputs,
+    as_inputs,
+    n_items,
+    named_inputs,
+    rebuilt,
+    refuse_other_inputs,
+    shapes_of,
+    take_items,
+    two_of,
+)
+from patchclamp.subjects.layout import TensorLayout
+from patchclamp.subjects.survey import Path, Survey, element_of, item_axis, survey, words_of
+from patchclamp.subjects.tensors import TensorTask, tensor_pairs
 
-
-@dataclass(frozen=True)
-class TensorTask:
-    """A behaviour of a network that takes tensors: clean inputs, their contrast, a metric.
-
-    Parameters
-    ----------
-    name
-        Printed in tables and claims.
-    clean, corrupted
-        (item, ...) inputs of equal shape.
-    metric
-        Function of the network's output (item, ...) to one number an item; with `targets`, of the output and the same
-        items' targets.
-    groups
-        The unit of dependence of each item; intervals resample these.
-    targets
-        (item, ...) what the metric needs to know of each item, such as its right answer.
-    origin
-        Set by `select` and `split`: the whole task, and the places of these items in it.
-
-    Examples
-    --------
-    >>> TensorTask("or", torch.ones(1, 2), torch.zeros(1, 2), lambda out: out[:, 0]).n
-    1
-    >>> right = torch.tensor([1, 0])
-    >>> task = TensorTask("class", torch.eye(2), None, lambda out, y: out.gather(1, y[:, None])[:, 0], targets=right)
-    """
-
-    name: str
-    clean: Float[Tensor, "item ..."]
-    corrupted: Float[Tensor, "item ..."] | None
-    metric: Callable[..., Float[Tensor, " item"]]
-    groups: tuple[str, ...] = field(default=())
-    targets: Tensor | None = None
-    origin: Origin | None = field(default=None, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if self.corrupted is not None and self.corrupted.shape != self.clean.shape:
-            raise PatchclampError(
-                f"{self.name}: clean inputs have shape {tuple(self.clean.shape)} and corrupted "
-                f"{tuple(self.corrupted.shape)}; they must be equal"
-            )
-        if len(self.groups) not in (0, len(self.clean)):
-            raise PatchclampError(f"{self.name}: {len(self.groups)} groups for {len(self.clean)} items")
-        if self.targets is not None and len(self.targets) != len(self.clean):
-            raise PatchclampError(f"{self.name}: {len(self.targets)} targets for {len(self.clean)} items")
-
-    @property
-    def n(self) -> int:
-        """Number of items."""
-        return len(self.clean)
-
-    def __len__(self) -> int:
-        return self.n
-
-    @property
-    def metric_name(self) -> str:
-        """The metric in a word."""
-        return metric_name(self.metric)
-
-    def split(self, *names: str) -> TensorTask:
-        """The items of one split, or of several together; whole groups are dealt to train, validation and test."""
-        return self.select(split_places(self, split_groups(self.groups or [""] * self.n), names))
-
-    def select(self, places: Iterable[int]) -> TensorTask:
-        """The items at these places."""
-        rows = list(places)
-        corrupted, targets = (None if one is None else one[rows] for one in (self.corrupted, self.targets))
-        groups = tuple(self.groups[i] for i in rows) if self.groups else ()
-        return replace(
-            self, clean=self.clean[rows], corrupted=corrupted, groups=groups, targets=targets,
-            origin=origin_of(self, rows),
-        )  # fmt: skip
-
-    def others(self) -> TensorTask | None:
-        """The items of the whole task, of which these were selected, that share no group with them; None without any."""
-        return other_items(self, self.origin)
-
-
-def tensor_pairs(
-    subject: Subject, task: TaskLike, batch_size: int, wrap: Callable[[Tensor, Tensor], Batch]
-) -> Iterator[Pair]:
-    """Cut a `TensorTask` into pairs of batches; a task of another kind is refused."""
-    if not isinstance(task, TensorTask):
-        raise PatchclampError(f"{subject.name}: this subject takes a TensorTask, not a {type(task).__name__}")
-    device = subject.device
-    for first in range(0, task.n, batch_size):
-        rows = torch.arange(first, min(first + batch_size, task.n))
-        clean = wrap(task.clean[rows], rows).to(device)
-        corrupted = None if task.corrupted is None else wrap(task.corrupted[rows], rows).to(device)
-        end = torch.zeros(len(rows), dtype=torch.int64, device=device)
-        groups = tuple(task.groups[int(r)] for r in rows) if task.groups else ()
-        known = () if task.targets is None else (task.targets[rows].to(device),)
-        yield Pair(
-            clean, corrupted, _metric(task.metric, known), end, {"end": end}, ("",) * len(rows), groups
-        )
-
-
-def _metric(metric: Callable[..., Tensor], known: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    return lambda logits, reference=None: one_each(metric(logits, *known), len(logits))
+IO = Literal["in", "out"]
 
 
 class TorchModule(Subject):
-    """Any `torch.nn.Module` that takes one tensor.
+    """Any `torch.nn.Module` that takes tensors.
 
-    A site is a module's dotted path with ``.in`` or ``.out``. Activity is (batch, pos, units): a (batch, units)
-    tensor has one position, an image (batch, channel, height, width) has a position for each pixel and a unit for
-    each channel. Of an output with several named parts, as transformers' models give, a task's metric gets the logits, or
-    the first part.
+    A site is a module's dotted path with ``.in`` or ``.out``. Of several tensors the first one is meant; the others have a
+    number, or the name of an argument or of a part: ``.out.1``, ``.in.context``, and for torch's recurrent and attention
+    modules ``.out.hidden``, ``.out.cell``, ``.out.weights`` (the layers of a state side by side as units).
+
+    Activity is (batch, pos, units): a (batch, units) tensor has one position, a (batch, time, units) tensor one a step, an
+    image (batch, channel, height, width) has a position for each pixel and a unit for each channel. Calls of a module that
+    is called several times in a pass (a cell in a loop, a block applied again) are positions: the n-th call is position n,
+    or, of p positions each, n p to n p + p - 1 (`step`). Which axis of a tensor holds the items is learnt from a pass of two.
+
+    Of an output with several parts, as transformers' models give, a task's metric gets the logits, or the first part;
+    items first.
 
     Parameters
     ----------
     model
         Used as it is.
     example
-        An input of one item, from which widths are learnt.
+        An input of one item, from which widths and calls are learnt: a tensor, a tuple of tensors, or a dict of them by
+        argument name. Items are the first axis.
     name, fingerprint, training
         See `Subject`.
+    time_axis
+        The axis of time of what the model is given: 1 for (batch, time, ...), 2 for (batch, units, time), and 0 for a model
+        that wants time first, (time, batch, ...), which then gets it: items stay first in `example`, `batch`, tasks and what a
+        metric is given. Of several inputs, a dict by name (the number of its place in a tuple); a number alone means the
+        first one, and those of three axes or more. None: positions that a task names are calls.
 
     Examples
     --------
@@ -159,62 +83,212 @@ class TorchModule(Subject):
     def __init__(
         self,
         model: nn.Module,
-        example: Tensor,
+        example: Inputs,
         name: str = "module",
         fingerprint: str = "",
         *,
         training: Training = "refuse",
+        time_axis: int | Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(model, name, fingerprint, training=training)
-        self.example = example[:1]
+        self.example = take_items(as_inputs(example, name), slice(0, 1))
+        self.time_axis = time_axis
+        self._time = _time_axes(time_axis, as_inputs(example, name), name)
+        self._places: dict[Site, Place] = {}
+        self._surveys: dict[tuple[Any, ...], Survey] = {}
+
+    # ---- what the modules do
 
     @cached_property
     def _modules(self) -> dict[str, nn.Module]:
         return dict(self.model.named_modules())
 
     @cached_property
-    def _calls(self) -> Counter[str]:
-        """How often each module runs in a pass, in the order in which they finish."""
-        self.check_mode()
-        calls: Counter[str] = Counter()
-        with in_turn(self.model), torch.no_grad(), ExitStack() as hooks:
-            for name, module in self._modules.items():
-                hooks.enter_context(
-                    module.register_forward_hook(
-                        lambda m, a, out, name=name: calls.update([name]) if isinstance(out, Tensor) else None
-                    )
+    def _twins(self) -> dict[str, str]:
+        """Further names of modules that stand in several places -> the first name."""
+        first = {module: name for name, module in self._modules.items()}
+        every = self.model.named_modules(remove_duplicate=False)
+        return {name: first[module] for name, module in every if first[module] != name}
+
+    def _survey(self, inputs: Inputs) -> Survey:
+        """What the modules do with one item of this shape."""
+        key = tuple(sorted(shapes_of(inputs).items()))
+        if key not in self._surveys:
+            item = take_items(inputs, slice(0, 1))
+            self._surveys[key] = survey(self.model, self._modules, lambda: self._call(item), self.device)
+        return self._surveys[key]
+
+    @cached_property
+    def _two(self) -> Survey:
+        """What they do with two items: it shows which axis holds them."""
+        self._survey(self.example)
+        try:
+            found = survey(self.model, self._modules, lambda: self._call(two_of(self.example)), self.device)
+        except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
+            raise PatchclampError(
+                f"{self.name}: the model runs on one item, and on two of them fails ({error}); a subject runs items together, "
+                "so the first axis of its inputs must be theirs"
+            ) from error
+        for name, module in self._modules.items():
+            self._refuse_turned(name, module, found)
+        return found
+
+    def _refuse_turned(self, name: str, module: nn.Module, two: Survey) -> None:
+        if getattr(module, "batch_first", True):
+            return
+        one = self._survey(self.example)
+        for io in ("in", "out"):
+            shapes = one.of(io, name).get((0,), [])
+            axis = item_axis(shapes, two.of(io, name).get((0,), []))
+            if shapes and len(shapes[0]) == 3 and axis is not None and axis[0] == 0:
+                raise PatchclampError(
+                    f"{name or self.name} ({type(module).__name__}): takes axis 0 of its {io}put for time (batch_first=False), and "
+                    "axis 0 holds the items, which would be steps of one sequence; give TorchModule(..., time_axis=0) for a "
+                    "model that wants time first, or set batch_first=True"
                 )
-            self.model(self.example.to(self.device))
-        return calls
+
+    def _call(self, inputs: Inputs) -> Any:
+        """The model on inputs with items first."""
+        tensors = {name: x.to(self.device) for name, x in named_inputs(inputs).items()}
+        for name, axis in self._time.items():
+            if axis == 0:
+                tensors[name] = tensors[name].transpose(0, 1).contiguous()
+        given = rebuilt(tensors, self.example)
+        if isinstance(given, Tensor):
+            return self.model(given)
+        return self.model(**given) if isinstance(given, Mapping) else self.model(*given)
+
+    # ---- sites
 
     @cached_property
     def _known(self) -> list[Site]:
-        return [Site(name, io="out") for name, count in self._calls.items() if count == 1 and name]
+        self.check_mode()
+        found = []
+        one = self._survey(self.example)
+        for name in one.calls:
+            there = one.of("out", name)
+            for path in there if name else ():
+                words = words_of(self._modules[name], path, there)
+                site = Site(name, io="out" + f".{words}" * bool(words))
+                if not self._why_not(name, "out", path):
+                    found.append(site)
+        return found
 
     def known_sites(self) -> list[Site]:
-        """Outputs of all modules that run once in a pass, in the order in which they finish."""
+        """Outputs of all modules that run in a pass, in the order in which they finish."""
         return self._known
 
     def place(self, site: SiteLike) -> Place:
         """The module's input or output, viewed as (batch, pos, units)."""
         site = self._base(site)
-        if not site.is_module:
+        if site not in self._places:
+            self._places[site] = self._find(site)
+        return self._places[site]
+
+    def _find(self, site: Site) -> Place:
+        name = site.point
+        io, _, words = (site.io or "").partition(".")
+        if io not in ("in", "out"):
             options = ", ".join(str(s) for s in self._known[:8])
             raise refuse_site(
                 site, f"this model has no named points; its sites are module paths: {options} ..."
             )
-        if site.point not in self._modules:
-            raise refuse_site(site, "this model has no such module", (str(s) for s in self._known))
-        if self._calls[site.point] > 1:
+        if name in self._twins:
+            first = self._twins[name]
             raise refuse_site(
-                site, f"its module runs {self._calls[site.point]} times in a pass, so it is ambiguous"
+                site, f"is the same module as {first}, so that its calls are positions of {first}.{site.io}"
             )
-        return Place(self._modules[site.point], "in" if site.io == "in" else "out", 0, _to_units, _from_units)
+        if name not in self._modules:
+            raise refuse_site(site, "this model has no such module", (str(s) for s in self._known))
+        side = cast("IO", io)
+        module, there = self._modules[name], self._survey(self.example).of(side, name)
+        if not there and name not in self._survey(self.example).calls:
+            return Place(module, side)  # it does not run on the example; a pass that never reaches it says so
+        path = _main_argument(there) if side == "in" and not words else element_of(module, words, there)
+        if path is None:
+            others = [words_of(module, one, there) for one in there]
+            listed = ", ".join(f"{name}.{io}" + f".{one}" * bool(one) for one in others) or "none"
+            raise refuse_site(site, f"there is no such tensor among its {io}puts; there are {listed}")
+        if why := self._why_not(name, side, path):
+            raise refuse_site(site, why)
+        layout = self._layout(name, side, path)
+        index: Element = 0 if not words and (side == "in" or path in ((), (0,))) else path
+        return Place(module, side, index, layout.to_units, layout.from_units)
 
-    def batch(self, inputs: Tensor, rows: Tensor | None = None) -> Batch:
-        """Wrap inputs (item, ...) in a batch."""
-        index = torch.arange(len(inputs)) if rows is None else rows
-        return Batch(None, torch.ones(len(inputs), 1, dtype=torch.bool), index, {"input": inputs})
+    def _layout(self, name: str, io: IO, path: Path) -> TensorLayout:
+        module = self._modules[name]
+        state = isinstance(module, nn.RNNBase) and path[:1] == (1,)
+        axis = self._items(name, io, path)
+        return TensorLayout(axis[0] if axis else 0, 2 in self._time.values(), state)
+
+    def _items(self, name: str, io: IO, path: Path) -> tuple[int, int] | None:
+        two = self._two  # first, as it also looks whether the model takes several items
+        return item_axis(self._survey(self.example).of(io, name)[path], two.of(io, name).get(path, []))
+
+    def _why_not(self, name: str, io: IO, path: Path) -> str:
+        """Why a tensor is no site; empty where it is one."""
+        axis = self._items(name, io, path)
+        if axis is not None and axis[1] > 1:
+            return (
+                f"its tensor holds items and positions in one axis ({axis[1]} rows an item); address a module before or "
+                "behind it"
+            )
+        shapes = self._survey(self.example).of(io, name)[path]
+        layout = self._layout(name, io, path)
+        extents = list(dict.fromkeys(layout.extent(shape) for shape in shapes))
+        if len(extents) > 1:
+            first, other = extents[:2]
+            return (
+                f"its module runs {len(shapes)} times in a pass, with {first[0]} positions of {first[1]} units and with "
+                f"{other[0]} of {other[1]}, so that its calls are no steps of the same units; give each place a module of its own"
+            )
+        return ""
+
+    def step(self, site: SiteLike, number: int) -> tuple[int, ...]:
+        """The positions of the n-th call of a site's module (negative: from the last), for `Intervention(positions=...)`.
+
+        Examples
+        --------
+        >>> class Twice(nn.Module):
+        ...     def __init__(self): super().__init__(); self.block = nn.Linear(3, 3)
+        ...     def forward(self, tokens): return self.block(self.block(tokens))
+        >>> TorchModule(Twice(), torch.zeros(1, 4, 3)).step("block.out", 1)
+        (4, 5, 6, 7)
+        """
+        site = self._base(site)
+        place = self.place(site)
+        times = self._survey(self.example).calls.get(site.point, 0)
+        if not -times <= number < times:
+            raise PatchclampError(
+                f"{site}: call {number} is asked for, and its module is called {times} times in a pass"
+            )
+        seen = self.run(self.dummy(), read={site: lambda activity: activity.shape[1]}, stop=False)
+        size = int(seen.activity[site]) // self._calls(self.dummy())[place.module].times
+        start = (number % times) * size
+        return tuple(range(start, start + size))
+
+    def _description(self, site: Site) -> str:
+        words = POINTS.get(site.point, f"{(site.io or 'out').partition('.')[0]}put of the module")
+        times = self._survey(self.example).calls.get(site.point, 0)
+        again = [name for name, first in self._twins.items() if first == site.point]
+        words += f", {times} calls side by side as positions" * (times > 1)
+        return words + (f"; also stands at {', '.join(again)}" if again else "")
+
+    # ---- passes
+
+    def batch(self, inputs: Inputs, rows: Tensor | None = None) -> Batch:
+        """Wrap inputs (item, ...) in a batch; its positions are those of time, or else the calls of a module."""
+        inputs = as_inputs(inputs, self.name)
+        refuse_other_inputs(inputs, self.example, self.name)
+        n = n_items(inputs)
+        index = torch.arange(n) if rows is None else rows
+        return Batch(None, torch.ones(n, self._length(inputs), dtype=torch.bool), index, named_inputs(inputs))
+
+    def _length(self, inputs: Inputs) -> int:
+        if self._time:
+            name, axis = next(iter(self._time.items()))
+            return named_inputs(inputs)[name].shape[axis or 1]
+        return max(self._survey(inputs).calls.values(), default=1) if n_items(inputs) else 1
 
     def content_mask(self, batch: Batch) -> Bool[Tensor, "batch pos"]:
         """Everything counts."""
@@ -224,12 +298,34 @@ class TorchModule(Subject):
         """The example given."""
         return self.batch(self.example)
 
+    def _calls(self, batch: Batch) -> Mapping[nn.Module, Called]:
+        one = self._survey(rebuilt(batch.tensors, self.example))
+        return {self._modules[name]: Called(name or self.name, times) for name, times in one.calls.items()}
+
     def _forward(self, batch: Batch, logits: Any, whole: bool) -> Tensor | None:
-        out = self.model(batch.tensors["input"])
-        return None if logits is None else _main_output(out)
+        out = self._call(rebuilt(batch.tensors, self.example))
+        if logits is None:
+            return None
+        path, found = _main_output(out)
+        result: Tensor = found
+        axis = None
+        if self._time and isinstance(found, Tensor) and path in self._survey(self.example).of("out", ""):
+            axis = self._items("", "out", path)
+        return result.movedim(axis[0], 0) if axis is not None and axis[0] else result
 
     def _root(self) -> tuple[Place, ...]:
-        return (Place(self.model, "in"),)
+        """The inputs; of a model that takes whole numbers, what its embeddings make of them."""
+        found = [(name, x.is_floating_point()) for name, x in named_inputs(self.example).items()]
+        keys: list[Element] = [0 if name == ALONE else (int(name),) if name.isdecimal() else (name,)
+                               for name, floating in found if floating]  # fmt: skip
+        places = [Place(self.model, "in", key) for key in keys]
+        if len(places) < len(found):
+            places += [
+                Place(m, "out")
+                for m in self._modules.values()
+                if isinstance(m, (nn.Embedding, nn.EmbeddingBag))
+            ]
+        return tuple(places)
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
@@ -244,25 +340,49 @@ class TorchModule(Subject):
         return norms
 
 
-def _main_output(out: Any) -> Any:
-    """What a metric is given: of an output with several named parts (transformers' `ModelOutput`) the logits, or the first."""
-    if not isinstance(out, Mapping):
-        return out
-    return out["logits"] if "logits" in out else next(iter(out.values()))
+def _time_axes(time_axis: int | Mapping[str, int] | None, example: Inputs, whose: str) -> dict[str, int]:
+    """Input -> its axis of time, where it has one."""
+    if time_axis is None:
+        return {}
+    inputs = named_inputs(example)
+    first = next(iter(inputs))
+    if isinstance(time_axis, Mapping):
+        axes = {str(name): axis for name, axis in time_axis.items()}
+    else:
+        axes = {name: time_axis for name, x in inputs.items() if name == first or x.ndim > 2}
+    for name, axis in axes.items():
+        if name not in inputs:
+            raise PatchclampError(
+                f"{whose}: time_axis names the input {name!r}; there are {', '.join(inputs)}"
+            )
+        shape = tuple(inputs[name].shape)
+        if axis not in (0, 1, 2) or len(shape) <= max(axis, 1):
+            raise PatchclampError(
+                f"{whose}: time_axis={axis} for input {name!r} of shape {shape}; give 0 (time first), 1 or 2"
+            )
+        if axis == 0 and shape[0] > 1 and shape[1] == 1:
+            raise PatchclampError(
+                f"{whose}: input {name!r} of the example has shape {shape}; give items first, {(1, shape[0], *shape[2:])}: with "
+                "time_axis=0 the model gets time first"
+            )
+    return axes
 
 
-def _to_units(tensor: Tensor) -> Tensor:
-    if tensor.ndim == 2:
-        return tensor[:, None, :]
-    if tensor.ndim == 4:
-        return tensor.flatten(2).transpose(1, 2)
-    return tensor if tensor.ndim == 3 else tensor.reshape(len(tensor), 1, -1)
+def _main_argument(there: Mapping[Path, Any]) -> Path | None:
+    """The argument that ``.in`` means: the first, or ``hidden_states`` among those given by name."""
+    named = ("hidden_states",)
+    return (0,) if (0,) in there else named if named in there else next(iter(there), None)
 
 
-def _from_units(units: Tensor, like: Tensor) -> Tensor:
-    if like.ndim == 4:
-        return units.transpose(1, 2).reshape(like.shape)
-    return units.reshape(like.shape)
+def _main_output(out: Any) -> tuple[Path, Any]:
+    """What a metric is given, and where it is: of an output with several parts the logits, or the first."""
+    path: Path = ()
+    while not isinstance(out, Tensor) and isinstance(out, (Mapping, tuple, list)) and len(out):
+        key: Any = 0
+        if isinstance(out, Mapping):
+            key = "logits" if "logits" in out else next(iter(out))
+        path, out = (*path, key), out[key]
+    return path, out
 
 
 __all__: Sequence[str] = ["TensorTask", "TorchModule", "tensor_pairs"]

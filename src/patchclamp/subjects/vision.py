@@ -16,7 +16,8 @@ from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Pair
 from patchclamp.subjects.clamp.hooks import Place
 from patchclamp.subjects.clamp.modes import Training
-from patchclamp.subjects.module import tensor_pairs
+from patchclamp.subjects.inputs import Inputs
+from patchclamp.subjects.tensors import tensor_pairs
 from patchclamp.subjects.transformer import Transformer
 
 
@@ -78,6 +79,11 @@ class VisionModel(Transformer):
         mask = torch.ones(n, self.n_positions, dtype=torch.bool)
         return Batch(None, mask, torch.arange(n) if rows is None else rows, {"pixel_values": pixels})
 
+    def _images(self, inputs: Inputs, rows: Tensor) -> Batch:
+        if not isinstance(inputs, Tensor):
+            raise PatchclampError(f"{self.name}: takes images as one tensor, not several inputs")
+        return self._pixels(inputs, rows)
+
     def _find(self, site: Site) -> Place:
         place = super()._find(site)
         if site.point != "logits":
@@ -96,4 +102,4 @@ class VisionModel(Transformer):
 
     def pairs(self, task: TaskLike, batch_size: int = 32) -> Iterator[Pair]:
         """Batches of a `TensorTask`."""
-        return tensor_pairs(self, task, batch_size, self._pixels)
+        return tensor_pairs(self, task, batch_size, self._images, end=0)

@@ -130,9 +130,9 @@ def _pooled(tensor: Tensor, mask: Tensor, pool: Pool) -> Tensor:
         flat = flat.flatten(2)
     if pool == "flatten":
         return flat.flatten(1)
-    # A mask of one column says that all positions count, however many a site has.
+    # Where a site's positions are not the input's (pixels, calls of a module), all of them count.
     seen = mask.to(flat.device)
-    seen = seen.expand(len(flat), flat.shape[1]) if seen.shape[1] == 1 else seen
+    seen = seen.new_ones(flat.shape[:2]) if seen.shape[1] != flat.shape[1] else seen
     if pool == "mean":
         weight = seen.float()
         return (flat * weight[..., None]).sum(1) / weight.sum(1, keepdim=True).clamp(min=1)

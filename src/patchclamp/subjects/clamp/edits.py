@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
@@ -138,11 +138,25 @@ def positions(change: Intervention, pair: Pair, activity: Tensor) -> Bool[Tensor
             if where not in pair.roles:
                 hint = did_you_mean(where, pair.roles) or f"; the roles are {', '.join(pair.roles)}"
                 raise PatchclampError(f"position {where!r}: the items have no such role{hint}")
-            at = pair.roles[where].to(activity.device)[:, None]
+            at = _place_of(where, pair, int(activity.shape[1])).to(activity.device)[:, None]
             found |= (index == at) & (at >= 0)
         else:
             found |= index == (where if where >= 0 else length + where)
     return found & real
+
+
+def _place_of(role: str, pair: Pair, n: int) -> Int[Tensor, " batch"]:
+    """Where a role is at a site of n positions; of other positions than the inputs', only the first and last are known."""
+    at, there = pair.roles[role], pair.clean.mask.shape[1]
+    if n == there:
+        return at
+    last = at == pair.clean.last
+    if not bool((last | (at <= 0)).all()):
+        raise PatchclampError(
+            f"position {role!r}: is one of the inputs' {there} positions, and the site has {n}, of its own; give positions of "
+            "the site as numbers"
+        )
+    return torch.where(last, n - 1, at)
 
 
 def _values(

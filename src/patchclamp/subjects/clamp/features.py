@@ -272,6 +272,11 @@ class FeaturePlace(Place):
         assert self.hook is not None
         return self.hook.read(self.base.units(tensor, batch))
 
+    def positions(self, tensor: Tensor, batch: Batch) -> int:
+        """Those of the activity under them; codes that an edit changed are those of all calls."""
+        assert self.base is not None
+        return self.base.positions(tensor, batch)
+
     def tensor(self, units: Tensor, like: Tensor) -> Tensor:
         """The module's tensor as it is: features are written by their hook."""
         return like

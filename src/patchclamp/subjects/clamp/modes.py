@@ -113,6 +113,13 @@ def own_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False)
 
 
+def with_recurrent_gradients(model: nn.Module, device: torch.device) -> AbstractContextManager[object]:
+    """Kernels that give gradients in evaluation mode: those of cuDNN for recurrent layers do so in training mode alone."""
+    if device.type != "cuda" or not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=False)
+
+
 __all__ = [
     "Training",
     "check_training",
@@ -121,4 +128,5 @@ __all__ = [
     "own_precision",
     "refuse_training",
     "training_note",
+    "with_recurrent_gradients",
 ]
