@@ -302,8 +302,11 @@ def read_json(path: str | Path) -> Any:
         raise PatchclampError(f"{path}: no such file")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PatchclampError(f"{path}: not a JSON file ({error})") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # RecursionError: brackets without end; ValueError: a number too
+        raise PatchclampError(f"{path}: not a JSON file ({str(error)[:120]})") from error
 
 
 def write_folder(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
-from patchclamp.record.files.base import Contents, unreadable
+from patchclamp.record.files.base import Contents, foreign, unreadable
 from patchclamp.record.files.fields import assembled, listed
 
 FIXED = ("time", "run", "group", "label", "trial", "repeat")
@@ -69,17 +71,30 @@ def read(
         raise PatchclampError(f"{path}: behaviour={lost}: no such columns; there are {', '.join(names[:20])}")
     table = _Table(path, names)
     if {"unit", "time"} <= set(names):
-        return _long(table, str(path), sort)
+        with foreign(path, "a table"):
+            return _long(table, str(path), sort)
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise PatchclampError(
+            f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}; give each a name of its own"
+        )
     units = [name for name in names if name not in FIXED and name not in behaviour]
     if not units:
         raise PatchclampError(f"{path}: no column is a unit; its columns are {', '.join(names)}")
-    found: dict[str, Any] = {name: table.column(name) for name in names if name in FIXED or name in behaviour}
+    with foreign(path, "a table"):
+        found: dict[str, Any] = {n: table.column(n) for n in names if n in FIXED or n in behaviour}
     found |= {"activity": _Units(table, units), "unit_name": np.array(units)}
     return assembled(found, str(path), step=step, missing=missing)
 
 
 def _long(table: _Table, where: str, sort: bool) -> SpikeTrains:
-    names, owner = np.unique(table.column("unit"), return_inverse=True)
+    owners = table.column("unit")
+    lost = np.flatnonzero(pd.isna(owners))
+    if len(lost):
+        raise PatchclampError(
+            f"{where}: the spike in row {lost[0]} has no unit; leave it out, or say which unit it is of"
+        )
+    names, owner = np.unique(owners.astype(str) if owners.dtype == object else owners, return_inverse=True)
     found: dict[str, Any] = {"spike_times": table.column("time"), "spike_units": owner, "unit_name": names}
     trains = assembled(found, where, sort=sort)
     assert isinstance(trains, SpikeTrains)
@@ -154,8 +169,6 @@ class _Units:
 
 
 def _text(path: Path) -> Any:
-    import pandas as pd
-
     try:
         return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
@@ -169,7 +182,7 @@ def _names(path: Path) -> tuple[list[str], int]:
 
         try:
             about = pq.ParquetFile(path)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise unreadable(path, "Parquet", error) from error
         return list(about.schema_arrow.names), about.metadata.num_rows
     frame = _text(path)
