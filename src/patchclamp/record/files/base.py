@@ -119,7 +119,7 @@ def unreadable(path: Any, kind: str, error: BaseException) -> PatchclampError:
     )
 
 
-FOREIGN = (
+FOREIGN: tuple[type[Exception], ...] = (
     OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, AssertionError, BufferError,
     MemoryError, RuntimeError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip

@@ -38,7 +38,7 @@ def contents(path: Path) -> Contents:
 def _contents(path: Path, image: Any) -> Contents:
     zooms = [float(z) for z in image.header.get_zooms()]
     shape = image.shape
-    about = {"grid": list(shape[:3]), "voxel_mm": [round(z, 3) for z in zooms[:3]]}
+    about: dict[str, Any] = {"grid": list(shape[:3]), "voxel_mm": [round(z, 3) for z in zooms[:3]]}
     if len(shape) != 4:
         return Contents(str(path), "NIfTI", (), {}, {}, {**about, "note": "one volume: a mask or an atlas"})
     about["tr"] = _repetition(path) or _header_tr(image)
