@@ -12,7 +12,7 @@ import sys
 import typer
 
 from patchclamp.app.commands import COMMANDS
-from patchclamp.base.errors import PatchclampError
+from patchclamp.base.errors import PatchclampError, printable
 
 app = typer.Typer(
     name="patchclamp",
@@ -77,7 +77,7 @@ def _message(error: Exception) -> str:
 
 
 def _complain(message: str, status: int = 2) -> int:
-    print(f"patchclamp: {' '.join(message.split())}", file=sys.stderr)
+    print(f"patchclamp: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status
 
 

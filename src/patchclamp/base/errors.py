@@ -36,6 +36,35 @@ def did_you_mean(name: str, options: Iterable[str]) -> str:
     return f"; did you mean {', '.join(found)}?" if found else ""
 
 
+def printable(text: str) -> str:
+    """A text of a file or a name as a terminal may show it: what would steer it is written out.
+
+    Examples
+    --------
+    >>> printable(chr(27) + "[31mred").startswith(chr(92) + "x1b")
+    True
+    """
+    return "".join(
+        c if c.isprintable() or c in "\n\t " else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def refuse_surrogates(text: str, where: str) -> None:
+    """Refuse half a character, which JSON can hold and no tokenizer and no file takes.
+
+    Raises
+    ------
+    PatchclampError
+        With its place in the text.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PatchclampError(
+            f"{where}: holds half a character (\\u{ord(text[error.start]):x}, a lone surrogate, at {error.start}); leave it out"
+        ) from None
+
+
 def check_choice(what: str, value: object, options: Iterable[str]) -> None:
     """Refuse a value that is none of the options, with their names and those that are near.
 

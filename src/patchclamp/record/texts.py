@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean, refuse_surrogates
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 SAMPLE = "sample"
@@ -158,6 +158,10 @@ def _jsonl(path: Path, fields: tuple[str, str, str]) -> Iterator[Document]:
                 raise PatchclampError(
                     f"{path}, line {number}: not JSON ({error.msg}): {line[:60]!r}"
                 ) from error
+            except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+                raise PatchclampError(
+                    f"{path}, line {number}: no JSON that can be read ({str(error)[:60]} ...): {line[:60]!r}"
+                ) from error
             yield _document(entry, number, f"{path}, line", fields, None)
 
 
@@ -167,8 +171,8 @@ def _parquet(path: Path, fields: tuple[str, str, str]) -> Iterator[Document]:
 
     try:
         table = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise PatchclampError(f"{path}: not a Parquet file ({error})") from error
+    except (pa.ArrowException, OSError) as error:
+        raise PatchclampError(f"{path}: not a Parquet file ({str(error)[:120]})") from error
     names = table.schema_arrow.names
     if fields[0] not in names:
         raise PatchclampError(
@@ -185,6 +189,7 @@ def _document(
     entry: Any, number: int, where: str, fields: tuple[str, str, str], names: list[str] | None
 ) -> Document:
     if isinstance(entry, str):
+        refuse_surrogates(entry, f"{where} {number}")
         return Document(entry)
     if not isinstance(entry, Mapping):
         raise PatchclampError(
@@ -196,6 +201,7 @@ def _document(
             f"{where} {number}: field {fields[0]!r} is {entry.get(fields[0])!r:.40}, not text; the fields are "
             f"{', '.join(map(str, entry))}{did_you_mean(fields[0], map(str, entry))}"
         )
+    refuse_surrogates(entry[fields[0]], f"{where} {number}")
     label = _key(entry.get(fields[1]), f"{where} {number}, {fields[1]}")
     if names is not None and isinstance(label, int) and 0 <= label < len(names):
         label = names[label]
@@ -203,10 +209,12 @@ def _document(
 
 
 def _key(value: Any, where: str) -> str | int | None:
-    if value is None or isinstance(value, (str, int)):
-        return value
-    plain = value.item() if hasattr(value, "item") else None
-    if isinstance(plain, (int, str)):
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, str):
+        refuse_surrogates(plain, where)
+    if isinstance(plain, int) and not -(1 << 63) <= plain < 1 << 63:
+        raise PatchclampError(f"{where}: {str(plain)[:30]} is beyond 64 bits; write it as text")
+    if plain is None or isinstance(plain, (int, str)):
         return plain
     raise PatchclampError(f"{where}: {value!r:.40} is a {type(value).__name__}; wanted text or an integer")
 

@@ -101,6 +101,8 @@ def table(
     from rich.table import Table
     from rich.text import Text
 
+    from patchclamp.base.errors import printable
+
     found = Table(
         title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
@@ -112,5 +114,5 @@ def table(
     if rows and rows[0] and columns[0] == "unit":  # an address cut short names nothing
         found.columns[0].min_width = max(len(str(row[0])) for row in rows)
     for row in rows:
-        found.add_row(*[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row])
+        found.add_row(*[cell if isinstance(cell, Text) else Text(printable(str(cell))) for cell in row])
     return found

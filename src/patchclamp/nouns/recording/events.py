@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 Ints = NDArray[np.int64]
+MOST_DIGITS = 1000  # Python reads no number of more than 4,300
 _START = ("start", "onset", "start_time", "time", "timestamp")
 _STOP = ("stop", "stop_time", "end")
 _LABEL = ("label", "trial_type", "condition", "description", "name", "tags")
@@ -122,7 +123,7 @@ def _missing(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="backslashreplace")
     if isinstance(value, (list, tuple, np.ndarray)):
         return ", ".join(_text(part) for part in value)
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
@@ -131,7 +132,7 @@ def _text(value: Any) -> str:
 
 
 def _whole(text: str) -> bool:
-    return text.lstrip("-").isdecimal()
+    return len(text) < MOST_DIGITS and text.removeprefix("-").isdecimal()
 
 
 def plain_table(found: pd.DataFrame) -> dict[str, list[Any]]:

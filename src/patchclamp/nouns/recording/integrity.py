@@ -265,12 +265,13 @@ class Journal:
         found: list[dict[str, Any]] = []
         for number, text in enumerate(texts[:-1], 1):
             mark, _, body = text.partition(b" ")
-            if mark != crc(body).encode():
+            line = _parsed(body) if mark == crc(body).encode() else None
+            if line is None:
                 raise PatchclampError(
-                    f"{self.file}: line {number} is damaged (its checksum does not match); delete the lines from "
+                    f"{self.file}: line {number} is damaged (its checksum does not match, or it says no samples); delete the lines from "
                     f"there on, and the recording goes on from sample {found[-1]['rows'] if found else 0}"
                 )
-            found.append(json.loads(body))
+            found.append(line)
         return found
 
     @property
@@ -339,6 +340,26 @@ class Journal:
         return found
 
 
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    """A line of the journal, None if it is not what `Journal.add` writes."""
+    try:
+        line = json.loads(body)
+        rows, chunks = line["rows"], line["chunks"]
+        good = is_count(rows) and all(
+            all(map(is_count, key)) and key and isinstance(tail, str)
+            for entries in chunks.values()
+            for key, tail in entries
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return line if good else None
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of JSON is a whole number from 0 on that an array can have."""
+    return type(value) is int and 0 <= value < 1 << 63
+
+
 def _line(line: Mapping[str, Any]) -> str:
     body = json.dumps(line, separators=(",", ":"))
     return f"{crc(body.encode())} {body}\n"
@@ -351,8 +372,11 @@ def _span(array: Any, key: tuple[int, ...]) -> tuple[int, int]:
 
 def _old_rows(file: Path) -> int:
     try:
-        return int(json.loads(file.read_text())["rows"])
-    except (ValueError, KeyError, TypeError) as error:
+        rows = json.loads(file.read_text())["rows"]
+        if not is_count(rows):
+            raise ValueError(rows)
+        return int(rows)
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise PatchclampError(
             f"{file}: damaged, it does not say how many samples are safe; delete it, and the recording begins anew"
         ) from error

@@ -113,6 +113,23 @@ def unit_columns(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {name: np.asarray(column).tolist() for name, column in columns.items()}
 
 
+def check_marks(what: str, marks: Mapping[str, Any], width: int) -> None:
+    """Refuse labels of units that are not one a unit, `present` that is not true or false, `index` that names a unit twice."""
+    for name, column in marks.items():
+        if not isinstance(column, list) or len(column) != width:
+            found = f"{len(column)} entries" if isinstance(column, list) else f"{column!r:.40}"
+            raise PatchclampError(f"{what}: {found} of {name} for {width} units")
+    if any(type(one) not in (bool, int, float) or one not in (0, 1) for one in marks.get("present", ())):
+        raise PatchclampError(
+            f"{what}: present is {str(marks['present'])[:60]}; wanted true or false, one a unit"
+        )
+    index = marks.get("index", ())
+    if any(type(one) is not int or not 0 <= one < 1 << 63 for one in index) or len(set(index)) < len(index):
+        raise PatchclampError(
+            f"{what}: index is {str(index)[:60]}; wanted the number of each unit, each once"
+        )
+
+
 def check_array(site: Site, values: Tensor, n_samples: int, marks: Mapping[str, Sequence[Any]]) -> None:
     if values.ndim != 2 or not values.is_floating_point():
         raise PatchclampError(
@@ -121,9 +138,7 @@ def check_array(site: Site, values: Tensor, n_samples: int, marks: Mapping[str, 
         )
     if len(values) != n_samples:
         raise PatchclampError(f"{site}: {len(values)} samples, but there are labels for {n_samples}")
-    for name, column in marks.items():
-        if len(column) != values.shape[1]:
-            raise PatchclampError(f"{site}: {len(column)} entries of {name} for {values.shape[1]} units")
+    check_marks(str(site), marks, values.shape[1])
     present = torch.tensor(marks.get("present", [True] * values.shape[1]), dtype=torch.bool)
     bad = (~torch.isfinite(values) & present).nonzero()
     if len(bad):
@@ -337,7 +352,9 @@ class Recording(Labelled):
         site = self.site(site)
         marks = self._labels[site].get("present")
         places = self._arrays[site].unit_index
-        return torch.ones(len(places), dtype=torch.bool) if marks is None else torch.tensor(marks)[places]
+        if marks is None:
+            return torch.ones(len(places), dtype=torch.bool)
+        return torch.tensor(marks, dtype=torch.bool)[places]
 
     def unit_index(self, site: Site | str) -> np.ndarray:
         """Index in its site of each unit recorded; not 0, 1, 2 ... where only some units were kept."""

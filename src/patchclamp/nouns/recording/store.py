@@ -26,6 +26,7 @@ from patchclamp.nouns.recording.integrity import (
     crc,
     guarded,
     has_checksums,
+    is_count,
     refuse_packed,
 )
 from patchclamp.nouns.recording.lazy import on_disk, storage_dtype
@@ -130,6 +131,12 @@ class Layout:
         shapes = {
             Site(s["point"], s["layer"], s["dictionary"], s["io"]): tuple(s["shape"]) for s in data["sites"]
         }
+        numbers = [data["n_samples"], data["chunk_rows"], *(n for shape in shapes.values() for n in shape)]
+        if not all(is_count(n) and n for n in numbers) or not all(
+            len(shape) in (1, 2) for shape in shapes.values()
+        ):
+            raise ValueError("its sizes are not whole numbers above 0")
+        storage_dtype(data["dtype"])
         sparse = frozenset(s for s, entry in zip(shapes, data["sites"], strict=True) if entry.get("sparse"))
         return cls(data["n_samples"], shapes, data["dtype"], data["chunk_rows"], sparse)
 
@@ -251,6 +258,7 @@ def reading(path: Path) -> Iterator[None]:
         ValueError,
         AttributeError,
         OverflowError,
+        RecursionError,
         FileNotFoundError,
     ) as error:
         told = f"no entry {error}" if isinstance(error, KeyError) else str(error).split("\n")[0]
@@ -393,7 +401,7 @@ def check_store(path: str | Path) -> StoreCheck:
         needed[f"{name}/indptr"] = rows + 1
         try:
             entries = int(guarded(source.indptr, slice(rows, rows + 1))[0])
-        except PatchclampError:
+        except (PatchclampError, IndexError):
             entries = source.unit.shape[0] if complete else 0
         needed |= {f"{name}/unit": entries, f"{name}/value": entries}
     found = check_arrays(path, arrays, needed, complete)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.errors import PatchclampError, did_you_mean, refuse_surrogates
 from patchclamp.base.files import write_text
 from patchclamp.base.folds import SPLITS
 from patchclamp.nouns.tasks.checks import check_item
@@ -85,6 +85,8 @@ def _object(line: str, where: str) -> dict[str, Any]:
         record = json.loads(line)
     except json.JSONDecodeError as error:
         raise PatchclampError(f"{where}: not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise PatchclampError(f"{where}: no JSON that can be read ({str(error)[:60]} ...)") from error
     if not isinstance(record, dict):
         raise PatchclampError(f"{where}: a line must be an object, and this is a {type(record).__name__}")
     return record
@@ -100,7 +102,8 @@ def _known(record: Mapping[str, Any], names: tuple[str, ...], where: str) -> Non
 
 def _text(value: Any, key: str, where: str) -> str:
     if not isinstance(value, str):
-        raise PatchclampError(f"{where}: {key} must be text, and is {value!r}")
+        raise PatchclampError(f"{where}: {key} must be text, and is {value!r:.80}")
+    refuse_surrogates(value, f"{where}, {key}")
     return value
 
 
@@ -148,7 +151,9 @@ def _item(record: dict[str, Any], where: str) -> Item:
 def _words(value: Any, key: str, where: str) -> tuple[str, ...]:
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(w, str) for w in words):
-        raise PatchclampError(f"{where}: {key} must be text or a list of texts, and is {value!r}")
+        raise PatchclampError(f"{where}: {key} must be text or a list of texts, and is {value!r:.80}")
+    for word in words:
+        refuse_surrogates(word, f"{where}, {key}")
     return tuple(words)
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +22,7 @@ from patchclamp.base.memory import refuse_unpacking
 from patchclamp.base.optional import optional
 from patchclamp.nouns.recording.events import coded, events_table, plain_table
 from patchclamp.nouns.recording.lazy import SiteArray
-from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.recording import Recording, check_marks
 from patchclamp.nouns.recording.samples import COLUMNS
 from patchclamp.nouns.recording.sources import Ramp, stretches, take_column
 from patchclamp.nouns.recording.times import Trace, trace_columns
@@ -100,11 +105,49 @@ def need(package: str) -> Any:
 
 def unreadable(path: Any, kind: str, error: BaseException) -> PatchclampError:
     """The refusal of a file that its own library cannot open."""
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    told = (
+        error if isinstance(error, OSError) or len(error.args) < 2 else error.args[-1]
+    )  # else what, and why
+    reason = (str(told).splitlines() or [""])[0][:200]
+    if isinstance(error, KeyError):
+        reason = f"no entry {reason}"
+    elif not reason or isinstance(error, (AttributeError, AssertionError, RecursionError)):
+        reason = f"{type(error).__name__} {reason}".strip()
     return PatchclampError(
         f"{path}: not readable as {kind} ({reason}); is the file complete, and its name right? format= overrides the "
         "choice by suffix"
     )
+
+
+FOREIGN: tuple[type[Exception], ...] = (
+    OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, AssertionError, BufferError,
+    MemoryError, RuntimeError, SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What the libraries that read files raise at a damaged one: none of them promises anything."""
+
+
+@contextmanager
+def foreign(path: Any, kind: str, *more: type[Exception]) -> Iterator[None]:
+    """Around the calls of a file's own library: whatever it raises is the refusal of that file.
+
+    Parameters
+    ----------
+    path, kind
+        The file, and what it is meant to be.
+    *more
+        Errors of the library's own.
+
+    Raises
+    ------
+    PatchclampError
+        See `unreadable`.
+    """
+    try:
+        yield
+    except PatchclampError:
+        raise
+    except (*FOREIGN, *more) as error:
+        raise unreadable(path, kind, error) from error
 
 
 def checked(values: NDArray[Any], first: int, where: str, present: NDArray[np.bool_] | None) -> NDArray[Any]:
@@ -151,7 +194,7 @@ def build(
     if run is None:
         fixed |= {"doc": Ramp(n, 0, 0, "int64"), "position": Ramp(n, 0, 1, "int64")}
     else:
-        doc, about["doc_names"] = coded(list(run), n)
+        doc, about["doc_names"] = _runs(run, n, where)
         first, _ = stretches([doc])
         if len(np.unique(first)) != len(np.unique(doc)):
             raise PatchclampError(
@@ -184,6 +227,7 @@ def build(
     labels = {key: np.asarray(column).tolist() for key, column in (units or {}).items()}
     for key, column in labels.items():
         sized(column, width, f"unit labels {key!r}", where, "units")
+    check_marks(where, labels, width)
     site = Site(name)
     array = SiteArray(site, source, getattr(source, "dtype", torch.float32), range(n))
     row = max(1, width * array.dtype.itemsize)
@@ -197,6 +241,13 @@ def build(
         None,
         max(64, min(65536, CHUNK_BYTES // row)),
     )
+
+
+def _runs(run: Any, n: int, where: str) -> tuple[NDArray[Any], list[str]]:
+    doc, names = coded(list(run), n)
+    if (doc < 0).any():
+        raise PatchclampError(f"{where}: sample {int((doc < 0).argmax())} has no run; give each sample one")
+    return doc, names
 
 
 def sized(column: Any, n: int, key: str, where: str, what: str = "samples") -> None:
@@ -254,10 +305,11 @@ def refuse_external(h5py: Any, group: Any, path: Path) -> None:
         Naming the link or the data.
     """
     seen: set[Any] = set()
-
-    def visit(here: Any) -> None:
+    waiting = [group]
+    while waiting:
+        here = waiting.pop()
         if here.id in seen:
-            return
+            continue
         seen.add(here.id)
         for name in here:
             link, where = here.get(name, getlink=True), f"{here.name.rstrip('/')}/{name}"
@@ -269,13 +321,56 @@ def refuse_external(h5py: Any, group: Any, path: Path) -> None:
                 continue
             thing = here[name]
             if isinstance(thing, h5py.Group):
-                visit(thing)
+                waiting.append(thing)
             elif isinstance(thing, h5py.Dataset):
                 if thing.external or thing.is_virtual:
                     raise PatchclampError(f"{path}: {where} is kept in other files; {_WITHIN}")
-                refuse_unpacking(f"{path}, {where}", thing.nbytes, thing.id.get_storage_size())
+                if thing.shape is not None:
+                    refuse_unpacking(f"{path}, {where}", thing.nbytes, thing.id.get_storage_size())
 
-    visit(group)
+
+MOST_NAMES = 1_000_000
+
+
+def refuse_circles(h5py: Any, group: Any, path: Path) -> None:
+    """Refuse an HDF5 file whose links lead in circles, or give a few things very many names: its readers run on.
+
+    Raises
+    ------
+    PatchclampError
+        Naming the place.
+    """
+    below: dict[Any, int] = {}  # names in a group and in those under it, by whichever way
+    trail = [(group, "", iter(group))]
+    counts, above = [0], {group.id}
+    while trail:
+        here, prefix, names = trail[-1]
+        name = next(names, None)
+        if name is None:
+            trail.pop()
+            above.discard(here.id)
+            below[here.id] = counts.pop()
+            if counts:
+                counts[-1] += below[here.id]
+            continue
+        found, where = here.get(name), f"{prefix}/{name}"
+        counts[-1] += 1
+        if isinstance(found, h5py.Group):
+            if found.id in above:
+                raise PatchclampError(
+                    f"{path}: {where:.200} is a link back to a group that it is in; take that link out"
+                )
+            if found.id in below:
+                counts[-1] += below[found.id]
+            else:
+                trail.append((found, where, iter(found)))
+                counts.append(0)
+                above.add(found.id)
+        if counts[-1] > MOST_NAMES:
+            raise PatchclampError(
+                f"{path}: {where:.200} is one of more than {MOST_NAMES:,} names, by links that give a few things many; take "
+                "links out"
+            )
 
 
 _WITHIN = "copy what is meant into one file (h5repack, or h5py's copy with expand_external=True)"

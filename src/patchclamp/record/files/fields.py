@@ -27,14 +27,16 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.nouns.recording.observed import Observed
 from patchclamp.nouns.recording.recording import Recording
+from patchclamp.nouns.recording.samples import COLUMNS
 from patchclamp.nouns.recording.sources import Read, stretches
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.nouns.recording.times import Ragged, trace_names
-from patchclamp.record.files.base import Contents, FileItem, build, checked, even_step, increasing
+from patchclamp.record.files.base import Contents, FileItem, build, checked, even_step, foreign, increasing
 from patchclamp.record.files.suite2p import turned
 
 KNOWN = ("activity", "spike_times", "spike_units", "spikes", "n_units", "span", "observed", "observed_units", "time", "step", "run", "group",
          "label", "trial", "repeat")  # fmt: skip
+MOST_UNITS = 1 << 24
 _PER_SAMPLE = ("run", "group", "label", "trial", "repeat")
 
 
@@ -49,7 +51,7 @@ def renamed(found: Mapping[str, Any], fields: Mapping[str, str] | None, where: s
     for ours, theirs in (fields or {}).items():
         if theirs not in found:
             raise PatchclampError(
-                f"{where}: no field {theirs!r} for {ours}; there are {', '.join(found)}{did_you_mean(theirs, found)}"
+                f"{where}: no field {theirs!r} for {ours}; there are {', '.join(found)[:300]}{did_you_mean(theirs, found)}"
             )
         out.pop(theirs, None)
         out[ours] = found[theirs]
@@ -101,7 +103,7 @@ def assembled(
         if "spike_times" in found or "spikes" in found:
             return _trains(found, where, sort)
         raise PatchclampError(
-            f"{where}: no field `activity`, `spike_times` or `spikes` among {', '.join(found) or 'no fields'}; say which "
+            f"{where}: no field `activity`, `spike_times` or `spikes` among {', '.join(found)[:300] or 'no fields'}; say which "
             'it is with fields={"activity": NAME}'
         )
     source, trials = _source(found["activity"], axes, where, missing)
@@ -138,15 +140,18 @@ def _source(activity: Any, axes: str | None, where: str, missing: str) -> tuple[
     shape = tuple(int(activity.shape[i]) for i in order)
     if not all(shape):
         raise PatchclampError(f"{where}: activity is empty, {' x '.join(map(str, shape))}")
-    dtype = torch.float64 if activity.dtype == np.float64 else torch.float32
+    dtype = torch.float64 if activity.dtype.kind == "f" and activity.dtype.itemsize >= 8 else torch.float32
+    kind = np.float64 if dtype == torch.float64 else np.float32
     width, length = shape[-1], shape[1] if ndim == 3 else 1
 
     def rows(start: int, stop: int) -> NDArray[Any]:
         first = start // length
         cut: list[Any] = [slice(None)] * ndim
         cut[order[0]] = slice(first, -(-stop // length))
-        values = np.transpose(np.asarray(activity[tuple(cut)]), order).reshape(-1, width)
-        values = values[start - first * length : stop - first * length]
+        with foreign(where, "activity"):
+            values = np.transpose(np.asarray(activity[tuple(cut)]), order).reshape(-1, width)
+        # Of this machine's byte order, and no wider than torch knows.
+        values = values[start - first * length : stop - first * length].astype(kind, copy=False)
         return values if missing == "keep" else checked(values, start, where, None)
 
     n = shape[0] * length
@@ -174,18 +179,43 @@ def _per_sample(value: Any, n: int, trials: tuple[int, int] | None, name: str, w
     return column
 
 
-def _whole(column: NDArray[Any], name: str, where: str) -> NDArray[np.int64]:
-    numbers = np.asarray(column)
-    if numbers.dtype.kind not in "iufb" or not np.array_equal(numbers, np.rint(numbers)):
-        raise PatchclampError(f"{where}: {name} must be whole numbers")
+def _numbers(value: Any, name: str, where: str) -> NDArray[np.float64]:
+    """A field as numbers in one row; dates, spans of time and text are none, whatever NumPy makes of them."""
+    column = np.ravel(np.asarray(value))
+    if column.dtype.kind not in "iufb":
+        raise PatchclampError(f"{where}: {name} is of type {column.dtype}; wanted numbers (times in seconds)")
+    return column.astype(np.float64)
+
+
+def _one(value: Any, name: str, where: str) -> float:
+    """A field that is a single number."""
+    column = _numbers(value, name, where)
+    if len(column) != 1 or not np.isfinite(column[0]):
+        raise PatchclampError(f"{where}: {name} is {_few(column)}; wanted one number")
+    return float(column[0])
+
+
+def _whole(column: Any, name: str, where: str) -> NDArray[np.int64]:
+    numbers = _numbers(column, name, where)
+    # Beyond 2^53 not every whole number is a double, beyond 2^63 none is an int64.
+    if not (np.abs(numbers) <= 1 << 53).all() or not np.array_equal(numbers, np.rint(numbers)):
+        raise PatchclampError(f"{where}: {name} must be whole numbers, and is {_few(numbers)}")
     return numbers.astype(np.int64)
+
+
+def _few(values: NDArray[Any]) -> str:
+    return (
+        "nothing"
+        if not len(values)
+        else ", ".join(f"{v:g}" for v in values[:3]) + ("" if len(values) < 4 else " ...")
+    )
 
 
 def _time(
     found: Mapping[str, Any], step: float | None, n: int, trials: tuple[int, int] | None, run: Any, where: str
 ) -> tuple[Any, float | None]:
     if "time" in found:
-        time = np.ravel(np.asarray(found["time"])).astype(np.float64)
+        time = _numbers(found["time"], "time", where)
         if trials is not None and len(time) == trials[1] != n:
             time = np.tile(time, trials[0])
         if len(time) != n:
@@ -196,7 +226,7 @@ def _time(
     dt = step if step is not None else found.get("step")
     if dt is None:
         return None, None
-    dt = float(np.ravel(np.asarray(dt))[0])
+    dt = _one(dt, "step", where)
     if not dt > 0:
         raise PatchclampError(f"{where}: step={dt:g} s; wanted seconds between samples, above zero")
     if run is None:
@@ -209,8 +239,13 @@ def _behaviour(name: str, value: NDArray[Any], n: int, where: str) -> dict[str, 
     value = value[0] if value.ndim == 2 and value.shape[0] == 1 and n != 1 else value
     if value.dtype.kind not in "iufb" or value.ndim not in (1, 2) or len(value) != n:
         raise PatchclampError(
-            f"{where}: field {name!r} is {value.shape} of {value.dtype}, neither of the schema nor a behaviour of {n} "
+            f"{where}: field {name[:60]!r} is {value.shape} of {value.dtype}, neither of the schema nor a behaviour of {n} "
             "samples; leave it out with skip=[...], or say what it is with fields={...}"
+        )
+    if name in COLUMNS:
+        raise PatchclampError(
+            f"{where}: field {name!r} has the name of a column that every recording has; give it another, such as "
+            f'fields={{"my_{name}": "{name}"}}'
         )
     flat = value.reshape(n, -1)
     return {column: flat[:, i] for i, column in enumerate(trace_names(name, flat.shape[1]))}
@@ -218,6 +253,8 @@ def _behaviour(name: str, value: NDArray[Any], n: int, where: str) -> dict[str, 
 
 def _trains(found: Mapping[str, Any], where: str, sort: bool) -> SpikeTrains:
     if "spikes" in found:
+        if not np.shape(found["spikes"]):
+            raise PatchclampError(f"{where}: spikes is one number; wanted a list of times, one array a unit")
         parts = [np.ravel(np.asarray(one)) for one in found["spikes"]]
         odd = [i for i, part in enumerate(parts) if part.dtype.kind not in "iuf"]
         if odd:
@@ -226,22 +263,29 @@ def _trains(found: Mapping[str, Any], where: str, sort: bool) -> SpikeTrains:
                 "out of the file's nesting and pass them to SpikeTrains.from_times"
             )
     else:
-        times = np.ravel(np.asarray(found["spike_times"])).astype(np.float64)
+        times = _numbers(found["spike_times"], "spike_times", where)
         if "spike_units" not in found:
             raise PatchclampError(f"{where}: spike_times without spike_units, the unit of each spike")
-        owner = np.ravel(np.asarray(found["spike_units"])).astype(np.int64)
+        owner = _whole(found["spike_units"], "spike_units", where)
         if len(owner) != len(times):
             raise PatchclampError(f"{where}: {len(times)} spike_times but {len(owner)} spike_units")
         if not len(times):
             raise PatchclampError(f"{where}: no spike")
-        count = int(np.ravel(found["n_units"])[0]) if "n_units" in found else int(owner.max()) + 1
+        count = int(_one(found["n_units"], "n_units", where)) if "n_units" in found else int(owner.max()) + 1
+        if count > MOST_UNITS:
+            raise PatchclampError(
+                f"{where}: {count:,} units, of which {len(np.unique(owner)):,} have a spike; number the units 0, 1, 2 ..., and "
+                "keep their own numbers as a label, unit_NAME"
+            )
         if owner.min() < 0 or owner.max() >= count:
             raise PatchclampError(
                 f"{where}: spike_units run from {owner.min()} to {owner.max()}; wanted 0..{count - 1}"
             )
         order = np.argsort(owner, kind="stable")
         parts = np.split(times[order], np.cumsum(np.bincount(owner, minlength=count))[:-1])
-    bounds = np.ravel(np.asarray(found["span"])).tolist() if "span" in found else None
+    bounds = _numbers(found["span"], "span", where) if "span" in found else None
+    if bounds is not None and not (len(bounds) == 2 and np.isfinite(bounds).all() and bounds[0] < bounds[1]):
+        raise PatchclampError(f"{where}: span is {_few(bounds)}; wanted its beginning and end in seconds")
     span = None if bounds is None else (float(bounds[0]), float(bounds[1]))
     labels = {
         n.removeprefix("unit_"): np.ravel(v).tolist() for n, v in found.items() if n.startswith("unit_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.memory import refuse_unpacking
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
-from patchclamp.record.files.base import Contents, need, refuse_external, unreadable
+from patchclamp.record.files.base import Contents, foreign, need, refuse_circles, refuse_external
 from patchclamp.record.files.fields import KNOWN, listed, read_fields, wanted_names
 
+MOST, DEEPEST = 100_000, 32  # cells, and cells in cells
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -55,14 +58,16 @@ def _fields(path: Path) -> dict[str, Any]:
         return _version_73(path)
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
+    from scipy.sparse import issparse
 
-    try:
+    with foreign(path, "a MATLAB file", MatReadError):
         found = loadmat(path, simplify_cells=False, struct_as_record=True)
-    except (MatReadError, ValueError, OSError, TypeError, NotImplementedError, IndexError) as error:
-        raise unreadable(path, "a MATLAB file", error) from error
     out: dict[str, Any] = {}
     for name, value in found.items():
         if not name.startswith("__"):
+            if issparse(value):
+                refuse_unpacking(f"{path}, {name}", math.prod(value.shape) * 8, path.stat().st_size)
+                value = value.toarray()
             _flatten(name, value, out)
     return out
 
@@ -133,40 +138,88 @@ class _Turned:
 
 def _version_73(path: Path) -> dict[str, Any]:
     h5py = need("h5py")
-    try:
+    with foreign(path, "a MATLAB 7.3 file"):
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise unreadable(path, "a MATLAB 7.3 file", error) from error
-    refuse_external(h5py, file, path)
-    out: dict[str, Any] = {}
-
-    def visit(group: Any, prefix: str) -> None:
-        for name, member in group.items():
-            if name.startswith("#"):
-                continue
-            if isinstance(member, h5py.Group):
-                visit(member, f"{prefix}{name}.")
-            else:
-                out[f"{prefix}{name}"] = _dataset(h5py, file, member, path)
-
-    visit(file, "")
-    return out
+        refuse_external(h5py, file, path)
+        refuse_circles(h5py, file, path)
+        return _Version73(h5py, file, path).variables()
 
 
-def _dataset(h5py: Any, file: Any, data: Any, path: Path) -> Any:
-    kind = data.attrs.get("MATLAB_class", b"")
-    if data.attrs.get("MATLAB_empty", 0):
-        return np.zeros(tuple(int(i) for i in data[()])[::-1])
-    if h5py.check_ref_dtype(data.dtype) is not None:
-        # Cells are references into a hidden group.
-        cells = [_dataset(h5py, file, file[ref], path) for ref in np.transpose(data[()]).reshape(-1)]
+class _Version73:
+    """The variables of one file. References may lead in circles, and from few data sets to very many cells."""
+
+    def __init__(self, h5py: Any, file: Any, path: Path) -> None:
+        self.h5py, self.file, self.path, self.cells = h5py, file, path, 0
+
+    def variables(self) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        waiting = [(self.file, "")]
+        while waiting:
+            group, prefix = waiting.pop()
+            inner = []
+            for name in group:
+                member, where = group.get(name), f"{prefix}{name}"
+                if name.startswith("#"):
+                    continue
+                if isinstance(member, self.h5py.Group):
+                    inner.append((member, f"{where}."))
+                elif isinstance(member, self.h5py.Dataset):
+                    out[where] = self.dataset(member, where, frozenset())
+                elif member is None:
+                    raise PatchclampError(f"{self.path}: variable {where} is a link to nothing; take it out")
+            waiting += inner[::-1]
+        return out
+
+    def dataset(self, data: Any, where: str, above: frozenset[Any]) -> Any:
+        if data.shape is None:
+            raise PatchclampError(
+                f"{self.path}: variable {where} holds nothing, not even a size; take it out"
+            )
+        if data.attrs.get("MATLAB_empty", 0):
+            return self._empty(data, where)
+        if self.h5py.check_ref_dtype(data.dtype) is not None:
+            return self._cells(data, where, above)
+        if data.attrs.get("MATLAB_class", b"") == b"char":
+            codes = np.transpose(data[()]).reshape(-1)
+            if codes.dtype.kind not in "iu" or (len(codes) and not 0 <= codes.min() <= codes.max() <= 0xFFFF):
+                raise PatchclampError(f"{self.path}: variable {where} should be text, and is no UTF-16")
+            return codes.astype("<u2").tobytes().decode("utf-16-le", "replace")
+        if data.dtype.kind not in "iufb":
+            raise PatchclampError(
+                f"{self.path}: variable {where} is of type {data.dtype}, which is not read; leave it out"
+            )
+        return _Turned(data)
+
+    def _empty(self, data: Any, where: str) -> NDArray[Any]:
+        """An empty array is its shape, which lies in the place of its data."""
+        shape = np.ravel(data[()])[:32]
+        if shape.dtype.kind not in "iuf" or not all(0 <= n < 1 << 31 for n in shape) or shape.all():
+            raise PatchclampError(
+                f"{self.path}: variable {where} should be empty, and its shape is {shape.tolist()}"
+            )
+        return np.zeros(tuple(int(i) for i in shape)[::-1])
+
+    def _cells(self, data: Any, where: str, above: frozenset[Any]) -> Any:
+        """Cells are references into a hidden group."""
+        if data.id in above:
+            raise PatchclampError(f"{self.path}: variable {where} is a cell of itself; take it out")
+        if len(above) > DEEPEST:
+            raise PatchclampError(
+                f"{self.path}: variable {where}: cells in cells, {DEEPEST} deep; take it out"
+            )
+        cells = []
+        for number, ref in enumerate(np.transpose(data[()]).reshape(-1)):
+            cell, self.cells = f"{where}{{{number + 1}}}", self.cells + 1
+            if self.cells > MOST:
+                raise PatchclampError(
+                    f"{self.path}: at {cell} more than {MOST:,} cells were counted; by cells in cells a few become many: "
+                    "save what is meant as plain variables"
+                )
+            found = self.file[ref] if ref else None
+            if not isinstance(found, self.h5py.Dataset):
+                kind = "nothing" if found is None else "a struct, or what is no array"
+                raise PatchclampError(f"{self.path}: variable {cell} is {kind}; save the arrays as cells")
+            cells.append(self.dataset(found, cell, above | {data.id}))
         if all(isinstance(cell, str) for cell in cells):
             return np.array(cells)
         return _CellArray(cells)
-    if kind == b"char":
-        return "".join(chr(int(c)) for c in np.transpose(data[()]).reshape(-1))
-    if data.dtype.kind not in "iufb":
-        raise PatchclampError(
-            f"{path}: variable {data.name} is of type {data.dtype}, which is not read; leave it out"
-        )
-    return _Turned(data)

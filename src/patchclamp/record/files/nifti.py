@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
+import logging
 import math
 import re
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.files import read_json
 from patchclamp.base.memory import refuse_unpacking
 from patchclamp.nouns.recording.lazy import Rows
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Read, Stacked, stretches
-from patchclamp.record.files.base import Contents, FileItem, build, checked, existing, need, sized, unreadable
+from patchclamp.record.files.base import Contents, FileItem, build, checked, existing, foreign, need, sized
 
 _LOOK = 48  # volumes that the default mask looks at
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -31,14 +31,19 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 def contents(path: Path) -> Contents:
     """What the file holds."""
     image = _image(path)
+    with _reading(path):
+        return _contents(path, image)
+
+
+def _contents(path: Path, image: Any) -> Contents:
     zooms = [float(z) for z in image.header.get_zooms()]
     shape = image.shape
-    about = {"grid": list(shape[:3]), "voxel_mm": [round(z, 3) for z in zooms[:3]]}
+    about: dict[str, Any] = {"grid": list(shape[:3]), "voxel_mm": [round(z, 3) for z in zooms[:3]]}
     if len(shape) != 4:
         return Contents(str(path), "NIfTI", (), {}, {}, {**about, "note": "one volume: a mask or an atlas"})
-    about["tr"] = _sidecar(path).get("RepetitionTime", _header_tr(image))
+    about["tr"] = _repetition(path) or _header_tr(image)
     events = _beside(path, "events.tsv")
-    tables = {"events": len(pd.read_csv(events, sep="\t"))} if events else {}
+    tables = {"events": len(_table(events))} if events else {}
     item = FileItem(
         "bold", "activity", (shape[3], int(np.prod(shape[:3]))), "volumes x voxels of the whole grid"
     )
@@ -146,12 +151,10 @@ class _File:
 
     def __getitem__(self, key: slice) -> NDArray[Any]:
         packed = self.name.endswith(".gz")
-        try:
+        with _reading(self.name):
             if packed and self.kept is None:
                 self.kept = np.asanyarray(self.image.dataobj)
             return np.asarray(self.kept[..., key] if packed else self.image.dataobj[..., key])
-        except (OSError, ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise unreadable(self.name, "NIfTI", error) from error
 
 
 @dataclass(frozen=True)
@@ -197,25 +200,53 @@ class _Cleaned:
 
 def _image(path: Path | str) -> Any:
     nibabel = need("nibabel")
-    try:
+    with _reading(path), _quietly(nibabel.imageglobals.logger):
         image = nibabel.load(str(path))
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zlib.error,
-        nibabel.filebasedimages.ImageFileError,
-        nibabel.spatialimages.HeaderDataError,
-    ) as error:
-        raise unreadable(path, "NIfTI", error) from error
     if not hasattr(image.header, "get_xyzt_units"):
         raise PatchclampError(
             f"{path}: {type(image).__name__} {tuple(image.shape)}, not NIfTI volumes; read it with nibabel and pass "
             "samples x units to Recording.from_arrays, or convert it to .nii.gz"
         )
-    size = math.prod(map(int, image.shape)) * image.get_data_dtype().itemsize
-    refuse_unpacking(str(path), size, Path(path).stat().st_size)
+    with _reading(path):
+        dtype, shape = image.get_data_dtype(), tuple(map(int, image.shape))
+        _check_head(path, image, dtype, shape)
+    refuse_unpacking(str(path), math.prod(shape) * dtype.itemsize, Path(path).stat().st_size)
     return image
+
+
+def _reading(path: Path | str) -> AbstractContextManager[None]:
+    nibabel = need("nibabel")
+    errors = (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError)
+    return foreign(path, "NIfTI", *errors)
+
+
+@contextmanager
+def _quietly(logger: logging.Logger) -> Iterator[None]:
+    """What nibabel mends in a head it says on stderr; what matters is refused here."""
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _check_head(path: Path | str, image: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Refuse what nibabel reads all the same, and would read wrongly."""
+    head, first = image.header, getattr(image.dataobj, "offset", None)
+    if dtype.kind not in "iuf":
+        raise PatchclampError(f"{path}: voxels are of type {dtype}; wanted real numbers")
+    if not shape or min(shape) < 1:
+        raise PatchclampError(
+            f"{path}: says that it is {' x '.join(map(str, shape))}; it is empty or damaged"
+        )
+    if getattr(head, "is_single", False) and first is not None and first < head.sizeof_hdr:
+        raise PatchclampError(
+            f"{path}: its head says that voxels begin at byte {first}, inside the head; it is damaged, write it again"
+        )
 
 
 def _header_tr(image: Any) -> float:
@@ -224,7 +255,8 @@ def _header_tr(image: Any) -> float:
 
 
 def _tr(path: Path, image: Any, tr: float | None) -> float:
-    found = tr if tr is not None else float(_sidecar(path).get("RepetitionTime", 0) or _header_tr(image))
+    with _reading(path):
+        found = tr if tr is not None else _repetition(path) or _header_tr(image)
     if not 0.02 <= found <= 60:
         raise PatchclampError(f"{path}: a repetition time of {found:g} s cannot be; give tr= in seconds")
     return float(found)
@@ -242,12 +274,25 @@ def _beside(path: Path, ending: str) -> Path | None:
     return None
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
+def _repetition(path: Path) -> float:
+    """Seconds between volumes as the sidecar says; 0 where it does not."""
     file = _beside(path, "bold.json")
-    try:
-        return dict(json.loads(file.read_text())) if file else {}
-    except (ValueError, TypeError) as error:
-        raise unreadable(file, "a BIDS sidecar", error) from error
+    about = read_json(file) if file else {}
+    found = about.get("RepetitionTime") if isinstance(about, dict) else None
+    if (
+        not isinstance(about, dict)
+        or isinstance(found, bool)
+        or not isinstance(found, (int, float, type(None)))
+    ):
+        raise PatchclampError(
+            f"{file}: RepetitionTime is {str(found)[:40]!r}; wanted seconds, in a JSON object"
+        )
+    return float(found or 0)
+
+
+def _table(file: Path) -> pd.DataFrame:
+    with foreign(file, "a table of BIDS"):
+        return pd.read_csv(existing(file), sep="\t")
 
 
 def _grid(what: Any, image: Any, name: str, resample: bool) -> NDArray[Any]:
@@ -327,14 +372,16 @@ def _event_table(path: Path, events: Any, number: int, of: int) -> pd.DataFrame 
     file = _beside(path, "events.tsv") if events is None else events
     if file is None:
         return None
-    table = file if isinstance(file, pd.DataFrame) else pd.read_csv(existing(file), sep="\t")
+    table = file if isinstance(file, pd.DataFrame) else _table(file)
     lost = {"onset", "duration"} - set(table.columns)
     if lost:
         raise PatchclampError(
             f"{file}: BIDS events have the columns onset and duration; missing: {sorted(lost)}"
         )
     table = table.rename(columns={"onset": "start", "trial_type": "label"})
-    table["stop"] = table["start"] + pd.to_numeric(table["duration"], errors="coerce").fillna(0.0)
+    with foreign(file, "a table of BIDS events"):
+        table["start"] = pd.to_numeric(table["start"])
+        table["stop"] = table["start"] + pd.to_numeric(table["duration"]).fillna(0.0)
     return table.drop(columns="duration")
 
 
@@ -363,7 +410,7 @@ def _confounds(path: Path, names: Sequence[str], n: int) -> pd.DataFrame:
     file = _beside(path, "desc-confounds_timeseries.tsv") or _beside(path, "desc-confounds_regressors.tsv")
     if file is None:
         raise PatchclampError(f"{path}: no table of confounds beside it (..._desc-confounds_timeseries.tsv)")
-    table = pd.read_csv(file, sep="\t")
+    table = _table(file)
     lost = [name for name in names if name not in table]
     if lost or len(table) != n:
         raise PatchclampError(f"{file}: {len(table)} rows for {n} volumes, columns missing: {lost}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,11 @@ from patchclamp.record.files.base import (
     build,
     checked,
     even_step,
+    foreign,
     increasing,
     need,
+    refuse_circles,
     refuse_external,
-    unreadable,
 )
 
 _ACTIVITY = ("RoiResponseSeries", "ElectricalSeries")
@@ -62,7 +64,9 @@ class _Open:
 
 def contents(path: Path) -> Contents:
     """What the file holds."""
-    return _contents(_opened(path))
+    opened = _opened(path)
+    with foreign(path, "NWB"):
+        return _contents(opened)
 
 
 def read(
@@ -95,6 +99,18 @@ def read(
         Use the units' ``obs_intervals``: rates are over that time, and bins outside of it have ``content`` False.
     """
     opened = _opened(path)
+    with foreign(path, "NWB"):  # what pynwb gives of a damaged file is checked by nobody before
+        return _read(opened, what, groups, span, sort, missing)
+
+
+def _read(
+    opened: _Open,
+    what: str | None,
+    groups: str | None,
+    span: tuple[float, float] | None,
+    sort: bool,
+    missing: str,
+) -> Recording | SpikeTrains:
     item = _contents(opened).choose(what)
     tables = _tables(opened)
     series = opened.series()
@@ -109,15 +125,14 @@ def read(
 def _opened(path: Path) -> _Open:
     pynwb = need("pynwb")
     h5py = need("h5py")
-    try:
+    errors = need("hdmf.build.errors")
+    with foreign(path, "NWB", errors.BuildError, errors.ConstructError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they warn of is checked here, or refused
         with h5py.File(path, "r") as file:
             refuse_external(h5py, file, path)
+            refuse_circles(h5py, file, path)
         io = pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True)
         return _Open(str(path), io, io.read())
-    except PatchclampError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise unreadable(path, "NWB", error) from error
 
 
 def _numeric(thing: Any) -> bool:
@@ -146,7 +161,7 @@ def _contents(opened: _Open) -> Contents:
         if _is_behaviour(series):
             traces[name] = shape
         else:
-            rate = f", {series.rate:g} Hz" if series.rate else ""
+            rate = f", {float(series.rate):g} Hz" if series.rate else ""
             items.append(
                 FileItem(name, "activity", (*shape, 1)[:2], f"{series.neurodata_type}{rate}, {series.unit}")
             )
@@ -200,7 +215,12 @@ class _Scaled:
 def _times(series: Any) -> Any:
     if series.timestamps is not None:
         return series.timestamps
-    return Ramp(series.data.shape[0], float(series.starting_time or 0.0), 1.0 / float(series.rate))
+    rate, start = float(series.rate), float(series.starting_time or 0.0)
+    if not (0 < rate < np.inf and np.isfinite(start)):
+        raise PatchclampError(
+            f"{series.name}: a rate of {rate:g} Hz from {start:g} s on cannot be; mend it in the file"
+        )
+    return Ramp(series.data.shape[0], start, 1.0 / rate)
 
 
 def _units(
@@ -212,8 +232,22 @@ def _units(
     observed: bool,
 ) -> SpikeTrains:
     units = opened.file.units
-    ends = np.asarray(units.spike_times_index.data[:], np.int64)
+    index = np.asarray(units.spike_times_index.data[:])
     data = units.spike_times.data
+    if (
+        index.dtype.kind not in "iu"
+        or index.ndim != 1
+        or (np.diff(index.astype(np.int64), prepend=0) < 0).any()
+    ):
+        raise PatchclampError(
+            f"{opened.path}, units: the index of spike times must count up from 0 in whole numbers, and is "
+            f"{', '.join(map(str, np.ravel(index)[:4]))} ...; the file is damaged"
+        )
+    if data.ndim != 1 or data.dtype.kind not in "iuf":
+        raise PatchclampError(
+            f"{opened.path}, units: spike times are {data.shape} of {data.dtype}; wanted one row of seconds"
+        )
+    ends = index.astype(np.int64)
     if len(ends) and ends[-1] != data.shape[0]:
         raise PatchclampError(
             f"{opened.path}, units: the index ends at {ends[-1]} of {data.shape[0]} spike times; the file is damaged"

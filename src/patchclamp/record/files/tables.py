@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
-from patchclamp.record.files.base import Contents, unreadable
+from patchclamp.record.files.base import Contents, foreign, unreadable
 from patchclamp.record.files.fields import assembled, listed
 from patchclamp.record.files.header import FIXED, first_row
 
@@ -76,17 +78,30 @@ def read(
     if lost:
         raise PatchclampError(f"{path}: behaviour={lost}: no such columns; there are {', '.join(names[:20])}")
     if {"unit", "time"} <= set(names):
-        return _long(table, str(path), sort)
+        with foreign(path, "a table"):
+            return _long(table, str(path), sort)
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise PatchclampError(
+            f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}; give each a name of its own"
+        )
     units = [name for name in names if name not in FIXED and name not in behaviour]
     if not units:
         raise PatchclampError(f"{path}: no column is a unit; its columns are {', '.join(names)}")
-    found: dict[str, Any] = {name: table.column(name) for name in names if name in FIXED or name in behaviour}
+    with foreign(path, "a table"):
+        found: dict[str, Any] = {n: table.column(n) for n in names if n in FIXED or n in behaviour}
     found |= {"activity": _Units(table, units), "unit_name": np.array(units)}
     return assembled(found, str(path), step=step, missing=missing, manifest=table.facts)
 
 
 def _long(table: _Table, where: str, sort: bool) -> SpikeTrains:
-    names, owner = np.unique(table.column("unit"), return_inverse=True)
+    owners = table.column("unit")
+    lost = np.flatnonzero(pd.isna(owners))
+    if len(lost):
+        raise PatchclampError(
+            f"{where}: the spike in row {lost[0]} has no unit; leave it out, or say which unit it is of"
+        )
+    names, owner = np.unique(owners.astype(str) if owners.dtype == object else owners, return_inverse=True)
     found: dict[str, Any] = {"spike_times": table.column("time"), "spike_units": owner, "unit_name": names}
     trains = assembled(found, where, sort=sort)
     assert isinstance(trains, SpikeTrains)
@@ -119,11 +134,9 @@ class _Table:
         import pandas as pd
 
         separator = "\t" if self.path.suffix == ".tsv" else ","
-        try:
+        with foreign(self.path, "a table", csv.Error):
             first = first_row(self.path, separator, header)
             frame = pd.read_csv(self.path, sep=separator, header=0 if first.header else None)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error) as error:
-            raise unreadable(self.path, "a table", error) from error
         if first.why:
             self.facts["first_row"] = first.why
         if isinstance(frame.index, pd.MultiIndex):
@@ -198,5 +211,5 @@ def _parquet(path: Path) -> Any:
 
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise unreadable(path, "Parquet", error) from error
