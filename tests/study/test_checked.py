@@ -130,7 +130,7 @@ def test_a_study_puts_neurons_in_the_order_of_their_measured_effect():
     neurons = next(s for s in select(context) if s.kind == "neurons")
     assert 2 <= len(neurons.measured) <= 6
     assert list(neurons.measured) == sorted(neurons.measured, reverse=True)
-    bench = replace(context.bench, items=context.splits["validation"])
+    bench = context.bench.on(context.splits["validation"])
     alone = bench.shares([Units.parse(unit) for unit in neurons.order[: len(neurons.measured)]])
     assert alone == pytest.approx(neurons.measured, abs=1e-6)
 

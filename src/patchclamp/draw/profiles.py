@@ -36,6 +36,19 @@ def profile_figure(table: pd.DataFrame, bands: Mapping[str, Band], ylabel: str, 
     return figure
 
 
+def lines_figure(names: Sequence[str], lines: Mapping[str, Any], thick: str, ylabel: str) -> Any:
+    """A figure with a line for each name of `lines` along the steps `names`, one of them thick."""
+    figure = new_figure(5.5, 3.6)
+    axes = figure.subplots()
+    for label, line in lines.items():
+        axes.plot(range(len(names)), line, "o-", ms=3, lw=2.5 if label == thick else 0.8, label=label)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
 def _panel(axes: Any, table: pd.DataFrame, band: Band, title: str) -> None:
     own = table[table["control"] == ""]
     x = np.arange(len(own))

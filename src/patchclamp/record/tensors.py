@@ -92,7 +92,7 @@ def read_items(source: Any, label: Any = None, group: Any = None) -> TensorItems
     for column in codes:
         digest.update(column.numpy().tobytes())
     digest.update(json.dumps(names).encode())
-    return TensorItems(inputs, *codes, *names, digest.hexdigest()[:16])
+    return TensorItems(inputs, codes[0], codes[1], names[0], names[1], digest.hexdigest()[:16])
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class _Board:
         self.nodes = in_order([*senders, *receivers])
         place = {name: i for i, name in enumerate(self.nodes)}
         self.edge = np.full((len(receivers), len(senders)), -1, np.int64)
-        ends = []
+        ends: list[tuple[int, int]] = []
         for r, target in enumerate(receivers):
             for s, source in enumerate(senders):
                 if _before(plan.subject, source, target):

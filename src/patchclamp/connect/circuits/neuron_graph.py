@@ -150,9 +150,7 @@ def neuron_graph(
     for pair in pairs:
         runs = _relevance(scored, pair, direction)
         # The frozen pass has the same values as the one that was scored; only its gradients differ.
-        runs.flow = frozen.run(
-            pair.corrupted if direction == "denoising" else pair.clean, pair.answer_position
-        )  # type: ignore[arg-type]
+        runs.flow = frozen.run(runs.flow.batch, pair.answer_position)
         board.add(runs)
     return board.graph(task, mean, direction, rules)
 
@@ -356,7 +354,7 @@ class _Tables:
         sources: list[int],
         value: Float[Tensor, "batch row source"],
     ) -> None:
-        self.items[np.ix_(rows, targets, sources)] += value.detach().float().cpu().numpy()
+        self.items[np.ix_(rows, np.array(targets), np.array(sources))] += value.detach().float().cpu().numpy()
 
     # ---- the result
 

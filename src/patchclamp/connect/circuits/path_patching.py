@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -160,7 +160,7 @@ def _measure(
     task: TaskLike,
     edges: list[tuple[str, str]],
     method: str,
-    options: dict[str, object],
+    options: Mapping[str, object],
     reference: TaskLike | Reference | None,
     batch_size: int,
     skip: bool,
@@ -212,7 +212,7 @@ def _effects(
     plan: FlowPlan,
     pair: Pair,
     wanted: Wanted,
-    options: dict[str, object],
+    options: Mapping[str, object],
     reference: Reference | None,
     method: str,
 ) -> Iterator[tuple[str, Receiver, Tensor]]:

@@ -136,8 +136,8 @@ def illusion(
         share = row.mean() / full.mean()
         with np.errstate(divide="ignore", invalid="ignore"):
             draws = (weights @ row) / (weights @ full)
-        ends = map(float, draws_interval(np.where(np.isfinite(draws), draws, np.nan), count, share))
-        kept = Estimate(float(share), *ends, found.n, None, count)
+        low_end, high_end = draws_interval(np.where(np.isfinite(draws), draws, np.nan), count, share)
+        kept = Estimate(float(share), float(low_end), float(high_end), found.n, None, count)
     full_share, whole_share = found["full"]["transferred"], found["whole"]["transferred"]
     return Illusion(
         works=works,

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from patchclamp.base.arrays import as_tensor
-from patchclamp.base.optional import new_figure
 from patchclamp.base.statistics import spearman
+from patchclamp.draw.profiles import lines_figure
 from patchclamp.measure.activity.distances import quantile_distance, squared
 from patchclamp.measure.brain.diffusion import SWEEP, diffusion_entropy, diffusion_information
 from patchclamp.nouns.measure import require
@@ -61,24 +61,15 @@ class DiffusionCurve:
 
     def plot(self) -> Any:
         """Information along the stages, one line a sigma, the chosen one thick."""
-        figure = new_figure(5.5, 3.6)
-        axes = figure.subplots()
-        names = [str(name) for name in self.data["stage"].values]
-        for sigma in self.data["sigma"].values:
-            line = self.data["information"].sel(sigma=sigma).values
-            axes.plot(
-                range(len(names)),
-                line,
-                "o-",
-                ms=3,
-                lw=2.5 if sigma == self.sigma else 0.8,
-                label=f"sigma {sigma:.3g}",
-            )
-        axes.set_xticks(range(len(names)), names)
-        axes.set_ylabel("information, bits")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=7, frameon=False)
-        return figure
+        return lines_figure(
+            [str(name) for name in self.data["stage"].values],
+            {
+                f"sigma {s:.3g}": self.data["information"].sel(sigma=s).values
+                for s in self.data["sigma"].values
+            },
+            f"sigma {self.sigma:.3g}",
+            "information, bits",
+        )
 
 
 def diffusion_curve(

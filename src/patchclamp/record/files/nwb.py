@@ -100,7 +100,7 @@ def read(
     """
     opened = _opened(path)
     with foreign(path, "NWB"):  # what pynwb gives of a damaged file is checked by nobody before
-        return _read(opened, what, groups, span, sort, missing)
+        return _read(opened, what, groups, span, sort, missing, observed)
 
 
 def _read(
@@ -110,6 +110,7 @@ def _read(
     span: tuple[float, float] | None,
     sort: bool,
     missing: str,
+    observed: bool,
 ) -> Recording | SpikeTrains:
     item = _contents(opened).choose(what)
     tables = _tables(opened)

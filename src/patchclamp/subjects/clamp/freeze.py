@@ -74,11 +74,9 @@ class Patterns(TorchFunctionMode):
         with ExitStack() as stack:
             for layer, module in enumerate(self._modules):
                 stack.enter_context(
-                    module.register_forward_pre_hook(lambda *_, layer=layer: self._inside.append(layer))  # type: ignore[misc]
+                    module.register_forward_pre_hook(lambda *_, layer=layer: self._inside.append(layer))
                 )
-                stack.enter_context(
-                    module.register_forward_hook(lambda *_, layer=layer: self._leave(layer))  # type: ignore[misc]
-                )
+                stack.enter_context(module.register_forward_hook(lambda *_, layer=layer: self._leave(layer)))
             stack.enter_context(self)
             try:
                 yield self
@@ -135,7 +133,7 @@ def state_of(subject: Transformer, batch: Batch, sites: Sequence[Site] = ()) -> 
         for name, module, formula in norms_of(subject.model):
             hooks.enter_context(
                 module.register_forward_hook(
-                    lambda module, args, out, name=name, formula=formula: found.scales.__setitem__(  # type: ignore[misc]
+                    lambda module, args, out, name=name, formula=formula: found.scales.__setitem__(
                         name, formula.scale(args[0])
                     )
                 )
