@@ -39,6 +39,8 @@ ROOM = 2 * 2**30
 SECONDS = 30
 FACTOR = 10
 BASE = 48 * 2**20
+MOST = 16
+"""Cases of one test, spread evenly, unless PATCHCLAMP_HOSTILE is ``all``: thousands take an hour."""
 WIDTH = 1500
 """Characters of the one line."""
 
@@ -135,7 +137,10 @@ class Child:
         return Outcome(case, **json.loads(answer))
 
     def broken(self, cases: Iterable[Case]) -> list[str]:
-        """What is wrong with any of them: assert that it is empty."""
+        """What is wrong with any of them, or with `MOST` of them spread evenly: assert that it is empty."""
+        cases = list(cases)
+        if len(cases) > MOST and os.environ.get("PATCHCLAMP_HOSTILE") != "all":
+            cases = [cases[i * len(cases) // MOST] for i in range(MOST)]
         return [found for case in cases if (found := self.run(case).broken)]
 
     def close(self) -> None:
