@@ -273,7 +273,7 @@ def path_cases(folder: Path) -> Iterator[Arguments]:  # noqa: PLR0915 - a list o
     (where / "two" / ".zgroup").write_text('{"zarr_format": 2}')
     (where / "pipe.store").mkdir()
     os.mkfifo(where / "pipe.store" / "zarr.json")
-    long = "x" * 300 + ".npy"
+    long = "x" * 200 + ".npy"
     paths = [
         str(path)
         for path in sorted(where.iterdir())

@@ -38,6 +38,10 @@ _FILE_ERRORS = (
 )
 
 
+LONGEST = 1200
+"""Characters of a refusal: what a user typed, or a list of all that there is, may have thousands."""
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and leave."),
@@ -77,7 +81,9 @@ def _message(error: Exception) -> str:
 
 
 def _complain(message: str, status: int = 2) -> int:
-    print(f"patchclamp: {printable(' '.join(message.split()))}", file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]} ... ({len(line)} characters)"
+    print(f"patchclamp: {line}", file=sys.stderr)
     return status
 
 
