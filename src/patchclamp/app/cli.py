@@ -29,6 +29,8 @@ for _name, _command in COMMANDS.items():
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 _FILE_ERRORS = (
     errno.ENOENT,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.EACCES,
     errno.EISDIR,
     errno.ENOTDIR,
