@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from patchclamp import load_task, open_subject
+from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import Bench, faithfulness
 from patchclamp.intervene import Reference, effect, joint_effect
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
+from patchclamp.subjects.clamp.trial import run_trial
 
 pytestmark = pytest.mark.smollm2
 FIVE = "head.23[3], head.29[1], head.20[0], head.17[4], head.19[2]"
@@ -65,8 +67,11 @@ def test_together_they_do_what_the_sum_of_each_alone_does_not_say(lm, ioi, refer
 def test_a_value_replaced_by_itself_has_no_effect(lm, ioi):
     items = ioi.split("test").take(8)
     for address in (FIVE, "mlp_act.20[5]", "resid_post.12"):
-        found = effect(lm, items, Intervention(address, "patch", source="clean"), control=None)
-        assert set(found.per_item) == {0.0}
+        change = Intervention(address, "patch", source="clean")
+        trial = run_trial(lm, items, [[change]])
+        assert np.array_equal(trial.changed[0], trial.baseline)
+        with pytest.raises(PatchclampError, match="chang"):
+            effect(lm, items, change, control=None)
 
 
 def test_keeping_the_five_heads_beats_keeping_random_ones(lm, ioi, reference):
