@@ -39,7 +39,7 @@ ROOM = 2 * 2**30
 SECONDS = 30
 FACTOR = 10
 BASE = 48 * 2**20
-MOST = 16
+MOST = 8
 """Cases of one test, spread evenly, unless PATCHCLAMP_HOSTILE is ``all``: thousands take an hour."""
 WIDTH = 1500
 """Characters of the one line."""
