@@ -38,6 +38,9 @@ def cases(found: Iterator[tuple[str, tuple[str, ...]]]) -> Iterator[Case]:
         )
 
 
+FEW = settings(
+    max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 MAKERS = [*hostile_arrays.MAKERS, *hostile_binary.MAKERS, *hostile_stores.MAKERS, *hostile_texts.MAKERS]
 
 
@@ -130,13 +133,7 @@ def test_changed_bytes(tmp_path: Path, warm: Child, number: int) -> None:
     whole = valid(tmp_path)[number]
     data, path = whole.read_bytes(), tmp_path / f"changed{whole.suffix}"
 
-    @settings(
-        max_examples=15,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @FEW
     @given(changed(data))
     def each(spoilt: bytes) -> None:
         path.write_bytes(spoilt)
@@ -149,13 +146,7 @@ def test_changed_bytes(tmp_path: Path, warm: Child, number: int) -> None:
 def test_changed_tasks(tmp_path: Path, warm: Child) -> None:
     own, path = hostile_texts.model(tmp_path), tmp_path / "task.jsonl"
 
-    @settings(
-        max_examples=15,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+    @FEW
     @given(changed(hostile_texts.task_files()["plain.jsonl"]))
     def each(spoilt: bytes) -> None:
         path.write_bytes(spoilt)

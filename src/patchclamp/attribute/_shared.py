@@ -19,6 +19,7 @@ from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Pair
 from patchclamp.subjects.clamp.bench import as_units
+from patchclamp.subjects.survey import numbers_of_positions
 
 Direction = Literal["denoising", "noising"]
 Positions = Literal["sum", "roles", "each"]
@@ -205,12 +206,7 @@ class Collector:
         """How many positions the sites have, where positions are scored and are the sites' own, not tokens; else 0."""
         if self.positions == "sum" or pair.clean.tokens is not None:
             return 0
-        seen = self.subject.run(
-            pair.clean, read={site: lambda activity: activity.shape[1] for site in self.sites}
-        )
-        counts: dict[int, Site] = {}
-        for site in self.sites:
-            counts.setdefault(int(seen.activity[site]), site)
+        counts = numbers_of_positions(self.subject, pair.clean, self.sites)
         there = pair.clean.mask.shape[1]
         if len(counts) > 1:
             (n, one), (m, other) = list(counts.items())[:2]

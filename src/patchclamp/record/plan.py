@@ -130,7 +130,7 @@ def prepare(
             "(record(..., measures=[AttentionSinks]), without store and share_prefixes) and not kept; subject.run gives "
             "them, or record z or head"
         )
-    shapes = {site: _shape(subject, site) for site in sites}
+    shapes = {site: sample_shape(subject, site) for site in sites}
     features = [site for site in sites if site.dictionary is not None]
     layout = Layout.of(corpus.n_samples, shapes, dtype, chunk_rows, features)
     kind = subject.device.type
@@ -164,7 +164,8 @@ def is_lossless(subject: Subject, dtype: str) -> bool:
     return storage.itemsize >= subject.dtype.itemsize and storage in (torch.float32, torch.float64)
 
 
-def _shape(subject: LanguageModel, site: Site) -> tuple[int, ...]:
+def sample_shape(subject: Subject, site: Site) -> tuple[int, ...]:
+    """Of one sample at a site: units, and the parts of heads."""
     return (subject.width(site), subject.unit_dim(site)) if site.point == "head" else (subject.width(site),)
 
 

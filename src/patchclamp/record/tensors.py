@@ -21,7 +21,7 @@ from patchclamp.nouns.recording.store import Layout
 from patchclamp.nouns.units import Site
 from patchclamp.record.checks import check_activity
 from patchclamp.record.measuring import StreamingMeasure, measured_units
-from patchclamp.record.plan import BATCH_TOKENS, WINDOW_BYTES, Plan, is_lossless, made_by
+from patchclamp.record.plan import BATCH_TOKENS, WINDOW_BYTES, Plan, is_lossless, made_by, sample_shape
 from patchclamp.record.schedule import Window
 from patchclamp.record.texts import Names
 from patchclamp.subjects.base import Subject
@@ -29,6 +29,7 @@ from patchclamp.subjects.clamp.batch import Batch
 from patchclamp.subjects.clamp.features import provenance
 from patchclamp.subjects.inputs import Inputs, as_inputs, n_items, named_inputs, take_items
 from patchclamp.subjects.language import LanguageModel
+from patchclamp.subjects.survey import numbers_of_positions
 from patchclamp.subjects.tensors import TensorTask
 
 LEAST_ITEMS = 32
@@ -132,7 +133,7 @@ def prepare_tensors(
     if isinstance(subject, LanguageModel):
         raise PatchclampError(f"{subject.name}: takes texts, not tensors; give a list of strings")
     steps = _steps(subject, items, sites)
-    shapes = {site: _shape(subject, site) for site in sites}
+    shapes = {site: sample_shape(subject, site) for site in sites}
     features = [site for site in sites if site.dictionary is not None]
     n = len(items) * steps
     layout = Layout.of(n, shapes, dtype, chunk_rows, features)
@@ -174,10 +175,7 @@ def _steps(subject: Subject, items: TensorItems, sites: Sequence[Site]) -> int:
             raise PatchclampError(
                 f"{site}: attention probabilities are not one value a unit and position; subject.run gives them"
             )
-    seen = subject.run(batch, read={site: lambda activity: activity.shape[1] for site in sites}, stop=False)
-    counts: dict[int, Site] = {}
-    for site in sites:
-        counts.setdefault(int(seen.activity[site]), site)
+    counts = numbers_of_positions(subject, batch, sites)
     if len(counts) > 1:
         (n, one), (m, other) = list(counts.items())[:2]
         raise PatchclampError(
@@ -185,10 +183,6 @@ def _steps(subject: Subject, items: TensorItems, sites: Sequence[Site]) -> int:
             "them in calls of their own"
         )
     return next(iter(counts))
-
-
-def _shape(subject: Subject, site: Site) -> tuple[int, ...]:
-    return (subject.width(site), subject.unit_dim(site)) if site.point == "head" else (subject.width(site),)
 
 
 def _windows(n: int, steps: int, batch: int, window: int) -> list[Window]:

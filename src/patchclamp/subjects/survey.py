@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from patchclamp.nouns.units import Site
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.batch import Batch
 from patchclamp.subjects.clamp.hooks import in_turn
 from patchclamp.subjects.clamp.modes import evaluating, own_precision
 
@@ -62,6 +65,15 @@ def survey(
         for name, module in modules.items():
             hooks.enter_context(module.register_forward_hook(look(name), with_kwargs=True))
         run()
+    return found
+
+
+def numbers_of_positions(subject: Subject, batch: Batch, sites: Sequence[Site]) -> dict[int, Site]:
+    """How many positions sites have on a batch: number -> the first of the sites that has as many."""
+    seen = subject.run(batch, read={site: lambda activity: activity.shape[1] for site in sites}, stop=False)
+    found: dict[int, Site] = {}
+    for site in sites:
+        found.setdefault(int(seen.activity[site]), site)
     return found
 
 
@@ -125,4 +137,13 @@ def _grows(one: Shape, two: Shape) -> tuple[int, int] | None:
     return grown[0] if grown else None
 
 
-__all__ = ["Path", "Survey", "element_of", "item_axis", "named_states", "survey", "words_of"]
+__all__ = [
+    "Path",
+    "Survey",
+    "element_of",
+    "item_axis",
+    "named_states",
+    "numbers_of_positions",
+    "survey",
+    "words_of",
+]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null, require_nonzero
@@ -19,14 +17,14 @@ from patchclamp.base.folds import group_codes
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import FEWEST_GROUPS, benjamini_hochberg, summed
 from patchclamp.nouns.circuit import CircuitGraph
-from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.batch import Edit
 from patchclamp.subjects.clamp.bench import Bench
-from patchclamp.subjects.clamp.edits import compile_interventions
+from patchclamp.subjects.clamp.edits import compile_interventions, put
 from patchclamp.subjects.clamp.replay import Replays
+from patchclamp.subjects.clamp.trial import item_scores
 
 Array = NDArray[np.float64]
 METRIC = "metric"
@@ -112,6 +110,7 @@ def causal_path_graph(
     --------
     A network whose output is one hidden unit's:
 
+    >>> import torch
     >>> from patchclamp.subjects import TensorTask, TorchModule
     >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
     >>> with torch.no_grad():
@@ -147,7 +146,7 @@ def causal_path_graph(
             break
     edges = _edges(bench, levels, codes, inhibitory)
     judged = held_out or task.others()
-    proof = bench if judged is None else _on(bench, judged)
+    proof = bench if judged is None else bench.on(judged)
     params = {
         "sites": [str(site) for site in chosen], "change": change, "level": level, "least": least,
         "inhibitory": inhibitory, "seed": seed, "task": task.name, "metric": task.metric_name,
@@ -195,7 +194,7 @@ def _find(
     bench: Bench, site: Site, after: Units | None, codes: NDArray[np.int64], level: float, least: float
 ) -> _Level:
     width = bench.subject.width(site)
-    effects = _cut(bench, [Units({site: None}), *(Units({site: (u,)}) for u in range(width))], after)
+    effects = _cut(bench, [Units({site: None}), *(Units({site: (u,)}) for u in range(width))], [after])[0]
     whole, effects = float(effects[0].mean()), effects[1:]
     if not np.any(effects):
         into = "the metric" if after is None else str(after)
@@ -222,49 +221,25 @@ def _paired(effects: Array, codes: NDArray[np.int64]) -> tuple[Array, Array, Arr
     return mean, stats.t.ppf(0.975, k - 1) * spread, 2 * stats.t.sf(np.abs(t), k - 1)
 
 
-def _cut(bench: Bench, cuts: Sequence[Units], after: Units | None) -> Array:
-    """(cut, item) m - m(paths of the units into those after them cut)."""
-    found = np.empty((len(cuts), len(bench.task)))
-    for pair, before in _batches(bench):
-        changes = [Intervention(units, bench.ablation, by=bench.by, seed=bench.seed) for units in cuts]
-        replays = Replays(bench.subject, pair, bench.reference, changes)
-        rows = pair.rows.cpu().numpy()
+def _cut(bench: Bench, cuts: Sequence[Units], after: Sequence[Units | None]) -> Array:
+    """(after, cut, item) m - m(paths of the units cut into those after them cut); None: all that comes after."""
+    subject = bench.subject
+    found = np.empty((len(after), len(cuts), len(bench.task)))
+    sites = list(dict.fromkeys(site for units in after if units is not None for site in units.sites))
+    changes = [one for units in cuts for one in bench.change(units)]
+    for pair in subject.pairs(bench.task, bench.batch_size):
+        clean = subject.run(pair.clean, logits=pair.answer_position).logits
+        before, rows = item_scores(pair, clean, clean), pair.rows.cpu().numpy()
+        replays = Replays(subject, pair, bench.reference, changes)
         for number, change in enumerate(changes):
-            edits = compile_interventions([change], bench.subject, pair, bench.reference, replays)
-            if after is not None:
-                edits = _received(bench.subject, pair.clean, edits, after)
-            found[number, rows] = before[0] - _metric(bench.subject, pair, edits, before[1])[0]
+            edits = compile_interventions([change], subject, pair, bench.reference, replays)
+            seen = subject.run(pair.clean, write=edits, read=sites).activity if sites else {}
+            for place, units in enumerate(after):
+                # only these take what they take under the cut; everything else is as it was
+                own = edits if units is None else [Edit(s, put(seen[s], i)) for s, i in units.items()]
+                out = subject.run(pair.clean, write=own, logits=pair.answer_position).logits
+                found[place, number, rows] = before - item_scores(pair, out, clean)
     return found
-
-
-def _batches(bench: Bench) -> Iterator[tuple[Pair, tuple[Array, Tensor]]]:
-    for pair in bench.subject.pairs(bench.task, bench.batch_size):
-        yield pair, _metric(bench.subject, pair, [], None)
-
-
-def _metric(
-    subject: Subject, pair: Pair, edits: Sequence[Edit], clean: Tensor | None
-) -> tuple[Array, Tensor]:
-    logits = subject.run(pair.clean, write=edits, logits=pair.answer_position).logits
-    assert logits is not None
-    with torch.no_grad():
-        values = pair.metric(logits, reference=logits if clean is None else clean)
-    return values.double().cpu().numpy(), logits
-
-
-def _received(subject: Subject, batch: Batch, edits: Sequence[Edit], after: Units) -> list[Edit]:
-    """Edits that set the units after the cut to what they take under it, and nothing else."""
-    seen = subject.run(batch, write=edits, read=after.sites).activity
-    return [Edit(site, _write(seen[site], units)) for site, units in after.items()]
-
-
-def _write(values: Tensor, units: tuple[int, ...] | None) -> Any:
-    def act(activity: Tensor, batch: Batch) -> Tensor:
-        where = torch.zeros(activity.shape[2], dtype=torch.bool, device=activity.device)
-        where[list(units or ())] = True
-        return torch.where(where[:, None] if activity.ndim == 4 else where, values, activity)
-
-    return act
 
 
 @dataclass(frozen=True)
@@ -282,24 +257,18 @@ def _edges(bench: Bench, levels: Sequence[_Level], codes: NDArray[np.int64], inh
         if one.after is None:
             found += [_Edge(one.name(u), METRIC, one.effects[u], float(one.p[u])) for u in units]
             continue
+        if not units:
+            continue
         [(site, children)] = one.after.items()
-        for child in children or ():
-            if not units:
-                break
-            effects = _cut(bench, [Units({one.site: (u,)}) for u in units], Units({site: (child,)}))
+        each = [Units({site: (child,)}) for child in children or ()]
+        cut = _cut(bench, [Units({one.site: (u,)}) for u in units], each)
+        for child, effects in zip(children or (), cut, strict=True):
             _, _, p = _paired(effects, codes)
             found += [
                 _Edge(one.name(u), f"{site}[{child}]", items, float(at))
                 for u, items, at in zip(units, effects, p, strict=True)
             ]
     return found
-
-
-def _on(bench: Bench, task: TaskLike) -> Bench:
-    return Bench(
-        bench.subject, task, bench.ablation, bench.reference, batch_size=bench.batch_size, seed=bench.seed,
-        progress=bench.progress,
-    )  # fmt: skip
 
 
 def _judge(

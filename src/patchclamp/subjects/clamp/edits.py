@@ -120,6 +120,20 @@ def _edit(
     return act
 
 
+def put(values: Tensor, units: Sequence[int] | Tensor | None) -> Value:
+    """What sets some units of a site to given values at all positions; None: all of them."""
+
+    def act(activity: Tensor, batch: Batch) -> Tensor:
+        if units is None:
+            return values
+        changed = activity.clone()
+        index = units if isinstance(units, Tensor) else list(units)
+        changed[:, :, index] = values[:, :, index]
+        return changed
+
+    return act
+
+
 def _touched(change: Intervention, pair: Pair) -> Callable[[Tensor, Batch], Tensor]:
     return lambda activity, batch: positions(change, pair, activity)
 

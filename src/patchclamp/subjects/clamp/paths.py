@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from patchclamp.base.errors import check_choice
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit
+from patchclamp.subjects.clamp.edits import put
 from patchclamp.subjects.clamp.flow import FREEZE, FlowPlan
 from patchclamp.subjects.clamp.freeze import State, as_they_were, held, state_of
 from patchclamp.subjects.clamp.receivers import Receiver
@@ -85,7 +86,7 @@ class PathRuns:
     def send(self, receivers: Sequence[Receiver], received: Received, logits: Tensor | str) -> Tensor:
         """The logits when the receivers read what they received, and all else is free."""
         places = sorted({site for one in receivers for site, _ in one.taps}, key=str)
-        edits = [Edit(site, _columns(received[site], self._of(site, receivers))) for site in places]
+        edits = [Edit(site, put(received[site], self._of(site, receivers))) for site in places]
         out = self.subject.run(self.batch, write=edits, logits=logits).logits
         assert out is not None
         return out
@@ -94,14 +95,3 @@ class PathRuns:
         parts = [columns for one in receivers for at, columns in one.taps if at == site]
         whole = any(columns is None for columns in parts)
         return None if whole else torch.cat([columns for columns in parts if columns is not None])
-
-
-def _columns(value: Tensor, columns: Tensor | None) -> Callable[[Tensor, Batch], Tensor]:
-    def put(activity: Tensor, batch: Batch) -> Tensor:
-        if columns is None:
-            return value
-        changed = activity.clone()
-        changed[..., columns] = value[..., columns]
-        return changed
-
-    return put

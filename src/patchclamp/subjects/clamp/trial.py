@@ -82,7 +82,7 @@ def run_trial(
         rows = pair.rows.cpu().numpy()
         streams = [Site("resid_pre", layer) for layer in sorted({layer for layer in first if layer})]
         run = subject.run(pair.clean, read=streams, logits=pair.answer_position)
-        baseline[rows] = _score(pair, run.logits, run.logits)
+        baseline[rows] = item_scores(pair, run.logits, run.logits)
         for i, row in enumerate(rows):
             groups[row] = pair.groups[i] if pair.groups else ""
         replays = Replays(subject, pair, reference, (i for change in sets for i in change))
@@ -92,7 +92,7 @@ def run_trial(
             layer = first[number]
             start = (layer, run.activity[Site("resid_pre", layer)]) if layer else None
             out = subject.run(pair.clean, write=edits, logits=pair.answer_position, start=start).logits
-            changed[number, rows] = _score(pair, out, run.logits)
+            changed[number, rows] = item_scores(pair, out, run.logits)
             moved[number, rows], alive[number, rows] = watch.moved.cpu(), watch.alive.cpu()
             done += 1
             if progress is not None:
@@ -136,7 +136,8 @@ def _first_layer(subject: Subject, change: Change) -> int:
     return min(layer or 0 for layer in layers)
 
 
-def _score(pair: Pair, logits: Tensor | None, reference: Tensor | None) -> NDArray[np.float64]:
+def item_scores(pair: Pair, logits: Tensor | None, reference: Tensor | None) -> NDArray[np.float64]:
+    """The metric of each item of a batch; one that is not finite is refused."""
     with torch.no_grad():
         value = pair.metric(logits, reference).double().cpu().numpy()
     if not np.isfinite(value).all():
