@@ -65,7 +65,6 @@ def measure(
         recording = open_recording(sites, **layout)
         if not isinstance(recording, Recording):
             raise PatchclampError(f"{sites}: spike trains; bin them first: open_recording(...).bin(width)")
-        common.notes(recording.manifest, common.console(stderr=True))
         weights = any(method.needs for method in chosen.values())
         found = measure_recording(
             recording,
@@ -73,6 +72,7 @@ def measure(
             common.open_model(model, device, dtype) if weights else None,
             content=not keep_sinks,
         )
+        common.notes(recording.manifest, common.console(stderr=True))
     else:
         if layout:
             raise PatchclampError(
