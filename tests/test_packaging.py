@@ -47,6 +47,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+@pytest.mark.slow
 def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     for path in (ROOT / "src" / "patchclamp").rglob("*"):
@@ -54,11 +55,13 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: zipfile.ZipFile) -> No
             assert str(path.relative_to(ROOT / "src")) in inside
 
 
+@pytest.mark.slow
 def test_bundled_data_are_small(wheel: zipfile.ZipFile) -> None:
     data = [item for item in wheel.infolist() if Path(item.filename).suffix not in NO_PACKAGE_DATA]
     assert sum(item.compress_size for item in data) < 2 * 2**20
 
 
+@pytest.mark.slow
 def test_metadata(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = Parser().parsestr(wheel.read(name).decode())

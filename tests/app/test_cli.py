@@ -289,6 +289,7 @@ def test_record_and_measure(capsys, model, tmp_path):
     assert again["table"][0]["unit"] == json.loads(out)["table"][0]["unit"]
 
 
+@pytest.mark.slow
 def test_study_then_verify(capsys, model, task_file, tmp_path):
     out = tmp_path / "study"
     status, text, _ = run(capsys, "study", task_file, "--model", model, "--items", "16", "--out", str(out))
@@ -320,6 +321,7 @@ def test_study_then_verify(capsys, model, task_file, tmp_path):
     assert "another/7" in err
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_has_not_loaded_what_opens_models():
     status, modules = loaded("verify", "/none.json")
     assert status == 2

@@ -57,6 +57,7 @@ def test_attention_finds_the_circuit_beside_the_regression() -> None:
     assert held["transformer"] > held["rate"] + 0.04 and held["glm"] > held["rate"] + 0.04
 
 
+@pytest.mark.slow
 def test_removing_the_spikes_confirms_it_with_a_sign() -> None:
     truth, effect = SYSTEM.coupling.T > 0, graph().params["ablation"]
     assert (effect[truth] > 0.8).all()

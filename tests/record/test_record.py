@@ -274,6 +274,7 @@ def test_long_texts_are_split_or_cut_with_their_positions(bos: bool) -> None:
     assert cut.select(where={"doc": 1}).samples.position.tolist() == list(range(1, 10))
 
 
+@pytest.mark.slow
 def test_measures_without_a_store_are_resumed_from_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +356,7 @@ def test_beginnings_are_not_shared_where_positions_see_what_follows() -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.slow
 def test_the_first_recording_of_a_process_leaves_random_alone(progress: bool) -> None:
     code = (
         "import random, sys, numpy, torch; sys.path.insert(0, 'TESTS')\n"

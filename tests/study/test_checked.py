@@ -103,6 +103,7 @@ SMALL = StudyOptions(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_says_which_estimator_it_used(monkeypatch):
     monkeypatch.setitem(METHODS, "upside_down", upside_down)
     task = planted.task()

@@ -92,6 +92,7 @@ def test_average_precision_is_that_of_scikit_learn_and_p_holds_over_all_units() 
     assert found["b"].n_significant == 0
 
 
+@pytest.mark.slow
 def test_noise_has_no_experts_more_often_than_stated() -> None:
     units = [Unit(Site("mlp_act", 0), i) for i in range(200)]
     hits = []

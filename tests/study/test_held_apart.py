@@ -53,6 +53,7 @@ def note(subject, task, folder=None):
     return found, found.data["note"]
 
 
+@pytest.mark.slow
 def test_a_file_without_groups_is_held_apart_by_its_texts(subject, tmp_path):
     task = own_file(tmp_path / "own.jsonl")
     assert shared(task) == 0
@@ -75,6 +76,7 @@ def test_splits_that_share_texts_are_called_by_their_name(subject, tmp_path):
     assert "of them share a text or a group" in text and "share no" not in text
 
 
+@pytest.mark.slow
 def test_named_groups_that_are_apart_are_said_to_be(subject):
     items = planted.task().items
     named = Task("named", [replace(i, group=f"g{n // 2}", template="") for n, i in enumerate(items)])

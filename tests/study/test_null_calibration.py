@@ -33,6 +33,7 @@ def test_clopper_pearson_by_hand():
     assert (low, high) == (pytest.approx(0.0164, abs=1e-4), pytest.approx(0.1128, abs=1e-4))
 
 
+@pytest.mark.slow
 def test_bystanders_move_items_and_not_the_mean():
     """Heads' effects are as large as a third of the metric on an item, and zero on average over many."""
     subject, task = bystanders(3), bystander_task(1600, 3)
@@ -77,6 +78,7 @@ def test_without_random_sets_heads_that_are_all_alike_would_be_claimed(monkeypat
     assert null_rate(4, seed=0, claims=calm).by_kind.get("necessity head", 0) >= 3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_claims():
     one, two = (null_claims(5) for _ in range(2))
     assert [c.statement for c in one] == [c.statement for c in two]

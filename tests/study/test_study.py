@@ -60,6 +60,7 @@ def test_the_only_head_is_also_enough(study):
     assert not kept.negative
 
 
+@pytest.mark.slow
 def test_with_fewer_than_eight_groups_nothing_is_concluded(subject, tmp_path):
     """The same model and task, its items in as many groups as leave 5 for the test: effects as before, no claim."""
     task = planted.task(240)

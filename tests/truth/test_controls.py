@@ -93,6 +93,7 @@ def test_gradients_are_inverted_and_gradient_times_difference_is_right() -> None
     assert min(bottoms) >= 0.3  # chance is 0.1
 
 
+@pytest.mark.slow
 def test_training_is_the_same_for_the_same_seed() -> None:
     from patchclamp.truth.controls_inversion import inversion_network
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.statistics import draws_interval, n_groups, pearson, resamples, spearman, weighted_means
+from patchclamp.base.statistics import draws_interval, n_groups, pearson, ranks, resamples, weighted_means
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Site
 
@@ -87,22 +87,33 @@ def compare(guess: Array, true: Array, top: float = 0.1) -> dict[str, float]:
     >>> {name: round(value, 6) for name, value in found.items()}
     {'pearson': 1.0, 'spearman': 1.0, 'slope': 2.0, 'scale': 2.0, 'sign': 1.0, 'top': 1.0}
     """
-    k = _top(top, len(true))
-    best = [np.argsort(-np.abs(v), kind="stable")[:k] for v in (guess, true)]
-    spread = float(np.var(true))
-    covariance = float(np.mean((guess - guess.mean()) * (true - true.mean())))
-    size = float(np.abs(true).sum())
-    clear = np.abs(true) > SMALL * np.abs(true).max()
-    return {
-        "pearson": float(pearson(guess, true)),
-        "spearman": spearman(guess, true),
-        "slope": covariance / spread if spread else float("nan"),
-        "scale": float(np.abs(guess).sum()) / size if size else float("nan"),
-        "sign": float(np.mean(np.sign(guess[clear]) == np.sign(true[clear])))
-        if clear.any()
-        else float("nan"),
-        "top": len(np.intersect1d(best[0], best[1])) / k,
+    (row,) = _compare_rows(np.atleast_2d(guess), np.atleast_2d(true), top)
+    return dict(zip(MEASURES, row.tolist(), strict=True))
+
+
+def _compare_rows(guess: Array, true: Array, top: float) -> Array:
+    """(row, measure) of each row of `guess`, (row, cell), with the same row of `true`."""
+    k = _top(top, true.shape[1])
+    best = np.zeros((2, *true.shape), dtype=bool)
+    for mask, values in zip(best, (guess, true), strict=True):
+        np.put_along_axis(mask, np.argsort(-np.abs(values), axis=1, kind="stable")[:, :k], True, axis=1)
+    clear = np.abs(true) > SMALL * np.abs(true).max(1, keepdims=True)
+    same = (np.sign(guess) == np.sign(true)) & clear
+    centred = true - true.mean(1, keepdims=True)
+    covariance = ((guess - guess.mean(1, keepdims=True)) * centred).mean(1)
+    measures = {
+        "pearson": pearson(guess.T, true.T),
+        "spearman": pearson(ranks(guess).T, ranks(true).T),
+        "slope": _ratio(covariance, (centred**2).mean(1)),
+        "scale": _ratio(np.abs(guess).sum(1), np.abs(true).sum(1)),
+        "sign": _ratio(same.sum(1), clear.sum(1)),
+        "top": best.all(0).sum(1) / k,
     }
+    return np.stack([measures[name] for name in MEASURES], 1)
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    return np.divide(a, b, out=np.full(len(b), np.nan), where=np.asarray(b) != 0)
 
 
 def _check(estimate: Scores, exact: Scores) -> None:
@@ -134,11 +145,15 @@ def _resampled(guess: Array, true: Array, weights: Array, top: float) -> Array:
     found = []
     for first in range(0, len(weights), block):
         part = weights[first : first + block]
-        for one, other in zip(weighted_means(part, guess), weighted_means(part, true), strict=True):
-            there = np.isfinite(one) & np.isfinite(other)
-            measures = compare(one[there], other[there], top)
-            found.append([measures[name] for name in MEASURES])
-    return np.array(found)
+        one, other = weighted_means(part, guess), weighted_means(part, true)
+        there = np.isfinite(one) & np.isfinite(other)
+        if there.all():
+            found.append(_compare_rows(one, other, top))
+            continue
+        # A draw may lack all items of a cell; what it has differs from draw to draw.
+        for row, kept in enumerate(there):
+            found.append(_compare_rows(one[row : row + 1, kept], other[row : row + 1, kept], top))
+    return np.concatenate(found)
 
 
 def _points(estimate: Scores, exact: Scores) -> Iterator[tuple[str, Array, Array]]:
