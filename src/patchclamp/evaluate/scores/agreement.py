@@ -113,7 +113,7 @@ def _compare_rows(guess: Array, true: Array, top: float) -> Array:
 
 
 def _ratio(a: Array, b: Array) -> Array:
-    return np.divide(a, b, out=np.full(len(b), np.nan), where=np.asarray(b) != 0)
+    return np.asarray(np.divide(a, b, out=np.full(len(b), np.nan), where=b != 0))
 
 
 def _check(estimate: Scores, exact: Scores) -> None:
