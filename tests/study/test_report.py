@@ -16,10 +16,10 @@ from jsonschema import Draft202012Validator
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import read_json
+from patchclamp.draw.charts import Curve, curves, forest, heat_map, scatter
 from patchclamp.draw.svg import element, linear, log_scale, ticks
-from patchclamp.study.report.figures import Curve, curves, forest, heat_map, scatter
+from patchclamp.draw.text import number, percent
 from patchclamp.study.report.report import render
-from patchclamp.study.report.text import number, percent
 from report_data import invented, invented_claim
 
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(1)>'

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import write_folder
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.recording import named
 from patchclamp.nouns.recording.sparse import SparseCodes
 from patchclamp.nouns.units import Site
 
 
+@shown
 class Dictionary(ABC):
     """Features over a site: A (samples, units) is about Z (samples, features) D (features, units).
 
@@ -100,6 +102,12 @@ class Dictionary(ABC):
     def input_width(self) -> int:
         """Number of units that are encoded; transcoders override this."""
         return int(self.directions.shape[1])
+
+    def _card(self) -> dict[str, Any]:
+        way = {} if self.target == self.site else {"written to": str(self.target)}
+        return {
+            "method": self.method, "features": self.n_features, "site": str(self.site), **way, "units": self.input_width
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         arrow = "" if self.target == self.site else f" -> {self.target}"

@@ -15,7 +15,10 @@ from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.graphs import graph_measures, networkx_graph, write_circuit_tracer, write_graphml
 from patchclamp.base.tables import edge_dataset
+from patchclamp.draw.cards import shown
+from patchclamp.draw.charts import heat_map
 from patchclamp.draw.graphs import weights_figure
+from patchclamp.draw.svg import Svg
 from patchclamp.nouns.units import parse_unit
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ Array = NDArray[np.float64]
 BANDS = ("low", "high", "p", "q")
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class Graph:
     """Units and how they act on each other (or go together), with the null and the baseline of every edge.
@@ -283,6 +287,15 @@ class Graph:
             self.node_data,
             {"method": self.method, "directed": int(self.directed), "limits": self.limits},
         )
+
+    def _picture(self) -> Svg | None:
+        """The weights as a map, where they fit one."""
+        if self.n > 48:
+            return None
+        return heat_map(self.weights.tolist(), self.nodes, self.nodes, "source", "target", str(self))
+
+    def _preview(self) -> pd.DataFrame | None:
+        return self.edges().head(6) if self.n > 48 else None
 
     def subgraph(self, names: Sequence[str]) -> Graph:
         """The graph of some of the nodes; its null keeps the adjustment made over all pairs."""

@@ -18,12 +18,16 @@ from patchclamp.base.fields import Fields
 from patchclamp.base.files import read_json
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.base.tables import item_dataset, read_frame, write_table
+from patchclamp.draw.cards import shown
+from patchclamp.draw.charts import forest, heat_map
+from patchclamp.draw.svg import Svg
 from patchclamp.nouns.units import BySite, Site, SiteLike, Unit, Units, as_site, parse_site
 
 SCHEMA = "patchclamp/scores-1"
 Values = NDArray[np.float32]
 
 
+@shown
 @dataclass(frozen=True)
 class Scores:
     """Scores of units on the items of a task; positive means that the unit raises the metric.
@@ -209,6 +213,42 @@ class Scores:
         order = np.argsort(-np.abs(values) if by == "abs" else -values, kind="stable")
         return [nodes[int(place)] for place in order]
 
+    def _card(self) -> dict[str, Any]:
+        sites = self.sites
+        span = str(sites[0]) if len(sites) == 1 else f"{len(sites)}, {sites[0]} to {sites[-1]}"
+        nodes = sum(len(self.index(site)) for site in sites)
+        return {
+            **self._facts(), "items": self.n, "groups": len(set(self.groups)) or self.n, "sites": span, "nodes": nodes,
+            "positions": self.positions or "summed",
+        }  # fmt: skip
+
+    def _picture(self) -> Svg | None:
+        """Heads by layer, or sites by position: what fits a map."""
+        summed = self.summed()
+        heads = [site for site in self.sites if site.point == "head" and self.level[site] == "unit"]
+        if len(heads) > 1 and len({self.values[site].shape[1] for site in heads}) == 1:
+            columns = [str(i) for i in self.index(heads[0])]
+            rows = [summed.mean(site).tolist() for site in heads]
+            return heat_map(rows, columns, [str(site) for site in heads], "head", "", f"{self.method}: heads")
+        points = {site.point for site in self.sites}
+        if self.positions is not None and len(points) == 1 and len(self.sites) > 1:
+            rows = [np.nansum(self.mean(site), 0).tolist() for site in self.sites]
+            names = [str(site) for site in self.sites]
+            return heat_map(rows, self.positions, names, "position", "", f"{self.method}: sites by position")
+        return None
+
+    def _preview(self) -> pd.DataFrame:
+        table = self.table(n_boot=0).head(6)
+        labels = list(self.positions or ("all",))
+        columns = []
+        for unit in table.itertuples():
+            site = parse_site(unit.site)
+            node = self.index(site).index(None if unit.index < 0 else unit.index)
+            values = self.values[site][:, node]
+            columns.append(values if self.positions is None else values[:, labels.index(unit.position)])
+        low, high = bootstrap_interval(np.stack(columns, 1), self.groups)
+        return table[["unit", "position", "score"]].assign(low=low, high=high)
+
     def to_xarray(self) -> xr.Dataset:
         """A dataset with one variable a site, dims item, unit and, where kept, pos."""
         return item_dataset({str(s): self.values[s] for s in self.sites}, self.positions, self._facts())
@@ -303,6 +343,7 @@ def metric_name(metric: Any) -> str:
     return str(getattr(metric, "name", None) or getattr(metric, "__name__", None) or type(metric).__name__)
 
 
+@shown
 @dataclass(frozen=True)
 class Effect:
     """What an intervention did to a task's metric.
@@ -364,6 +405,14 @@ class Effect:
             return self.share
         except PatchclampError:
             return None
+
+    def _picture(self) -> Svg:
+        e, null = self.estimate, self.estimate.null
+        low, high = (float("nan") if end is None else end for end in (e.low, e.high))
+        row: dict[str, float | str] = {"name": "effect", "estimate": e.value, "low": low, "high": high}
+        if null is not None:
+            row |= {"control": null.mean, "control_low": null.low, "control_high": null.high}
+        return forest([row], f"{self.metric}, baseline less changed", str(self), share=False)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the estimate as `flat` writes it."""

@@ -8,14 +8,13 @@ from typing import Any
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, require_nonzero
-from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task, require_ability
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.findings import METRIC_TEXT
 from patchclamp.subjects import LanguageModel
 from patchclamp.subjects.clamp.bench import item_values
 
-__all__ = ["examples", "held_apart", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
+__all__ = ["held_apart", "items_fingerprint", "measure_ability", "metric_text", "splits_of"]
 
 
 def measure_ability(subject: LanguageModel, task: Task, options: StudyOptions) -> dict[str, Any]:
@@ -90,27 +89,3 @@ def held_apart(test: Task, chosen: Task) -> str:
 def metric_text(task: Task) -> str:
     """Return the metric in words for a sentence: "logit difference between answer and foil"."""
     return METRIC_TEXT.get(str(task.score), f"{task.score} ({task.score.formula})")
-
-
-def examples(task: Task) -> list[dict[str, Any]]:
-    """Return the first item, clean and corrupted, cut into pieces at its roles."""
-    item = task.items[0]
-    answer = item.answers[0].strip()
-    foil = item.foils[0].strip() if item.foils else ""
-    shown = [{"label": "clean", "pieces": _pieces(item, "clean"), "answer": answer, "foil": foil}]
-    if item.corrupted is not None:
-        shown.append({"label": "corrupted", "pieces": _pieces(item, "corrupted"), "answer": "", "foil": ""})
-    return shown
-
-
-def _pieces(item: Item, which: str) -> list[dict[str, str]]:
-    text = item.clean if which == "clean" else item.corrupted or ""
-    spans = item.spans if which == "clean" else item.corrupted_spans
-    pieces: list[dict[str, str]] = []
-    at = 0
-    for role, (start, end) in sorted(spans.items(), key=lambda entry: (entry[1][0], -entry[1][1])):
-        if start < at:
-            continue
-        pieces += [{"text": text[at:start], "role": ""}, {"text": text[start:end], "role": role}]
-        at = end
-    return [piece for piece in [*pieces, {"text": text[at:], "role": ""}] if piece["text"]]

@@ -17,14 +17,16 @@ from typing import Any
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.files import plain, read_json, write_json
+from patchclamp.draw.cards import shown
+from patchclamp.draw.text import percent
 from patchclamp.nouns.scores import flat
-from patchclamp.study.report.text import percent
 
 __all__ = ["SCHEMA", "Claim", "read_claims", "schema", "validate", "write_claims"]
 
 SCHEMA = "patchclamp/claims/1"
 
 
+@shown
 @dataclass(frozen=True)
 class Claim:
     """One finding. All fractions are of the unchanged metric: 1 is the whole behaviour.
@@ -74,6 +76,12 @@ class Claim:
     negative: bool = False
     among: tuple[str, ...] = field(default=())
     quantity: str = "fraction of the metric"
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "statement": self.statement, "kind": self.kind, "estimate": str(self.estimate), "units": ", ".join(self.units),
+            "task": self.task.get("name", ""), "model": self.model.get("name", ""), "id": self.id,
+        }  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """Return the claim as plain data, as the schema describes it."""

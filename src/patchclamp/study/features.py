@@ -20,6 +20,7 @@ from patchclamp.base.estimate import Estimate
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.decompose.formats import load_dictionary
 from patchclamp.describe import Split, Tokens, lm_head, search_description
+from patchclamp.draw.text import number, percent
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.scores import Scores
@@ -32,7 +33,6 @@ from patchclamp.study.experiments import Experiments
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.proof import EFFECT_COLUMNS, P_COLUMN, effect_row
 from patchclamp.study.report import findings
-from patchclamp.study.report.text import number, percent
 from patchclamp.study.select import Selection, ranked, select_units
 from patchclamp.study.share import corrected
 from patchclamp.study.stages import Column, Figure, Section, Table

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from patchclamp.base.estimate import Estimate
+from patchclamp.draw.text import number
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Unit, Units
 from patchclamp.record import documents
@@ -17,7 +18,6 @@ from patchclamp.study.claims import Claim
 from patchclamp.study.describing import describe_heads, describe_neurons
 from patchclamp.study.report import findings, summary
 from patchclamp.study.report.tables import score_interval, strongest_role
-from patchclamp.study.report.text import number
 from patchclamp.study.select import Selection, select_units
 from patchclamp.study.share import corrected
 from patchclamp.study.stages import Column, Figure, Section, Table

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import pandas as pd
+from markupsafe import Markup
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
@@ -25,6 +26,9 @@ from patchclamp.base.frozen import FreezeError, Freezer, thaw
 from patchclamp.base.progress import Progress
 from patchclamp.base.tables import write_frame
 from patchclamp.base.version import __version__, code_fingerprint
+from patchclamp.draw.cards import shown
+from patchclamp.draw.charts import draw
+from patchclamp.draw.svg import Svg
 from patchclamp.study.claims import Claim, write_claims
 from patchclamp.study.report.report import SCHEMA, render
 from patchclamp.subjects import LanguageModel
@@ -41,7 +45,7 @@ class Figure:
     Parameters
     ----------
     kind
-        Name in `patchclamp.study.report.figures.FIGURES`.
+        Name in `patchclamp.draw.charts.FIGURES`.
     drawings
         Arguments of that function, one mapping a drawing.
     title, caption
@@ -298,6 +302,7 @@ class Stage(Generic[C]):
     again: Callable[[C], None] | None = None
 
 
+@shown
 @dataclass(frozen=True)
 class Study(Generic[C]):
     """What a study found.
@@ -344,6 +349,12 @@ class Study(Generic[C]):
 
     def __str__(self) -> str:
         return "\n".join([self.data["headline"], *(f"- {finding}" for finding in self.data["findings"])])
+
+    def _picture(self) -> Svg | Markup | None:
+        """The first figure of the report that is no text."""
+        figures = (figure for section in self.data["sections"] for figure in section["figures"])
+        first = next((figure for figure in figures if figure["kind"] != "examples"), None)
+        return None if first is None else draw(first["kind"], first["drawings"][0])
 
     def write(self, folder: str | Path | None = None) -> Study[C]:
         """Write ``study.json``, ``claims.json``, the tables and the report into a new folder.

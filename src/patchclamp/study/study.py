@@ -17,10 +17,12 @@ from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.files import free_folder
 from patchclamp.base.progress import Progress
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
+from patchclamp.draw.text import number, percent
 from patchclamp.nouns.tasks.builtin import load_task
+from patchclamp.nouns.tasks.pieces import example_lines
 from patchclamp.nouns.tasks.protocol import size_of
 from patchclamp.nouns.tasks.task import Task
-from patchclamp.study.ability import examples, measure_ability
+from patchclamp.study.ability import measure_ability
 from patchclamp.study.behaviour import KINDS, Behaviour
 from patchclamp.study.checked import ranking_scores
 from patchclamp.study.curves import curves
@@ -28,7 +30,6 @@ from patchclamp.study.features import features
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.proof import ablate, describe, select
 from patchclamp.study.report.tables import head_map, role_map
-from patchclamp.study.report.text import number, percent
 from patchclamp.study.sidebyside import LABELS, methods
 from patchclamp.study.stages import KEPT, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors
@@ -134,7 +135,7 @@ def able(context: Behaviour) -> Section:
         figures=[
             Figure(
                 "examples",
-                [{"texts": examples(context.splits["test"])}],
+                [{"texts": example_lines(context.splits["test"].items[0])}],
                 caption=f"{caption}would have refused to go on.",
             )
         ],

@@ -12,6 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import enough_sets
+from patchclamp.draw.text import percent
 from patchclamp.intervene.effect import FEWEST
 from patchclamp.nouns.scores import flat
 from patchclamp.nouns.tasks.builtin import load_task
@@ -32,7 +33,6 @@ from patchclamp.study.experiments import Experiments
 from patchclamp.study.features import attach_saved
 from patchclamp.study.options import StudyOptions
 from patchclamp.study.report.findings import criterion, no_ablation, untrue
-from patchclamp.study.report.text import percent
 from patchclamp.study.select import Selection
 from patchclamp.subjects import LanguageModel, open_subject
 from patchclamp.subjects.clamp.features import provenance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import (
@@ -56,6 +58,7 @@ class SiteInfo:
     description: str
 
 
+@shown
 class Subject(ABC):
     """A live network under the instrument.
 
@@ -125,6 +128,20 @@ class Subject(ABC):
     def _output(self, batch: Batch) -> Tensor | None:
         """The model's output on a batch, as far as it has one."""
         return self.run(batch, logits="last").logits
+
+    def _card(self) -> dict[str, Any]:
+        counts = Counter(site.point if site.layer is not None else str(site) for site in self.known_sites())
+        said = [f"{name} x {n}" if n > 1 else name for name, n in counts.items()]
+        names = ("family", "n_layers", "n_heads", "d_model")
+        sizes = {name: getattr(self, name) for name in names if getattr(self, name, None)}
+        parameters = sum(p.numel() for p in self.model.parameters())
+        dictionaries = ", ".join(map(str, self._attached.sites()))
+        return {
+            "name": self.name, "model": type(self.model).__name__, **sizes, "parameters": parameters,
+            "dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device),
+            "sites": ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else ""),
+            **({"attached": dictionaries} if dictionaries else {}),
+        }  # fmt: skip
 
     @property
     def device(self) -> torch.device:

@@ -57,8 +57,8 @@ def study(
 
     from patchclamp.base.errors import PatchclampError
     from patchclamp.base.files import way_out
+    from patchclamp.draw.text import between, percent
     from patchclamp.study import StudyOptions, load_for_study, run_study
-    from patchclamp.study.report.text import between, percent
     from patchclamp.study.stages import KEPT
 
     if bool(task) == bool(texts):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from patchclamp.base.arrays import as_tensor
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording import store as _store
 from patchclamp.nouns.recording.integrity import has_checksums, refuse_lost, scan
 from patchclamp.nouns.recording.lazy import DTYPES, Rows, SiteArray, lazy_variable, pick, storage_dtype
@@ -149,6 +150,7 @@ def check_array(site: Site, values: Tensor, n_samples: int, marks: Mapping[str, 
         )
 
 
+@shown
 class Recording(Labelled):
     """Activity of units at one or more sites, with the labels of every sample and unit.
 
@@ -346,6 +348,32 @@ class Recording(Labelled):
         sites = ", ".join(f"{site}: {array.shape[1]} units" for site, array in self._arrays.items())
         unfinished = "" if self.complete else " so far, unfinished"
         return f"Recording({self.n_samples} samples{unfinished}; {sites})"
+
+    def _card(self) -> dict[str, Any]:
+        sites = {
+            str(site): f"{array.shape[1]:,} units, {array.dtype}" for site, array in self._arrays.items()
+        }
+        shown_sites = dict(list(sites.items())[:8]) | (
+            {"and": f"{len(sites) - 8} sites more"} if len(sites) > 8 else {}
+        )
+        labels = sorted({name for table in self._labels.values() for name in table})
+        return {
+            "samples": self.n_samples, **shown_sites, "size": f"{self.nbytes / 1e6:,.1f} MB",
+            **({"model": str(self.manifest["model"])} if self.manifest.get("model") else {}),
+            **({"unit labels": ", ".join(labels)} if labels else {}), **({"path": self.path} if self.path else {}),
+            **({} if self.complete else {"unfinished": True}),
+        }  # fmt: skip
+
+    def _preview(self) -> pd.DataFrame:
+        """The first samples: where they are, and the first units of the first site."""
+        few = slice(0, min(4, self.n_samples))
+        samples = self._samples(few)
+        table = pd.DataFrame({name: getattr(samples, name).tolist() for name in ("doc", "position", "token")})
+        site = self.sites[0]
+        values = torch.as_tensor(self._arrays[site][few]).flatten(1)[:, :3]
+        for place, column in enumerate(values.T.tolist()):
+            table[f"{site}[{self.unit_index(site)[place]}]" if values.ndim == 2 else str(place)] = column
+        return table
 
     def present(self, site: Site | str) -> Tensor:
         """Bool (units,): False for units that are missing in this recording."""

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import Markup
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import SPLITS, split_groups
+from patchclamp.draw.cards import shown
+from patchclamp.draw.charts import examples
 from patchclamp.nouns.scores import metric_name
 from patchclamp.nouns.tasks.checks import check_item
 from patchclamp.nouns.tasks.encode import EncodedTask, encode_items
@@ -22,11 +25,13 @@ from patchclamp.nouns.tasks.grouping import repeated
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.jsonl import HEADER, read_items, write_items
 from patchclamp.nouns.tasks.metrics import METRICS, Metric, MetricFunction, as_metric
+from patchclamp.nouns.tasks.pieces import example_lines
 from patchclamp.nouns.tasks.protocol import Origin, origin_of, other_items, split_places
 
 __all__ = ["METRICS", "SPLITS", "EncodedTask", "Item", "Metric", "Task", "require_ability", "split_groups"]
 
 
+@shown
 @dataclass(frozen=True)
 class Task:
     """A behaviour to explain.
@@ -107,6 +112,15 @@ class Task:
         """Group of each item; none where no item names one."""
         names = tuple(item.group for item in self.items)
         return names if any(names) else ()
+
+    def _card(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "items": len(self), "groups": len(set(self.groups)) or len(self), "metric": self.metric_name,
+            **{name: len(places) for name, places in self.splits.items()}, "corrupted": self.corruption or self.has_contrast,
+        }  # fmt: skip
+
+    def _picture(self) -> Markup:
+        return examples([line for item in self.items[:2] for line in example_lines(item)])
 
     @property
     def has_contrast(self) -> bool:

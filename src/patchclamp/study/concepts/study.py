@@ -17,6 +17,7 @@ import pandas as pd
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import free_folder
+from patchclamp.draw.text import number
 from patchclamp.nouns.units import Unit
 from patchclamp.study.concepts.activity import pooled_activity
 from patchclamp.study.concepts.context import ConceptOptions, Concepts
@@ -25,7 +26,6 @@ from patchclamp.study.concepts.selective import find_experts
 from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
 from patchclamp.study.concepts.words import claims_of, findings, headline, share_text
 from patchclamp.study.describing import describe_neurons
-from patchclamp.study.report.text import number
 from patchclamp.study.share import forest_row
 from patchclamp.study.stages import KEPT, Column, Figure, Section, Stage, Study, Table, run_stages
 from patchclamp.study.tensors import check_tensors

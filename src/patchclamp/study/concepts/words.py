@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from patchclamp.base.estimate import Estimate
+from patchclamp.draw.text import signed
 from patchclamp.study.claims import Claim
 from patchclamp.study.concepts.context import Concepts
 from patchclamp.study.concepts.damage import ablation
 from patchclamp.study.report.findings import Basis, claim, criterion
-from patchclamp.study.report.text import signed
 
 __all__ = ["claims_of", "findings", "headline", "share_text"]
 

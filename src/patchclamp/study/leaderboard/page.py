@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from patchclamp.draw.theme import page_css
 from patchclamp.study.leaderboard.base import BAD, GOOD, VERDICTS, Row
 from patchclamp.study.leaderboard.board import Board
 
@@ -26,7 +27,8 @@ def render(board: Board) -> str:
         sections=sections,
         verdicts=VERDICTS,
         css=Markup(
-            _asset("patchclamp.study", "report.css")
+            page_css()
+            + _asset("patchclamp.study", "report.css")
             + _asset("patchclamp.study.leaderboard", "leaderboard.css")
         ),
     )

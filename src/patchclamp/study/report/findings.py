@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.version import __version__
+from patchclamp.draw.text import percent, signed
 from patchclamp.nouns.units import Units
 from patchclamp.study.claims import Claim
-from patchclamp.study.report.text import percent, signed
 from patchclamp.study.share import Measured
 from patchclamp.subjects import LanguageModel
 

@@ -18,8 +18,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.study.report.figures import draw
-from patchclamp.study.report.text import number, percent, signed, visible
+from patchclamp.draw.charts import draw
+from patchclamp.draw.text import number, percent, signed, visible
+from patchclamp.draw.theme import page_css
 
 __all__ = ["SCHEMA", "render"]
 
@@ -55,7 +56,7 @@ def render(study: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> str
         s=study,
         sections=sorted(study["sections"], key=lambda section: bool(section["appendix"])),
         claims=claims,
-        css=Markup(_asset("report.css")),
+        css=Markup(page_css() + _asset("report.css")),
         js=Markup(script),
         script_hash=f"sha256-{digest}",
     )

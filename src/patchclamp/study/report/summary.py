@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import FEWEST_GROUPS
+from patchclamp.draw.text import between, percent, signed
 from patchclamp.study.behaviour import KINDS, Behaviour, Proved
 from patchclamp.study.report.findings import matters, suffices
-from patchclamp.study.report.text import between, percent, signed
 from patchclamp.study.select import Selection
 
 __all__ = ["headline", "sentences", "tiles"]

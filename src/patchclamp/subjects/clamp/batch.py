@@ -12,6 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
+from patchclamp.draw.charts import heat_map
+from patchclamp.draw.svg import Svg
 from patchclamp.nouns.tasks.encode import padded
 from patchclamp.nouns.units import BySite, Site, as_site
 
@@ -131,12 +134,30 @@ class Edit:
         object.__setattr__(self, "site", as_site(self.site))
 
 
+@shown
 @dataclass(frozen=True)
 class Run:
     """What a pass gave: activity by site or address (or what the read functions returned), and logits where asked."""
 
     activity: BySite[Any]
     logits: Float[Tensor, "batch ..."] | None = None
+
+    def _card(self) -> dict[str, Any]:
+        sites = list(self.activity)
+        found: dict[str, Any] = {str(site): self.activity[site] for site in sites[:8]}
+        if len(sites) > 8:
+            found["and"] = f"{len(sites) - 8} sites more"
+        return found | ({} if self.logits is None else {"logits": self.logits})
+
+    def _picture(self) -> Svg | None:
+        """Attention of the first item at the first site that has patterns, its heads' mean."""
+        patterns = [site for site in self.activity if site.point == "attn_probs"]
+        if not patterns or self.activity[patterns[0]].ndim != 4 or self.activity[patterns[0]].shape[-1] > 64:
+            return None
+        mean = self.activity[patterns[0]][0].float().mean(0)
+        places = [str(i) for i in range(mean.shape[-1])]
+        label = f"{patterns[0]}: attention of the first item, mean over heads"
+        return heat_map(mean.tolist(), places, places[: len(mean)], "attends to", "position", label)
 
 
 @dataclass(frozen=True)

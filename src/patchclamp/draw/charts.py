@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from patchclamp.draw.svg import Svg, linear, log_scale
-from patchclamp.study.report.text import number, percent
+from patchclamp.draw.text import number, percent
 
 __all__ = ["FIGURES", "Curve", "curves", "draw", "examples", "forest", "heat_map", "scatter"]
 
@@ -177,14 +177,16 @@ def _legend(svg: Svg, left: float, y: float, top: float, unit: str) -> None:
     svg.text(f"+{number(top)}{unit}", left + 158, y + 8, anchor="start")
 
 
-def forest(rows: Sequence[Mapping[str, float | str]], x_label: str, label: str) -> Svg:
+def forest(rows: Sequence[Mapping[str, float | str]], x_label: str, label: str, share: bool = True) -> Svg:
     """Draw effects with their intervals, one a row, and the range of the matched random sets behind them.
 
     Parameters
     ----------
     rows
         Each with ``name``, ``estimate``, ``low``, ``high`` and, where there is a control, ``control``,
-        ``control_low`` and ``control_high``; all fractions, shown in percent.
+        ``control_low`` and ``control_high``.
+    share
+        Whether all are fractions, shown in percent.
     """
     left = 16.0 + 6.4 * max((len(str(r["name"])) for r in rows), default=1)
     width, step = left + 380.0, 24.0
@@ -196,7 +198,8 @@ def forest(rows: Sequence[Mapping[str, float | str]], x_label: str, label: str) 
         if k in r
     ]
     every = [v for v in every if math.isfinite(v)]
-    x = linear(min([0.0, *every]), max([0.1, *every]), left + 8, width - 16, percent=True)
+    shown = percent if share else number
+    x = linear(min([0.0, *every]), max([0.1, *every]), left + 8, width - 16, percent=share)
     svg = Svg(width, height, label)
     bottom = 14 + step * len(rows)
     for value, text in x.ticks:
@@ -205,10 +208,10 @@ def forest(rows: Sequence[Mapping[str, float | str]], x_label: str, label: str) 
     for i, row in enumerate(rows):
         y = 14 + step * (i + 0.5) - 4
         svg.text(str(row["name"]), left - 4, y + 4, "row", anchor="end")
-        tip = f"{row['name']}: {percent(float(row['estimate']))} ({percent(float(row['low']))} to {percent(float(row['high']))})"
+        tip = f"{row['name']}: {shown(float(row['estimate']))} ({shown(float(row['low']))} to {shown(float(row['high']))})"
         if "control" in row and math.isfinite(float(row["control"])):
             a, b = x(float(row["control_low"])), x(float(row["control_high"]))
-            control = f"matched random: {percent(float(row['control']))}"
+            control = f"matched random: {shown(float(row['control']))}"
             svg.add(
                 "rect",
                 x=min(a, b) - 1,
@@ -279,10 +282,11 @@ def examples(texts: Sequence[Mapping[str, Any]]) -> Markup:
         for piece in one["pieces"]:
             line += mark.format(piece["role"], piece["text"]) if piece["role"] else escape(piece["text"])
         if one["answer"]:
-            line += Markup(' {} <span class="muted">rather than</span> ').format(
-                mark.format("answer", one["answer"])
-            )
-            line += Markup('<mark class="foil" data-tip="foil">{}</mark>').format(one["foil"])
+            line += Markup(" {}").format(mark.format("answer", one["answer"]))
+            if one["foil"]:
+                line += Markup(
+                    ' <span class="muted">rather than</span> <mark class="foil" data-tip="foil">{}</mark>'
+                ).format(one["foil"])
         found += line + Markup("</div>")
     return found
 
