@@ -89,6 +89,12 @@ def test_a_name_in_every_item_leaves_no_interval():
     assert np.isnan(low) and np.isnan(high)
 
 
+def test_items_that_share_no_name_are_no_more_than_they_are():
+    groups = [f"{2 * i} × {2 * i + 1}" for i in range(6)]
+    assert n_groups(groups, 6) == 6
+    assert np.isnan(bootstrap_interval(np.arange(6.0), groups)).all()
+
+
 def test_crossed_draws_weigh_an_item_by_both_its_names():
     weights = resamples(12, [f"{i} × {(i + 1) % 12}" for i in range(12)], 6000, 0)
     assert weights.any(1).all() and weights.mean() == pytest.approx(1 - 1 / 12, abs=0.02)

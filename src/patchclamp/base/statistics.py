@@ -30,17 +30,18 @@ def labels_of(groups: Sequence[str] | None, n: int) -> list[tuple[str, ...]] | N
 
 
 def n_groups(groups: Sequence[str] | None, n: int) -> int:
-    """How many independent groups `n` items are in: what an interval stands on. Crossed groups count their labels.
+    """How many independent groups `n` items are in: what an interval stands on.
+
+    Of crossed groups it is the labels, or the groups where these are fewer: six items of twelve names are six.
 
     Examples
     --------
     >>> n_groups(["a", "a", "b"], 3), n_groups(None, 3), n_groups(["Ann × Tom", "Tom × Zoe"], 2)
-    (2, 3, 3)
+    (2, 3, 2)
     """
+    count = int(group_codes(groups, n).max()) + 1 if n else 0
     crossed = labels_of(groups, n)
-    if crossed is not None:
-        return len({label for labels in crossed for label in labels})
-    return int(group_codes(groups, n).max()) + 1 if n else 0
+    return count if crossed is None else min(count, len({label for labels in crossed for label in labels}))
 
 
 def resamples(n: int, groups: Sequence[str] | None, n_boot: int, seed: int) -> NDArray[np.float64]:
@@ -289,7 +290,7 @@ def _crossed_ends(
         own = changes(summed(top, codes), summed(bottom, codes))
         times = max(map(len, crossed)) - 1  # an item counts itself once for each of its labels
         error = np.sqrt(np.maximum(changes(member @ top, member @ bottom) - times * own, own))
-    held = (member @ (bottom != 0) > 0).sum(0)
+    held = np.minimum((member @ (bottom != 0) > 0).sum(0), (summed((bottom != 0) * 1.0, codes) > 0).sum(0))
     reach = student.ppf((1 + level) / 2, np.maximum(held - 1, 1)) * error
     reach = np.where(np.isfinite(reach) & (held >= FEWEST_GROUPS), reach, np.nan)
     return ratio - reach, ratio + reach
