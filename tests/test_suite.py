@@ -15,6 +15,7 @@ TIERS = {"smollm2", "crosscheck"}  # folders that are tiers and no boxes
 
 # Where torch, transformers and the system have no public way to what a test must see or change.
 THEIRS = {"_forward_hooks", "_forward_pre_hooks", "_attn_implementation", "_tokenize", "_exit"}
+NOTEBOOKS = "_repr_html_"  # the name by which notebooks ask
 
 CLOCKS = {
     "perf_counter",
@@ -33,7 +34,7 @@ def name_of(file: Path) -> str:
 
 
 def private(name: str) -> bool:
-    return name.startswith("_") and not name.endswith("__")
+    return name.startswith("_") and not name.endswith("__") and name != NOTEBOOKS
 
 
 def private_uses(tree: ast.Module) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Null:
     kind: str
     p: float | None = None
     p_adjusted: float | None = None
-    draws: tuple[float, ...] = ()
+    draws: tuple[float, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, draws: ArrayLike, kind: str, value: float | None = None, *, sides: int = 2) -> Null:

@@ -12,11 +12,13 @@ import torch
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 LONGEST = 0.1  # step of the descent, as a share of the weights
 
 
+@shown
 @dataclass(frozen=True)
 class CCA:
     """Weights (unit, k) of both sides and the correlations of the pairs, largest first."""

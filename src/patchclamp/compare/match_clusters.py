@@ -14,9 +14,11 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
+@shown
 @dataclass(frozen=True)
 class ClusterMatching(Comparison):
     """Clusters of the units of two populations together.

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from patchclamp.base.assignment import match
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Comparison
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
+@shown
 @dataclass(frozen=True)
 class UnitMatching(Comparison):
     """Pairs of units.

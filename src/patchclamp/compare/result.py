@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patchclamp.base.estimate import Estimate
+from patchclamp.draw.cards import shown
 
 
 class Comparison:
@@ -18,6 +19,7 @@ class Comparison:
         return self.value
 
 
+@shown
 @dataclass(frozen=True)
 class Result(Estimate, Comparison):
     """An estimate of how alike, or how far apart, two populations are; n is the number of samples (or conditions).

@@ -15,9 +15,11 @@ from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 
+@shown
 @dataclass(frozen=True)
 class SparseMatching(Comparison):
     """Each unit of b from a few units of a.

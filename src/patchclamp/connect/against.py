@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import pearson, permutation_p, spearman
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.graph import Graph
 
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Against:
     """Agreement of a graph with a known one.

@@ -14,11 +14,13 @@ from torch import Tensor
 from patchclamp.base import assignment
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import Decomposer, Source
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.units import Site
 
 
+@shown
 @dataclass(frozen=True)
 class Matching:
     """Features of two dictionaries, paired one to one so that the sum of cosines is largest (Hungarian).
@@ -127,6 +129,7 @@ def _permuted(directions: Tensor, seed: int) -> Tensor:
     return directions.gather(1, torch.from_numpy(order))
 
 
+@shown
 @dataclass(frozen=True)
 class FeatureStability:
     """Restarts of one method, all pairs matched.

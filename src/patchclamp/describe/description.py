@@ -8,12 +8,14 @@ from typing import Any
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.predicates import Predicate, predicate_from_json
+from patchclamp.draw.cards import shown
 
 __all__ = ["SCHEMA", "Description"]
 
 SCHEMA = "patchclamp/description-1"
 
 
+@shown
 @dataclass(frozen=True)
 class Description:
     """What is said about a unit.

@@ -11,10 +11,12 @@ from numpy.typing import ArrayLike
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import benjamini_hochberg
+from patchclamp.draw.cards import shown
 
 __all__ = ["Expertise", "expertise", "prevalence_free_precision"]
 
 
+@shown
 @dataclass(frozen=True)
 class Expertise:
     """Experts and concepts.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.draw.cards import shown
 
 __all__ = ["FORMS", "Formula", "fit_formula", "formula_from_json"]
 
@@ -84,6 +85,7 @@ def _network(x: Array, seed: int) -> Array:
 _SEARCHED = tuple(name for name, form in FORMS.items() if form.searched)
 
 
+@shown
 @dataclass(frozen=True)
 class Formula:
     """A form with its parameters, and an interval in which something else holds.

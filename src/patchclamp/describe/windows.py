@@ -13,6 +13,7 @@ from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.search.targets import TokenActivity
 from patchclamp.describe.tokens import Tokens
+from patchclamp.draw.cards import shown
 
 __all__ = ["Examples", "TokenWindow", "windows_of"]
 
@@ -52,6 +53,7 @@ class TokenWindow:
         return "".join(self.tokens)
 
 
+@shown
 @dataclass(frozen=True)
 class Examples:
     """Windows on which a unit is active, and windows on which it is not.

@@ -38,7 +38,7 @@ _STYLE = """
  text-align: left; vertical-align: top; background: none; color: inherit; max-width: 520px; overflow-wrap: anywhere; }
 .pc-card table.pc-facts td:first-child, .pc-card table.pc-rows th, .pc-card .pc-more { color: var(--muted); font-weight: 400; }
 .pc-card table.pc-rows td.num, .pc-card table.pc-rows th.num { text-align: right; font-variant-numeric: tabular-nums; }
-.pc-card svg { max-width: 100%; }
+.pc-card svg { max-width: min(100%, 620px); margin: 6px 0; }
 """
 
 

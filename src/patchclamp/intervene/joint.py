@@ -12,6 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import enough_sets
+from patchclamp.draw.cards import shown
 from patchclamp.intervene.effect import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
@@ -26,6 +27,7 @@ RULE = (
 )
 
 
+@shown
 @dataclass(frozen=True)
 class JointEffect:
     """Units changed together and one by one, on the same items.

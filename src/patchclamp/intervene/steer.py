@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
 from patchclamp.subjects.clamp.edits import compile_interventions
@@ -22,6 +23,7 @@ from patchclamp.subjects.language import LanguageModel
 __all__ = ["Steering", "match_kl", "steer"]
 
 
+@shown
 @dataclass(frozen=True)
 class Steering:
     """Continuations of the same prompts with and without an intervention.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Units
 
 KINDS: dict[str, str] = {
@@ -31,6 +32,7 @@ _NEEDS_VECTOR = ("add", "project_out")
 Vector = tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 
+@shown
 @dataclass(frozen=True)
 class Intervention:
     """A change of the activity of units while a network runs.

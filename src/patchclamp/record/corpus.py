@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.draw.cards import shown
 from patchclamp.record.texts import Document, Names
 from patchclamp.subjects.language import LanguageModel
 
@@ -22,6 +23,7 @@ _IN_MEMORY = 32 << 20
 _AT_ONCE = 256
 
 
+@shown
 @dataclass
 class Corpus:
     """Pieces: runs of tokens that go through the model as one sequence, a document each unless it was split.

@@ -17,6 +17,7 @@ import torch
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import read_json
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.lazy import storage_dtype
 from patchclamp.nouns.recording.store import Layout, read_attributes
 from patchclamp.nouns.units import Site
@@ -33,6 +34,7 @@ OVERHEAD = {"cpu": 24, "cuda": 4096}
 WINDOW_BYTES = 128 << 20
 
 
+@shown
 @dataclass(frozen=True)
 class Plan:
     """Size, memory and time of a recording.

@@ -17,6 +17,7 @@ import numpy as np
 from patchclamp.attribute import DEFAULT, ESTIMATORS, METHODS, activation_patching
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate import calibration
 from patchclamp.evaluate.scores.calibration import Calibration
 from patchclamp.nouns.scores import Scores
@@ -36,6 +37,7 @@ FEWEST = 4
 """Units of a point below which there is no correlation to speak of."""
 
 
+@shown
 @dataclass(frozen=True)
 class CheckedScores:
     """Scores, and how the estimators that were tried agree with exact patching.

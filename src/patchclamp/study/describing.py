@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.describe import decode_in, lm_head
+from patchclamp.draw.cards import shown
 from patchclamp.measure.activity.exemplars import Exemplars
 from patchclamp.nouns.recording.contexts import contexts
 from patchclamp.nouns.tasks.task import EncodedTask, Task
@@ -28,6 +29,7 @@ from patchclamp.subjects import Batch, LanguageModel
 __all__ = ["UnitNotes", "decoded_tokens", "describe_heads", "describe_neurons"]
 
 
+@shown
 @dataclass
 class UnitNotes:
     """What a study says about a unit besides its figures."""

@@ -16,6 +16,7 @@ from scipy.stats import beta
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.study.behaviour import Behaviour
 from patchclamp.study.claims import Claim
@@ -94,6 +95,7 @@ STAGES: tuple[Stage[Behaviour], ...] = (
 """Those stages of a study on which its claims depend."""
 
 
+@shown
 @dataclass(frozen=True)
 class NullRate:
     """How many of some studies of a system without effects claimed one.

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Unit, Units
 
 __all__ = ["Selection", "choose_size", "ranked", "select_units"]
 
 
+@shown
 @dataclass(frozen=True)
 class Selection:
     """The units of one kind that a study chose.

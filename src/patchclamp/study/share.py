@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.estimate import Estimate, adjusted
 from patchclamp.base.statistics import holm
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Effect, flat
 
 __all__ = ["Measured", "corrected", "forest_row", "share_lost", "sum_over_joint"]
@@ -18,6 +19,7 @@ __all__ = ["Measured", "corrected", "forest_row", "share_lost", "sum_over_joint"
 Key = TypeVar("Key")
 
 
+@shown
 @dataclass(frozen=True)
 class Measured:
     """What a claim states, beside the effect that it was taken from.

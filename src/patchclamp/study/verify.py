@@ -12,6 +12,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import enough_sets
+from patchclamp.draw.cards import shown
 from patchclamp.draw.text import percent
 from patchclamp.intervene.effect import FEWEST
 from patchclamp.nouns.scores import flat
@@ -44,6 +45,7 @@ __all__ = ["Verdict", "verify_claims"]
 T = TypeVar("T")
 
 
+@shown
 @dataclass(frozen=True)
 class Verdict:
     """What became of a claim.

@@ -139,7 +139,7 @@ class Subject(ABC):
         return {
             "name": self.name, "model": type(self.model).__name__, **sizes, "parameters": parameters,
             "dtype": str(self.dtype).removeprefix("torch."), "device": str(self.device),
-            "sites": ", ".join(said[:8]) + (f" and {len(said) - 8} more" if len(said) > 8 else ""),
+            "sites": ", ".join(said[:5]) + (f" and {len(said) - 5} points more" if len(said) > 5 else ""),
             **({"attached": dictionaries} if dictionaries else {}),
         }  # fmt: skip
 

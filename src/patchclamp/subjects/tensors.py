@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import metric_name
 from patchclamp.nouns.tasks.protocol import Origin, TaskLike, origin_of, other_items, split_places
 from patchclamp.nouns.tasks.task import split_groups
@@ -18,6 +19,7 @@ from patchclamp.subjects.clamp.batch import Batch, Pair, one_each
 from patchclamp.subjects.inputs import Inputs, as_inputs, n_items, shapes_of, take_items
 
 
+@shown
 @dataclass(frozen=True)
 class TensorTask:
     """A behaviour of a network that takes tensors: clean inputs, their contrast, a metric.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.base import Subject
@@ -29,6 +30,7 @@ QUANTITIES = (
 )
 
 
+@shown
 @dataclass(frozen=True)
 class Circuit:
     """A live system, a behaviour, and the units that carry it.
@@ -72,6 +74,7 @@ class Circuit:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+@shown
 @dataclass(frozen=True)
 class Planted:
     """Activity made of known directions.
@@ -99,6 +102,7 @@ class Planted:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
+@shown
 @dataclass(frozen=True)
 class Population:
     """Activity of a simulated population whose wiring, states or tuning are known.
@@ -124,6 +128,7 @@ class Population:
     stimulate: Callable[[int], NDArray[np.float64]] | None = None
 
 
+@shown
 @dataclass(frozen=True)
 class BlackBox:
     """A function to be described, with the description that is true.
@@ -153,6 +158,7 @@ class BlackBox:
 System = Circuit | Planted | Population | BlackBox
 
 
+@shown
 @dataclass(frozen=True)
 class Truth:
     """An entry of the suite.

@@ -13,8 +13,10 @@ from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.draw.cards import shown
 
 
+@shown
 @dataclass
 class AttentionReadout:
     """One cross-attention from a learned query a region to the tokens of a stimulus, then a linear map to its units.

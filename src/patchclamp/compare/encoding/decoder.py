@@ -13,8 +13,10 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.retrieval import retrieval
 from patchclamp.compare.encoding.ridge import ALPHAS, Ridge, _both
 from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.draw.cards import shown
 
 
+@shown
 @dataclass
 class Decoder:
     """Ridge from responses to embeddings, one penalty an embedding dimension; a fluent picture is no evidence, this is.

@@ -12,8 +12,10 @@ from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.draw.cards import shown
 
 
+@shown
 @dataclass
 class FactorisedReadout:
     """y_u = b_u + sum_{l,c} mask_u[l] w_u[c] map[l, c]: a non-negative spatial mask times channel weights.

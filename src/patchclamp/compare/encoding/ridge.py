@@ -12,10 +12,12 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Blocked
 from patchclamp.compare.encoding._himalaya import search_himalaya
 from patchclamp.compare.inputs import Matrix, matrix
+from patchclamp.draw.cards import shown
 
 ALPHAS = tuple(float(a) for a in np.logspace(-3, 7, 21))
 
 
+@shown
 @dataclass
 class Ridge:
     """Linear encoding model: minimises ||Y - XB||^2 + alpha ||B||^2 for each target, alpha chosen by inner folds.
@@ -85,6 +87,7 @@ class Ridge:
         return r2(matrix(Y, "targets"), self.predict(X))
 
 
+@shown
 @dataclass
 class BandedRidge:
     """Ridge with one penalty for each feature space, so that a large useless space does not drown a small good one.

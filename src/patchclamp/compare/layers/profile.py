@@ -13,9 +13,11 @@ from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.statistics import draws_interval
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
+from patchclamp.draw.cards import shown
 from patchclamp.draw.profiles import profile_figure
 
 
+@shown
 @dataclass(frozen=True)
 class LayerProfile:
     """Scores of the layers of one network on the regions of a recording.

@@ -13,12 +13,14 @@ from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.compare.dissimilarity import as_vectors
 from patchclamp.compare.inputs import Matrix, matrix, read
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import Reading
 from patchclamp.nouns.recording.recording import Recording
 
 RegionsLike: TypeAlias = Recording | Mapping[str, Any] | ArrayLike
 
 
+@shown
 @dataclass(frozen=True)
 class Region:
     """One region.

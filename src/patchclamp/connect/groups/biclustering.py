@@ -20,6 +20,7 @@ from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
 from patchclamp.connect.surrogates import circular_shift
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
@@ -30,6 +31,7 @@ LIMITS = (
 )
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class BiClusters:
     """Groups of neurons, states of time.

@@ -16,11 +16,13 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import gammaln
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class Blocks:
     """A partition of nodes.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.groups.blocks import Blocks
 from patchclamp.connect.groups.tensor_factorisation import Factors
+from patchclamp.draw.cards import shown
 from patchclamp.draw.graphs import components_figure
 from patchclamp.nouns.graph import Graph
 
@@ -35,6 +36,7 @@ COLUMNS = (
 SLACK = 1e-12  # rounding does not tell a draw from the value
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class DynamicConnectome:
     """Components of a recording's functional connectivity, each held against a null.

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 
 Array = NDArray[np.float64]
 TINY = 1e-12
@@ -89,6 +90,7 @@ class DenseTensor:
         return factors
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class Factors:
     """A factorisation, largest component first.

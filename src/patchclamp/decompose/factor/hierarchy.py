@@ -16,10 +16,12 @@ from patchclamp.base.progress import Progress
 from patchclamp.decompose.base import Source
 from patchclamp.decompose.dictionaries.non_negative import SNMFDictionary
 from patchclamp.decompose.factor.snmf import SNMF
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.units import Site
 
 
+@shown
 @dataclass(frozen=True)
 class Hierarchy:
     """Levels of features over one site, finest first, and the tree between them.

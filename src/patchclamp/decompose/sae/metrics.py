@@ -13,6 +13,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.base import READING
 from patchclamp.decompose.sae.feed import finite
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading, matrix
 from patchclamp.nouns.recording.recording import Recording
@@ -21,6 +22,7 @@ from patchclamp.nouns.units import Site
 ENTRIES = 1 << 24  # of dense code at a time
 
 
+@shown
 @dataclass(frozen=True)
 class Quality:
     """Figures of a dictionary on some activity.

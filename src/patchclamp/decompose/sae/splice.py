@@ -16,6 +16,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import bootstrap_statistic
 from patchclamp.decompose.structure.flow import batches_of, counted
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -30,6 +31,7 @@ Forward = Callable[
 ]
 
 
+@shown
 @dataclass(frozen=True)
 class Spliced:
     """Loss and divergence with a dictionary in the model.

@@ -19,6 +19,7 @@ from patchclamp.decompose.sae.auxiliary import restart
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors
 from patchclamp.decompose.sae.feed import Feed
 from patchclamp.decompose.sae.state import RunState, load_run
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import ActivityMatrix
 from patchclamp.nouns.units import Site
 
@@ -76,6 +77,7 @@ class Sides:
         return x, (scaled[-1] if self.outputs else x)
 
 
+@shown
 @dataclass(frozen=True)
 class Trained:
     """What training gave: parameters for scaled activity, the factor of each source, what is known of the run."""

@@ -20,6 +20,7 @@ from patchclamp.base.assignment import match
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups
 from patchclamp.decompose.base import activity
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site, Units
@@ -28,6 +29,7 @@ Labels = NDArray[np.int64]
 _ROUNDS = 50
 
 
+@shown
 @dataclass(frozen=True)
 class Bricks:
     """A partition of a site's units.

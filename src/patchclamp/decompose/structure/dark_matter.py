@@ -20,12 +20,14 @@ from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import drawn_groups
 from patchclamp.base.statistics import bootstrap_statistic
 from patchclamp.decompose.base import activity
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
 from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.units import Site
 
 
+@shown
 @dataclass(frozen=True)
 class DarkMatter:
     """The split of a dictionary's error; every figure but `n_fit` is of held-out samples, intervals by bootstrap over groups.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, SitesLike
@@ -28,6 +29,7 @@ from patchclamp.subjects.clamp.batch import Pair
 Codes = NDArray[np.int64]
 
 
+@shown
 @dataclass(frozen=True)
 class HeadCodes:
     """Codes of heads with and without a behaviour.

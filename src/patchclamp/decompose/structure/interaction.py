@@ -19,6 +19,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.structure.flow import batches_of, chain, counted
 from patchclamp.decompose.structure.leiden import leiden, modularity
 from patchclamp.decompose.structure.lib import LinearBasis, LocalInteractionBasis, effects, moments
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site, SitesLike, Unit
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
@@ -47,6 +48,7 @@ class InteractionBasis(LocalInteractionBasis):
         return effects(subject, batches, layer, last, self.n_probes, self.seed)
 
 
+@shown
 @dataclass(frozen=True)
 class Degeneracy:
     """Directions of a layer's parameters that can be changed without consequence.
@@ -150,6 +152,7 @@ def _synchronised(
     return together, tuple(sorted(constant))
 
 
+@shown
 @dataclass(frozen=True)
 class Modules:
     """Communities of coordinates over all layers.

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.decompose.structure.flow import batches_of, chain, counted, probes, pulled_back
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import StoredDictionary
 from patchclamp.nouns.units import Site, SitesLike
 from patchclamp.subjects.base import Subject
@@ -87,6 +88,7 @@ class LinearBasis(StoredDictionary):
         return (activity.double() - self._on("mean", activity)) @ self._on("to_basis", activity)
 
 
+@shown
 @dataclass(frozen=True)
 class Bases:
     """One basis a layer of a chain, first layer first.

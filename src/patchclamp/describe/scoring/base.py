@@ -16,6 +16,7 @@ from patchclamp.describe.description import Description
 from patchclamp.describe.search.splitting import refuse_overlap
 from patchclamp.describe.tokens import Tokens
 from patchclamp.describe.windows import TokenWindow
+from patchclamp.draw.cards import shown
 
 __all__ = ["DescriptionScore", "Judge", "PredicateJudge", "scored"]
 
@@ -86,6 +87,7 @@ class PredicateJudge:
         return self._held(description, windows)
 
 
+@shown
 @dataclass(frozen=True)
 class DescriptionScore:
     """How well a description predicts a unit, by one measure.

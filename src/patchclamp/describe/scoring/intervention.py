@@ -11,12 +11,14 @@ import numpy as np
 from patchclamp.base.errors import PatchclampError
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import Array, DescriptionScore, PredicateJudge, scored
+from patchclamp.draw.cards import shown
 
 __all__ = ["Steered", "intervention"]
 
 Likelihood = Callable[[Description, Sequence[tuple[str, ...]]], Any]
 
 
+@shown
 @dataclass(frozen=True)
 class Steered:
     """What a model wrote with and without the unit driven, prompt by prompt.

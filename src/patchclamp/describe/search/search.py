@@ -22,6 +22,7 @@ from patchclamp.describe.search.heldout import held_out_rows
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.search.targets import TokenActivity, active, check_threshold, threshold_of
 from patchclamp.describe.tokens import Ints, Mask, Tokens
+from patchclamp.draw.cards import shown
 
 __all__ = ["NOTHING", "Described", "search_description"]
 
@@ -29,6 +30,7 @@ NOTHING = "no description found"
 """Said of a unit where the best predicate's score on held-out text does not differ from chance."""
 
 
+@shown
 @dataclass(frozen=True)
 class Described:
     """Descriptions of units and how well each predicts its unit on documents that did not make it.

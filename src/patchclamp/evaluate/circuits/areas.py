@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness, mean_height
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 AXES = ("linear", "log")
 
 
+@shown
 @dataclass(frozen=True)
 class Areas:
     """Figures of a ranking over all sizes of circuit.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, check_bench, chosen, halves, mean_interval
@@ -18,6 +19,7 @@ from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Completeness:
     """How far circuit and model part when the same units are taken from both.

@@ -13,6 +13,7 @@ from scipy.stats import beta, binom
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import group_codes
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Bench, check_bench
@@ -21,6 +22,7 @@ Array = NDArray[np.float64]
 Verdict = Literal["equivalent", "different", "undecided"]
 
 
+@shown
 @dataclass(frozen=True)
 class Equivalence:
     """A sign test of model against circuit.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.clamp.bench import Bench, check_bench, check_span, default_points, refuse_overlap
 from patchclamp.subjects.clamp.matching import UnitOrSite, matched_order
@@ -32,6 +33,7 @@ class AblationRun:
     ablated: tuple[UnitOrSite, ...]
 
 
+@shown
 @dataclass(frozen=True)
 class Faithfulness:
     """Curves over the number of units, each value f = (m(C) - m(empty)) / (m(full) - m(empty)).

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Null
 from patchclamp.base.statistics import FEWEST_GROUPS, enough_sets, holm, n_groups, permutation_p
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, check_bench, chosen, halves, mean_interval
@@ -20,6 +21,7 @@ from patchclamp.subjects.clamp.matching import UnitOrSite, collect
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Minimality:
     """What each unit of a circuit adds where it adds most.

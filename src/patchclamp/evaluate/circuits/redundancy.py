@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import UnitsLike
 from patchclamp.subjects.clamp.bench import Ablations, Bench, as_units, check_bench
 from patchclamp.subjects.clamp.matching import collect, members
@@ -29,6 +30,7 @@ VERDICTS = {
 }
 
 
+@shown
 @dataclass(frozen=True)
 class Redundancy:
     """Effects of units alone and together, and what they are called.

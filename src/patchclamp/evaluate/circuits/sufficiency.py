@@ -13,6 +13,7 @@ from scipy.stats import binom
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.circuits.draws import CONTROLS, draw_sets
 from patchclamp.evaluate.circuits.paths import Edge, Node, path_connected
 from patchclamp.nouns.scores import Scores
@@ -23,6 +24,7 @@ from patchclamp.subjects.clamp.matching import activity_of, strata
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Sufficiency:
     """A circuit among random ones.

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from patchclamp.base.areas import roc_auc, roc_auc_interval
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import unit_names
 from patchclamp.nouns.scores import Scores
 
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Auroc:
     """How well scores tell the units of a mechanism from the others.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import FEWEST_GROUPS, draws_interval, expanded_tail
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.agreement import _check
 from patchclamp.evaluate.scores.weighted import MEASURES, counted, weighted_compare, wilson
 from patchclamp.nouns.scores import Scores
@@ -29,6 +30,7 @@ SPREAD = 0.4
 Exact = Scores | Callable[[Units], Scores]
 
 
+@shown
 @dataclass(frozen=True)
 class Calibration:
     """An approximation held against exact effects of a sample.

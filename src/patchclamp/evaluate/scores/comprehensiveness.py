@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import MaskedFeatures
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -22,6 +23,7 @@ Array = NDArray[np.float64]
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
+@shown
 @dataclass(frozen=True)
 class Comprehensiveness:
     """Drops of the metric by share of features.

@@ -14,10 +14,12 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import group_codes
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
+from patchclamp.draw.cards import shown
 
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Explained(Estimate):
     """How much of the activity a reconstruction explains.

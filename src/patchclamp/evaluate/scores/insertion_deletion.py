@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import MaskedFeatures
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -20,6 +21,7 @@ from patchclamp.subjects.clamp.reference import Reference
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class InsertionDeletion:
     """Curves of the metric over the share of features put in or taken out.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import draws_interval, n_groups, pearson, resamples, spearman, weighted_means
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import flat_scores
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
@@ -28,6 +29,7 @@ ORDERS = ("top_down", "bottom_up", "single")
 SENSITIVE = 0.5
 
 
+@shown
 @dataclass(frozen=True)
 class Randomisation:
     """How alike scores are before and after weights are randomised.

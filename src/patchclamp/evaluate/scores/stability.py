@@ -13,12 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import resamples, weighted_means
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import flat_scores, unit_names
 from patchclamp.nouns.scores import Scores
 
 Array = NDArray[np.float64]
 
 
+@shown
 @dataclass(frozen=True)
 class Stability:
     """How much selected sets have in common.

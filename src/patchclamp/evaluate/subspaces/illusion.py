@@ -13,6 +13,7 @@ import numpy as np
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.statistics import FEWEST_GROUPS, draws_interval, n_groups, permutation_p, resamples
+from patchclamp.draw.cards import shown
 from patchclamp.evaluate.subspaces.row_space import RowSpace, row_space
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
@@ -26,6 +27,7 @@ RULE = (
 )
 
 
+@shown
 @dataclass(frozen=True)
 class Illusion:
     """What a subspace transfers, and how much of it the read part alone does.

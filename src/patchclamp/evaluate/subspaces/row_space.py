@@ -21,6 +21,7 @@ from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, parse_site
@@ -33,6 +34,7 @@ PARTS = ("full", "row", "null", "whole")
 _TINY = 1e-6
 
 
+@shown
 @dataclass(frozen=True)
 class RowSpace:
     """What patching along a subspace and along its parts transfers.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.measure import require
 from patchclamp.subjects.language import LanguageModel
 
@@ -21,6 +22,7 @@ Key = TypeVar("Key", bound=Hashable)
 Runner = Callable[[Mapping[Key, float]], "tuple[float, float]"]
 
 
+@shown
 @dataclass(frozen=True)
 class PPLSparsity:
     """What `ppl_sparsity` found.

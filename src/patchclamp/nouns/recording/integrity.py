@@ -19,6 +19,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import write_text
 from patchclamp.base.memory import refuse_unpacking
+from patchclamp.draw.cards import shown
 
 OLD_JOURNAL = "journal.json"  # of stores without checksums: the number of samples alone
 JOURNAL = "journal.jsonl"
@@ -385,6 +386,7 @@ def _old_rows(file: Path) -> int:
 # ---- a thorough look
 
 
+@shown
 @dataclass(frozen=True)
 class StoreCheck:
     """What `check_store` found.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from patchclamp.base.arrays import LARGEST, as_tensor
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.recording import Recording, named
 from patchclamp.nouns.recording.samples import Samples
@@ -50,6 +51,7 @@ class Reading(TypedDict, total=False):
     missing: Missing
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class ActivityMatrix:
     """Samples x units of one site, read when asked for; made by `matrix`, and taken by every verb as it is.

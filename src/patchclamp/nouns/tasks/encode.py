@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 
 if TYPE_CHECKING:
     from patchclamp.nouns.tasks.item import Item
 
 
+@shown
 @dataclass(frozen=True)
 class EncodedTask:
     """Items of a task as right-padded token tensors.

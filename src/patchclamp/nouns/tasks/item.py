@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from patchclamp.draw.cards import shown
+
 Span = tuple[int, int]
 
 
+@shown
 @dataclass(frozen=True)
 class Item:
     """One input of a task.

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.protocol import Origin, origin_of, other_items, split_places
 from patchclamp.nouns.tasks.task import split_groups
 
 
+@shown
 @dataclass(frozen=True)
 class TextTask:
     """Running texts, scored by the mean log-probability of their tokens in nats (higher is better).

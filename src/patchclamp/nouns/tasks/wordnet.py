@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from patchclamp.base.errors import PatchclampError, check_choice, did_you_mean
+from patchclamp.draw.cards import shown
 
 # The order is WordNet's numbering of its lexicographer files.
 SUPERSENSES: tuple[str, ...] = (
@@ -107,6 +108,7 @@ class Sense:
         return SUPERSENSES[self.number]
 
 
+@shown
 @dataclass(frozen=True)
 class LabelledText:
     """A definition and the supersense of what it defines.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.estimate import Estimate, Null
 from patchclamp.base.statistics import contrast_interval, n_groups, permutation_p
+from patchclamp.draw.cards import shown
 from patchclamp.intervene import effects
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Effect
@@ -30,6 +31,7 @@ def ablation(units: Units) -> Intervention:
     return Intervention(units, **ABLATION)
 
 
+@shown
 @dataclass(frozen=True)
 class Damage:
     """Loss added to each label's held-out texts by ablating each label's units.

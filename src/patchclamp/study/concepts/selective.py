@@ -14,11 +14,13 @@ from torch import Tensor
 
 from patchclamp.base.areas import Ranked, average_precision
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Unit, Units
 
 __all__ = ["Experts", "find_experts"]
 
 
+@shown
 @dataclass(frozen=True)
 class Experts:
     """The units that are selective for one label.

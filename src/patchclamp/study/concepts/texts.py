@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.tasks.wordnet import WordNet
 from patchclamp.record import documents
@@ -20,6 +21,7 @@ __all__ = ["LabelledTexts", "load_labelled"]
 FEWEST = 8
 
 
+@shown
 @dataclass(frozen=True)
 class LabelledTexts:
     """Texts of several labels in two parts that share no group.

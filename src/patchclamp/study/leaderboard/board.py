@@ -14,6 +14,7 @@ import pandas as pd
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import plain, read_json, write_json
+from patchclamp.draw.cards import shown
 from patchclamp.study.leaderboard.base import Outcome, Row
 
 SCHEMA = "patchclamp/leaderboard/1"
@@ -21,6 +22,7 @@ SLACK = 0.002
 """How far a figure may lie outside of the other run's interval: intervals of one run's draws are rough at the edge."""
 
 
+@shown
 @dataclass(frozen=True)
 class Board:
     """What a run of the leaderboard found.

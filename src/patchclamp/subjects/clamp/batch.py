@@ -19,6 +19,7 @@ from patchclamp.nouns.tasks.encode import padded
 from patchclamp.nouns.units import BySite, Site, as_site
 
 
+@shown
 @dataclass(frozen=True)
 class Batch:
     """Inputs of one pass.
@@ -160,6 +161,7 @@ class Run:
         return heat_map(mean.tolist(), places, places[: len(mean)], "attends to", "position", label)
 
 
+@shown
 @dataclass(frozen=True)
 class Pair:
     """A batch of task items: clean and corrupted inputs of equal shape, and the metric per item.

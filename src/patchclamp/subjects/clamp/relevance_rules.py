@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.draw.cards import shown
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.freeze import Patterns
 from patchclamp.subjects.clamp.hooks import in_turn
@@ -51,6 +52,7 @@ _EVALUATED = (
 _PLAIN_NAMES = frozenset({"Conv1D", "LinearActivation", "StochasticDepth", "DropPath"})
 
 
+@shown
 @dataclass
 class AppliedRules:
     """Which rule acts on which modules, and which of them have run."""

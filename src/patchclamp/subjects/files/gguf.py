@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.draw.cards import shown
 from patchclamp.subjects.files.foreign import FAILURES, foreign
 from patchclamp.subjects.files.gguf_header import check_head
 
@@ -138,6 +139,7 @@ class _Header:
         return value
 
 
+@shown
 @dataclass(frozen=True)
 class GGUFModel:
     """What a GGUF file holds, in transformers' terms.

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 
+from patchclamp.draw.cards import shown
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.proof.passes import Finding, Passes, Skip
 from patchclamp.subjects.proof.proofs import PROOFS
@@ -49,6 +50,7 @@ class Proof:
         return f"{self.status:4}  {self.name:22} {figure:>8} {allowed:9} {self.detail}".rstrip()
 
 
+@shown
 @dataclass(frozen=True)
 class CheckCard:
     """What `check_subject` found: the proofs, and which tensor each address is.
