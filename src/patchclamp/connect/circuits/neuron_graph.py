@@ -30,6 +30,10 @@ LIMITS = (
     "what queries and keys do (patterns are held as they are in the run that is patched), paths through other neurons, and "
     "what a patch of these neurons does: measure that on items that had no part in choosing them"
 )
+MEANS = (
+    "the share of the target's score that comes from the source directly, by the stream and by what heads carry between "
+    "places in the text"
+)
 OTHER = "other"
 # Rows of gradients that travel down together.
 CHUNK = 48
@@ -111,7 +115,8 @@ def neuron_graph(
     Returns
     -------
     CircuitGraph
-        Per item, in units of the metric. `node_data`: kind, site, index, sign, score. Weights on the logits are direct.
+        Per item, in units of the metric. `node_data`: kind, site, index, sign, score, and the role where most of the
+        score is. Weights on the logits are direct.
         `params["senders"]` is a table: target, source, weight, standard_error over items (rows ``rest``: the sum of all
         neurons that are not listed).
 
@@ -253,6 +258,7 @@ class _Tables:
         self.subject, self.nodes, self.senders = subject, nodes, senders
         self.roles = [*pairs[0].roles, OTHER]
         self.groups = [""] * n
+        self.where = np.zeros((len(nodes), len(self.roles)))
         width = len(self.roles) + len(nodes)
         # One target more than nodes: the logits.
         self.items = np.zeros((n, len(nodes) + 1, width), np.float32)
@@ -267,6 +273,10 @@ class _Tables:
         for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
             self.groups[row] = group
         rows = pair.rows.cpu().numpy()
+        roles = self._roles(pair).to(runs.flow.logits.dtype)
+        for place, node in enumerate(self.nodes):
+            score = runs.scores[node.site][..., node.index] * runs.part(node)
+            self.where[place] += torch.einsum("bt,btr->r", score, roles).double().cpu().numpy()
         last = runs.flow.n
         clean = self.subject.run(pair.clean, logits=pair.answer_position).logits
         # The metric's own gradient, through a final norm whose scale is held.
@@ -391,17 +401,23 @@ class _Tables:
         shift = len(self.roles)
         target, source = np.nonzero(np.abs(self.items).max(0) > 0)
         table = [
-            {"kind": "tokens", "site": "embeddings", "index": -1, "sign": 0, "score": np.nan}
-            for _ in self.roles
+            {"kind": "tokens", "site": "embeddings", "index": -1, "sign": 0, "score": np.nan, "role": role}
+            for role in self.roles
         ]
-        for node in self.nodes:
+        for node, where in zip(self.nodes, self.where, strict=True):
             kind = "neuron" if node.sign else "head"
             score = float(mean[node.site, node.sign][node.index])
             table.append(
-                {"kind": kind, "site": str(node.site), "index": node.index, "sign": node.sign, "score": score}
-            )
-        table.append({"kind": "logits", "site": "logits", "index": -1, "sign": 0, "score": np.nan})
+                {
+                    "kind": kind, "site": str(node.site), "index": node.index, "sign": node.sign, "score": score,
+                    "role": self.roles[int(np.abs(where).argmax())],
+                }
+            )  # fmt: skip
+        table.append(
+            {"kind": "logits", "site": "logits", "index": -1, "sign": 0, "score": np.nan, "role": ""}
+        )
         params = {
+            "means": MEANS,
             "direction": direction, "rules": list(rules), "freeze": list(FREEZE), "task": task.name,
             "metric": task.metric_name, "senders": self._strongest(names[shift:]) if self.senders else None,
         }  # fmt: skip

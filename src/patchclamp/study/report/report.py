@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw import theme
 from patchclamp.study.report.figures import draw
 from patchclamp.study.report.text import number, percent, signed, visible
 
@@ -49,13 +50,13 @@ def render(study: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> str
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     env.filters.update(num=number, pct=percent, signed=signed, visible=visible, rows=_rows)
     env.globals["draw"] = draw
-    script = _asset("report.js")
+    script = _asset("report.js") + theme.SCRIPT
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return env.from_string(_asset("report.html.j2")).render(
         s=study,
         sections=sorted(study["sections"], key=lambda section: bool(section["appendix"])),
         claims=claims,
-        css=Markup(_asset("report.css")),
+        css=Markup(_asset("report.css") + theme.RULES),
         js=Markup(script),
         script_hash=f"sha256-{digest}",
     )
