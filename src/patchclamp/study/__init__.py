@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "CircuitOptions": "circuits.options",
     "Claim": "claims",
     "Column": "stages",
     "Context": "stages",
@@ -23,6 +24,7 @@ _WHERE = {
     "load_for_study": "study",
     "read_claims": "claims",
     "render": "report.report",
+    "run_circuit_study": "circuits.run",
     "run_stages": "stages",
     "run_study": "study",
     "schema": "claims",

@@ -17,7 +17,7 @@ from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.connect.circuits.edge_attribution import metric_gradient
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, Units, UnitsLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
 from patchclamp.subjects.clamp.flow import Flow, FlowPlan
@@ -78,6 +78,7 @@ def neuron_graph(
     neurons: int = 200,
     heads: int = 20,
     senders: int = 50,
+    nodes: UnitsLike | None = None,
     direction: Direction = "denoising",
     rules: Sequence[str] = DEFAULT_RULES,
     batch_size: int = 8,
@@ -102,6 +103,8 @@ def neuron_graph(
     senders
         For each node, so many strongest neurons of *all* of the model that act on it, and the sum of the rest
         (`params["senders"]`); 0 leaves that out, which is faster.
+    nodes
+        Neurons and heads to take as nodes in place of the largest, such as a circuit that other items chose.
     direction
         The run that is patched, where gradients are taken: corrupted (``"denoising"``) or clean (``"noising"``).
     rules
@@ -150,8 +153,8 @@ def neuron_graph(
     if not pairs:
         raise PatchclampError("neuron_graph: the task has no items")
     mean = _mean_scores(scored, pairs, direction, len(task))
-    nodes = _chosen(mean, neurons, heads)
-    board = _Tables(subject, nodes, pairs, len(task), senders)
+    taken = _named(mean, subject.units(nodes)) if nodes is not None else _chosen(mean, neurons, heads)
+    board = _Tables(subject, taken, pairs, len(task), senders)
     for pair in pairs:
         runs = _relevance(scored, pair, direction)
         # The frozen pass has the same values as the one that was scored; only its gradients differ.
@@ -218,6 +221,28 @@ def _chosen(mean: dict[tuple[Site, int], Tensor], neurons: int, heads: int) -> l
             if sizes[place] > 0:
                 (site, sign), index = owner[place]
                 found.append(_Node(site, index, sign))
+    return sorted(found, key=lambda node: (node.site, node.index, node.sign))
+
+
+def _named(mean: dict[tuple[Site, int], Tensor], units: Units) -> list[_Node]:
+    """Nodes of given units; a neuron is one of each sign with which it does anything."""
+    known = {site for site, _ in mean}
+    for site in units.sites:
+        if site not in known:
+            raise PatchclampError(
+                f"{site}: a node of this graph is a neuron (mlp_act.L[i]) or a head (head.L[h])"
+            )
+    found = [
+        _Node(site, index, sign)
+        for (site, sign), score in mean.items()
+        if site in units
+        for index in (range(len(score)) if units[site] is None else units[site] or ())
+        if score[index] != 0
+    ]
+    if not found:
+        raise PatchclampError(
+            f"{units}: none of these units differs between the two inputs, so there is no node"
+        )
     return sorted(found, key=lambda node: (node.site, node.index, node.sign))
 
 
