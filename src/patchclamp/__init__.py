@@ -40,6 +40,7 @@ _WHERE = {
     "faithfulness": "patchclamp.evaluate",
     "agreement": "patchclamp.evaluate",
     "run_study": "patchclamp.study",
+    "run_circuit_study": "patchclamp.study",
     "PatchclampError": "patchclamp.base.errors",
 }
 

@@ -49,7 +49,13 @@ def test_the_drawing_holds_every_node_and_link_with_its_sign_and_escapes_labels(
     tree = ET.fromstring(text)
     kinds = [e.get("class") for e in tree.iter("path")]
     assert kinds[:2] == ["link pos", "link neg"]  # the strongest is drawn last, above the others
-    assert [e.get("class") for e in tree.iter("rect")] == ["mark", "mark neg", "mark pos"]
+    rects = [e.get("class") for e in tree.iter("rect") if e.get("class") != "lane"]
+    assert rects == ["node", "node neg", "node pos"]
+    heads = {e.get("class"): len((e.get("points") or "").split()) for e in tree.iter("polygon")}
+    assert heads == {
+        "head pos": 3,
+        "head neg": 4,
+    }  # a triangle and a bar: the sign is there without any colour
     assert next(tree.iter("a")).get("href") == "#c"
     widths = [float(e.get("stroke-width", 0)) for e in tree.iter("path")][:2]
     assert widths[1] > widths[0] > 0
@@ -82,7 +88,7 @@ def test_a_figure_for_a_paper_and_refusals() -> None:
     pytest.importorskip("matplotlib")
     marks, links = graph(12)
     figure = layered_figure(arrange(marks, links, ROLES), {0: "layer 0"})
-    assert len(figure.axes[0].patches) == len(marks) + len(links)
+    assert len(figure.axes[0].patches) == len(marks) + 2 * len(links) + 4  # a head each, and the key
     with pytest.raises(PatchclampError, match="without a node"):
         arrange([], [])
     with pytest.raises(PatchclampError, match="two nodes are named 'a'"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from patchclamp.draw.circuit import circuit_html
 from patchclamp.draw.svg import Svg, linear, log_scale
 from patchclamp.draw.text import number, percent
 
@@ -292,6 +293,7 @@ def examples(texts: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 FIGURES: Mapping[str, Callable[..., Svg | Markup]] = {
+    "circuit": circuit_html,
     "curves": lambda series, **more: curves([Curve(**one) for one in series], **more),
     "examples": examples,
     "forest": forest,

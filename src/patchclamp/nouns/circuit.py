@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.statistics import bootstrap_interval
+from patchclamp.draw.circuit import circuit_figure, circuit_page, circuit_picture, circuit_svg
+from patchclamp.draw.graphs import weights_figure
 from patchclamp.nouns.graph import Graph
 
 
@@ -119,6 +122,71 @@ class CircuitGraph(Graph):
                 "high": high,
             }
         )
+
+    # ---- pictures
+
+    def picture(
+        self, *, n: int = 40, links: int | None = None, significant: float | None = None, title: str = ""
+    ) -> dict[str, Any]:
+        """What is drawn of the circuit, as plain data: the `n` largest nodes, and the largest edges among them.
+
+        Parameters
+        ----------
+        n, links
+            Nodes and edges at most; twice as many edges as nodes by default, and the largest of each node besides.
+        significant
+            As in `edges`.
+        title
+            Above it; by default the method, task and metric.
+
+        Notes
+        -----
+        Columns of `node_data` that are shown, where present: ``score`` (ranks nodes; the frame's colour is its sign),
+        ``role`` (the place in the text they stand at), ``layer``, ``group``, ``label`` (a few words), ``written``
+        (tokens that a node writes) and ``exemplars`` (texts it answers to).
+        """
+        words = [self.method.replace("_", " "), str(self.params.get("task", ""))]
+        means = str(self.params.get("means", "what the source does to the target, in units of the metric"))
+        return circuit_picture(
+            self.nodes, self.edges(significant), self.node_data, n=n, links=links, means=means, limits=self.limits,
+            title=title or " of ".join(word for word in words if word),
+        )  # fmt: skip
+
+    def plot(
+        self,
+        *,
+        order: ArrayLike | None = None,
+        significant: float | None = None,
+        n: int = 40,
+        links: int | None = None,
+        opened: Sequence[str] = (),
+    ) -> Any:
+        """A matplotlib figure in layers: places of the text across, layers up, edges signed and as thick as they are large.
+
+        An edge that raises the metric ends in an arrow, one that lowers it is dashed and ends in a bar.
+
+        Parameters
+        ----------
+        order
+            Given: the matrix of weights in this order of nodes instead, as `Graph.plot` draws it.
+        significant, n, links
+            As in `picture`.
+        opened
+            Groups whose members are drawn; the others are one node each.
+        """
+        return (
+            weights_figure(*self._pictures(significant), order)
+            if order is not None
+            else circuit_figure(self.picture(n=n, links=links, significant=significant), opened)
+        )
+
+    def to_svg(self, path: str | Path, *, opened: Sequence[str] = (), **options: Any) -> None:
+        """Write the same drawing as SVG; `options` are those of `picture`."""
+        circuit_svg(self.picture(**options), path, opened)
+
+    def to_html(self, path: str | Path, **options: Any) -> None:
+        """Write a page of its own: the drawing, groups that open, and what is known of each node. It loads nothing."""
+        circuit_page(self.picture(**options), path)
 
     def on_items(self, rows: ArrayLike) -> CircuitGraph:
         """The same edges on some of the items."""

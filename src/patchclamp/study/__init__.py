@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
+    "CircuitOptions": "circuits.options",
     "Claim": "claims",
     "Column": "stages",
     "Context": "stages",
@@ -20,9 +21,11 @@ _WHERE = {
     "StudyOptions": "options",
     "Table": "stages",
     "Verdict": "verify",
+    "label_nodes": "circuits.labels",
     "load_for_study": "study",
     "read_claims": "claims",
     "render": "report.report",
+    "run_circuit_study": "circuits.run",
     "run_stages": "stages",
     "run_study": "study",
     "schema": "claims",

@@ -252,6 +252,7 @@ def _basis(context: Behaviour, n: int) -> Basis:
         + " (of items that name none, by length)" * unnamed,
         "zero": "set to zero",
         "resample": f"replaced by their activity on a random one of {n} train items",
+        "patch": "given their activity on the item's corrupted input",
     }
     return Basis(
         task={

@@ -29,7 +29,7 @@ SCHEMA = "patchclamp/claims/1"
 @shown
 @dataclass(frozen=True)
 class Claim:
-    """One finding. All fractions are of the unchanged metric: 1 is the whole behaviour.
+    """One finding. Fractions are of the unchanged metric, 1 the whole behaviour; those of circuits of what all of the kind do.
 
     Parameters
     ----------
@@ -38,7 +38,9 @@ class Claim:
     kind
         ``"necessity"`` (changing the units takes `estimate` of the metric away), ``"sufficiency"`` (changing all
         units of `among` but them leaves `estimate` of it) or ``"redundancy"`` (the effects of the units alone add
-        up to `estimate` times their joint effect), or ``"selectivity"`` (changing the units costs texts of their own label
+        up to `estimate` times their joint effect), ``"circuit"`` (with all of `among` but the units changed, `estimate`
+        of what changing all of `among` takes is kept), ``"circuit removed"`` (changing the units takes `estimate` of
+        that), or ``"selectivity"`` (changing the units costs texts of their own label
         `estimate` nats a token more than texts of the others).
     statement
         In words.

@@ -21,6 +21,8 @@ from patchclamp.nouns.units import Site, Units
 from patchclamp.study.share import Measured, sum_over_joint
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.bench import Bench
+from patchclamp.subjects.clamp.controls import matched_sets
+from patchclamp.subjects.clamp.matching import MATCHED_BY
 from patchclamp.subjects.clamp.reference import Reference
 
 __all__ = ["ABLATIONS", "Experiments", "complement"]
@@ -131,6 +133,39 @@ class Experiments(Bench):
         null = Null(1 - floor.share.value, kept - high, kept - low, 1, "none of the kind kept")
         share = Estimate(kept, 1 - top, 1 - bottom, lost.share.n, null, lost.share.groups)
         return Measured.of(lost.effect, share)
+
+    def kept(self, units: Units, among: Sequence[str], n_control: int = 0) -> Measured:
+        """Return what a circuit keeps of what all units among some sites carry, all but it ablated.
+
+        f(C) = (m(C) - m(none)) / (m(all) - m(none)), m(none) with everything among the sites ablated. Its null: random
+        sets matched to it one to one, each kept alone.
+        """
+        return self._circuit(units, among, n_control, removed=False)
+
+    def removed(self, units: Units, among: Sequence[str], n_control: int = 0) -> Measured:
+        """Return what ablating a circuit takes of what all units among some sites carry, 1 - f(all but it); as `kept`."""
+        return self._circuit(units, among, n_control, removed=True)
+
+    def _circuit(self, units: Units, among: Sequence[str], n_control: int, removed: bool) -> Measured:
+        subject = self.subject
+        drawn = matched_sets(units, subject, self.reference, n_control, self.seed) if n_control else []
+        ablated = [one if removed else complement(subject, one, among) for one in (units, *drawn)]
+        trial = self.trial([self.change(one) for one in (complement(subject, Units({}), among), *ablated)])
+        full, empty, changed = trial.baseline, trial.changed[0], trial.changed[1:]
+        gain = full - changed if removed else changed - empty
+        shares = gain.mean(1) / (full - empty).mean()
+        null = Null.of(shares[1:], MATCHED_BY, float(shares[0]), sides=1) if drawn else None
+        what = f"what {self.task.metric_name} loses with everything among {', '.join(among)} ablated"
+        share = Estimate.of_ratio(
+            gain[0], full - empty, trial.groups, what=what, null=null, n_boot=self.n_boot, seed=self.seed
+        )
+        apart = full - changed[0]
+        effect = Effect(
+            units, (self.intervention,), self.task.name, self.task.metric_name, float(full.mean()),
+            float(changed[0].mean()), Estimate.of_mean(apart, trial.groups, seed=self.seed), tuple(apart.tolist()),
+            tuple(full.tolist()), self.seed, groups=trial.groups,
+        )  # fmt: skip
+        return Measured.of(effect, share)
 
     def ratio(
         self, units: Units, alone: Sequence[Measured] = (), together: Measured | None = None

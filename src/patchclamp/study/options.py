@@ -32,7 +32,7 @@ class StudyOptions:
         anything is chosen by the scores; where `method` does not agree, a better one takes its place (`checked_scores`).
         0: `method` whatever it is worth.
     kind
-        Ablation that verifies: ``"mean"``, ``"zero"`` or ``"resample"``.
+        Ablation that verifies: ``"mean"``, ``"zero"``, ``"resample"``, or ``"patch"`` from the item's corrupted input.
     by, source
         How means are taken: by ``"template"`` (by ``"position"`` where the train items do not hold every template), by
         ``"position"`` or over all ``"data"``; over ``"corrupted"`` or ``"clean"`` train items. Means by template over
@@ -111,7 +111,7 @@ class StudyOptions:
                 f"n_control_single={self.n_control_single}: with {self.n_singles} units ablated alone, a corrected p needs at "
                 f"least {least} random units; draw more, or test fewer (n_singles)"
             )
-        check_choice("ablation", self.kind, ("mean", "zero", "resample"))
+        check_choice("ablation", self.kind, ("mean", "zero", "resample", "patch"))
 
     def change(self, **changes: Any) -> StudyOptions:
         """Return the options with some of them changed.

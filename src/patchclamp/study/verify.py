@@ -274,6 +274,9 @@ class _Again:
         if claim.kind == "redundancy":
             return bench.ratio(units).share
         null = claim.estimate.null
+        if claim.kind in ("circuit", "circuit removed"):
+            measure = bench.kept if claim.kind == "circuit" else bench.removed
+            return measure(units, claim.among, 0 if null is None else max(null.n, FEWEST)).share
         if null is not None and units.count == 1:
             return self._alone(claim, subject, units)
         return bench.lost(
@@ -337,6 +340,8 @@ def _verdict(claim: Claim, measured: Estimate, subject: LanguageModel, reason: s
 
 def _whole(claim: Claim, subject: LanguageModel) -> int:
     """How many units of the claim's kind there are in a subject."""
+    if claim.among:
+        return sum(subject.width(site) for site in subject.resolve(list(claim.among)))
     kinds = {(site.point, site.dictionary) for site in Units.parse(list(claim.units)).sites}
     return sum(
         subject.width(site) for site in subject.known_sites() if (site.point, site.dictionary) in kinds

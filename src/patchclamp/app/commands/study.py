@@ -31,10 +31,19 @@ def study(
         str,
         typer.Option(help="Attribution method that ranks the units, where it agrees with exact patching."),
     ] = DEFAULT,
-    ablation: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
+    ablation: Annotated[
+        str, typer.Option(help="mean, zero, resample or patch (from the corrupted input).")
+    ] = "mean",
     decompose: Annotated[
         str, typer.Option(help="Also find features, such as snmf or topk, and hold them against neurons.")
     ] = "",
+    circuit: Annotated[
+        bool,
+        typer.Option(
+            "--circuit",
+            help="The circuit in place of single units: nodes, edges, what it keeps on held-out items.",
+        ),
+    ] = False,
     n_control: Annotated[
         int, typer.Option(max=10_000, help="Random sets beside every joint effect, at least 20.")
     ] = 20,
@@ -72,6 +81,11 @@ def study(
             common.open_model(model, device, dtype), texts, sites, out, items, n_control, seed, as_json
         )
         return
+    if circuit:
+        study_circuit(
+            common.open_model(model, device, dtype), task, corruption, out, items, n_control, seed, as_json
+        )
+        return
     options = StudyOptions(seed=seed, method=method, kind=ablation, n_control=n_control, decompose=decompose)
     if items is not None:
         few = max(2, items // 2)
@@ -93,6 +107,45 @@ def study(
     title = f"\nShare of the {facts['metric_unit']} lost when ablated, test items: {facts['size']}"
     lost = common.table(("units", "lost", "95% interval", "random units"), rows, title, right=(1, 2, 3))
     print_study(found, as_json, lost)
+
+
+def study_circuit(
+    subject: LanguageModel,
+    task: str,
+    corruption: str | None,
+    out: Path | None,
+    items: int | None,
+    n_control: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Run a study of a circuit and print it."""
+    from patchclamp.draw.text import between, percent
+    from patchclamp.study import CircuitOptions, load_for_study, run_circuit_study
+    from patchclamp.study.circuits.run import CIRCUIT_CORRUPTION
+
+    options = CircuitOptions(seed=seed, n_control=n_control)
+    if items is not None:
+        few = max(2, items // 2)
+        options = options.change(n_train=items, n_validation=few, n_test=items)
+    loaded = load_for_study(subject, task, options, corruption or CIRCUIT_CORRUPTION.get(task))
+    with shown(not as_json) as tell:
+        found = run_circuit_study(subject, loaded, out, options=options, source=task, progress=tell)
+    rows = [
+        (
+            f"{int(row['size']):,}",
+            percent(row["kept"]),
+            between(row["kept_low"], row["kept_high"]),
+            percent(row["left"]),
+            percent(row["by_activity"]),
+            row["verdict"],
+        )
+        for row in found.context.curve.to_dict("records")
+    ]
+    facts = found.data["task"]
+    title = f"\nShare of the difference between the two runs, test items: {facts['size']}"
+    heads = ("nodes", "kept", "95% interval", "left without", "kept by activity", "")
+    print_study(found, as_json, common.table(heads, rows, title, right=(0, 1, 2, 3, 4)))
 
 
 def study_concepts(

@@ -26,6 +26,7 @@ Rows = Float[Tensor, "row batch pos d_model"]
 LIMITS = (
     "what an edge does when it is patched (edge_patching measures that), or paths through more than one edge"
 )
+MEANS = "an estimate, by gradients, of what patching that edge alone does to the metric"
 # Rows of gradients that travel together are at most so large.
 ROOM = 64 * 2**20
 
@@ -97,6 +98,7 @@ def edge_attribution(
     return CircuitGraph.of(
         board.nodes, board.ends, board.items, method="edge_attribution", groups=board.groups, limits=LIMITS,
         params={
+            "means": MEANS,
             "direction": direction, "steps": steps, "rules": list(rules), "task": task.name, "metric": task.metric_name,
             "cost": f"two forward passes, and {max(steps, 1)} forward and backward",
         },

@@ -17,7 +17,7 @@ from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.connect.circuits.edge_attribution import metric_gradient
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Site
+from patchclamp.nouns.units import Site, Units, UnitsLike
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
 from patchclamp.subjects.clamp.flow import Flow, FlowPlan
@@ -29,6 +29,10 @@ FREEZE = ("patterns", "norms", "mlps")
 LIMITS = (
     "what queries and keys do (patterns are held as they are in the run that is patched), paths through other neurons, and "
     "what a patch of these neurons does: measure that on items that had no part in choosing them"
+)
+MEANS = (
+    "the share of the target's score that comes from the source directly, by the stream and by what heads carry between "
+    "places in the text"
 )
 OTHER = "other"
 # Rows of gradients that travel down together.
@@ -74,6 +78,7 @@ def neuron_graph(
     neurons: int = 200,
     heads: int = 20,
     senders: int = 50,
+    nodes: UnitsLike | None = None,
     direction: Direction = "denoising",
     rules: Sequence[str] = DEFAULT_RULES,
     batch_size: int = 8,
@@ -98,6 +103,8 @@ def neuron_graph(
     senders
         For each node, so many strongest neurons of *all* of the model that act on it, and the sum of the rest
         (`params["senders"]`); 0 leaves that out, which is faster.
+    nodes
+        Neurons and heads to take as nodes in place of the largest, such as a circuit that other items chose.
     direction
         The run that is patched, where gradients are taken: corrupted (``"denoising"``) or clean (``"noising"``).
     rules
@@ -108,7 +115,8 @@ def neuron_graph(
     Returns
     -------
     CircuitGraph
-        Per item, in units of the metric. `node_data`: kind, site, index, sign, score. Weights on the logits are direct.
+        Per item, in units of the metric. `node_data`: kind, site, index, sign, score, and the role where most of the
+        score is (of two roles on one token the first); of tokens their mean position. Weights on the logits are direct.
         `params["senders"]` is a table: target, source, weight, standard_error over items (rows ``rest``: the sum of all
         neurons that are not listed).
 
@@ -145,8 +153,8 @@ def neuron_graph(
     if not pairs:
         raise PatchclampError("neuron_graph: the task has no items")
     mean = _mean_scores(scored, pairs, direction, len(task))
-    nodes = _chosen(mean, neurons, heads)
-    board = _Tables(subject, nodes, pairs, len(task), senders)
+    taken = _named(mean, subject.units(nodes)) if nodes is not None else _chosen(mean, neurons, heads)
+    board = _Tables(subject, taken, pairs, len(task), senders)
     for pair in pairs:
         runs = _relevance(scored, pair, direction)
         # The frozen pass has the same values as the one that was scored; only its gradients differ.
@@ -216,6 +224,28 @@ def _chosen(mean: dict[tuple[Site, int], Tensor], neurons: int, heads: int) -> l
     return sorted(found, key=lambda node: (node.site, node.index, node.sign))
 
 
+def _named(mean: dict[tuple[Site, int], Tensor], units: Units) -> list[_Node]:
+    """Nodes of given units; a neuron is one of each sign with which it does anything."""
+    known = {site for site, _ in mean}
+    for site in units.sites:
+        if site not in known:
+            raise PatchclampError(
+                f"{site}: a node of this graph is a neuron (mlp_act.L[i]) or a head (head.L[h])"
+            )
+    found = [
+        _Node(site, index, sign)
+        for (site, sign), score in mean.items()
+        if site in units
+        for index in (range(len(score)) if units[site] is None else units[site] or ())
+        if score[index] != 0
+    ]
+    if not found:
+        raise PatchclampError(
+            f"{units}: none of these units differs between the two inputs, so there is no node"
+        )
+    return sorted(found, key=lambda node: (node.site, node.index, node.sign))
+
+
 # ---- edges
 
 
@@ -228,6 +258,8 @@ class _Tables:
         self.subject, self.nodes, self.senders = subject, nodes, senders
         self.roles = [*pairs[0].roles, OTHER]
         self.groups = [""] * n
+        self.where = np.zeros((len(nodes), len(self.roles)))
+        self.places, self.counts = np.zeros(len(self.roles)), np.zeros(len(self.roles))
         width = len(self.roles) + len(nodes)
         # One target more than nodes: the logits.
         self.items = np.zeros((n, len(nodes) + 1, width), np.float32)
@@ -242,6 +274,13 @@ class _Tables:
         for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
             self.groups[row] = group
         rows = pair.rows.cpu().numpy()
+        roles = self._roles(pair).to(runs.flow.logits.dtype)
+        for place, node in enumerate(self.nodes):
+            score = runs.scores[node.site][..., node.index] * runs.part(node)
+            self.where[place] += torch.einsum("bt,btr->r", score, roles).double().cpu().numpy()
+        self.counts += roles.sum((0, 1)).double().cpu().numpy()
+        steps = torch.arange(roles.shape[1], device=roles.device, dtype=roles.dtype)
+        self.places += torch.einsum("btr,t->r", roles, steps).double().cpu().numpy()
         last = runs.flow.n
         clean = self.subject.run(pair.clean, logits=pair.answer_position).logits
         # The metric's own gradient, through a final norm whose scale is held.
@@ -366,17 +405,31 @@ class _Tables:
         shift = len(self.roles)
         target, source = np.nonzero(np.abs(self.items).max(0) > 0)
         table = [
-            {"kind": "tokens", "site": "embeddings", "index": -1, "sign": 0, "score": np.nan}
-            for _ in self.roles
+            {
+                "kind": "tokens",
+                "site": "embeddings",
+                "index": -1,
+                "sign": 0,
+                "score": np.nan,
+                "role": role,
+                "position": self.places[i] / self.counts[i] if self.counts[i] else np.nan,
+            }
+            for i, role in enumerate(self.roles)
         ]
-        for node in self.nodes:
+        for node, where in zip(self.nodes, self.where, strict=True):
             kind = "neuron" if node.sign else "head"
             score = float(mean[node.site, node.sign][node.index])
             table.append(
-                {"kind": kind, "site": str(node.site), "index": node.index, "sign": node.sign, "score": score}
-            )
-        table.append({"kind": "logits", "site": "logits", "index": -1, "sign": 0, "score": np.nan})
+                {
+                    "kind": kind, "site": str(node.site), "index": node.index, "sign": node.sign, "score": score,
+                    "role": self.roles[int(np.abs(where).argmax())],
+                }
+            )  # fmt: skip
+        table.append(
+            {"kind": "logits", "site": "logits", "index": -1, "sign": 0, "score": np.nan, "role": ""}
+        )
         params = {
+            "means": MEANS,
             "direction": direction, "rules": list(rules), "freeze": list(FREEZE), "task": task.name,
             "metric": task.metric_name, "senders": self._strongest(names[shift:]) if self.senders else None,
         }  # fmt: skip

@@ -34,6 +34,10 @@ Direction = Literal["denoising", "noising"]
 Names = str | Sequence[str]
 Wanted = dict[str, list[Receiver]]
 MANY = 20_000
+MEANS = {
+    "path_patching": "what the source does to the metric by way of the target, measured",
+    "edge_patching": "what patching that edge alone does to the metric, measured",
+}
 
 
 def path_patching(
@@ -182,7 +186,7 @@ def _measure(
     return CircuitGraph.of(
         nodes, [(place[target], place[sender]) for sender, target in kept], items, method=method, groups=groups,
         limits="paths that were not asked for, and what several paths do together",
-        params={"task": task.name, "metric": task.metric_name, **options},
+        params={"means": MEANS[method], "task": task.name, "metric": task.metric_name, **options},
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from patchclamp.subjects.clamp.replay import Replays
 from patchclamp.subjects.clamp.trial import item_scores
 
 Array = NDArray[np.float64]
+MEANS = "how much the metric loses when the source's path into the target is cut"
 METRIC = "metric"
 LIMITS = (
     "effects of units that act only together, for paths that go around the sites given, or for a unit's effect on other "
@@ -148,6 +149,7 @@ def causal_path_graph(
     judged = held_out or task.others()
     proof = bench if judged is None else bench.on(judged)
     params = {
+        "means": MEANS,
         "sites": [str(site) for site in chosen], "change": change, "level": level, "least": least,
         "inhibitory": inhibitory, "seed": seed, "task": task.name, "metric": task.metric_name,
         "held_out": judged is not None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from patchclamp.evaluate.circuits.areas import Areas, areas, check_held_out
+from patchclamp.evaluate.circuits.areas import Areas, area_table, areas, check_held_out
 from patchclamp.evaluate.circuits.completeness import Completeness, completeness
 from patchclamp.evaluate.circuits.equivalence import Equivalence, equivalence, sign_equivalence
 from patchclamp.evaluate.circuits.faithfulness import Faithfulness, faithfulness
 from patchclamp.evaluate.circuits.minimality import Minimality, minimality
-from patchclamp.evaluate.circuits.paths import path_connected
+from patchclamp.evaluate.circuits.paths import on_paths, path_connected
 from patchclamp.evaluate.circuits.redundancy import Redundancy, redundancy
 from patchclamp.evaluate.circuits.sufficiency import Sufficiency, path_sufficiency, sufficiency
 from patchclamp.subjects.clamp.bench import Bench
@@ -21,12 +21,14 @@ __all__ = [
     "Minimality",
     "Redundancy",
     "Sufficiency",
+    "area_table",
     "areas",
     "check_held_out",
     "completeness",
     "equivalence",
     "faithfulness",
     "minimality",
+    "on_paths",
     "path_connected",
     "path_sufficiency",
     "redundancy",

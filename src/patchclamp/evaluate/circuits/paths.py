@@ -77,6 +77,42 @@ def path_connected(
     return [edge for edge in listed if edge in best]
 
 
+def on_paths(edges: Iterable[Edge], inputs: Sequence[Node] = (), outputs: Sequence[Node] = ()) -> list[Edge]:
+    """The edges that lie on a path from an input to an output; the others carry nothing to the end.
+
+    A circuit of the n largest edges has dangling ones: state how many survive beside n.
+
+    Parameters
+    ----------
+    edges
+        (source, target) of a graph without circles.
+    inputs, outputs
+        As for `path_connected`; those that no edge has are left out.
+
+    Examples
+    --------
+    >>> on_paths([("in", "a"), ("a", "out"), ("a", "b"), ("c", "out")], ["in"], ["out"])
+    [('in', 'a'), ('a', 'out')]
+    """
+    listed = list(dict.fromkeys(edges))
+    after = _reached(listed, inputs or [s for s, _ in listed if s not in {t for _, t in listed}])
+    backward = [(target, source) for source, target in listed]
+    before = _reached(backward, outputs or [t for _, t in listed if t not in {s for s, _ in listed}])
+    return [(source, target) for source, target in listed if source in after and target in before]
+
+
+def _reached(edges: Sequence[Edge], starts: Iterable[Node]) -> set[Node]:
+    following: dict[Node, list[Node]] = {}
+    for source, target in edges:
+        following.setdefault(source, []).append(target)
+    found, waiting = set(starts), list(starts)
+    while waiting:
+        new = [node for node in following.get(waiting.pop(), ()) if node not in found]
+        found.update(new)
+        waiting += new
+    return found
+
+
 class Paths:
     """All paths of a graph without circles, counted, so that one can be drawn with equal chance."""
 

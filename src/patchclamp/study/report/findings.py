@@ -33,6 +33,9 @@ __all__ = [
 NEAR_ZERO = 0.05
 """A share below this is called next to nothing."""
 
+STRONGER = 1.1
+"""A circuit that keeps more than this is stronger than the model; it is never called faithful."""
+
 ABLATING = ("mean", "zero", "resample", "patch")
 """Kinds of change that a statement calls an ablation."""
 
@@ -195,6 +198,55 @@ def _recovers(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> s
     return f"{text}; with these ablated too, {percent(share.null.mean)} is left."
 
 
+def _circuit(share: Estimate) -> Rule:
+    """Judged by the distance from 1: too much is no more faithful than too little."""
+    low, high = share.interval
+    if share.value > STRONGER:
+        return {"at_least": STRONGER}, True
+    if low >= 0.5 and share.beats_null:
+        return {"at_least": _down(low), "at_most": max(STRONGER, _up(high)), "beats_control": True}, False
+    return ({"at_most": _up(high)}, True) if low < 0.5 else None
+
+
+def _keeps(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
+    share, high = claim.estimate, claim.estimate.interval[1]
+    text = f"Keeping only {who}, all others with their activity on the item's corrupted input, keeps"
+    difference = f"the difference in {_metric(claim)} that these make in all"
+    if share.value > STRONGER:
+        return f"{text} {_span(share)} of {difference} {_place(claim)}: they are stronger than the model."
+    if rule[1]:
+        text += (
+            f" no more than {percent(high)} of {difference} {_place(claim)} (estimate {percent(share.value)})"
+        )
+        return f"{text}: they are not the circuit."
+    return f"{text} {_span(share)} of {difference} {_place(claim)}; {_sets(share, 'keep')}."
+
+
+def _circuit_removed(share: Estimate) -> Rule:
+    if matters(share):
+        return {"at_least": _down(share.interval[0]), "beats_control": True}, False
+    nothing = max(map(abs, share.interval)) < NEAR_ZERO
+    return ({"at_least": -NEAR_ZERO, "at_most": NEAR_ZERO}, True) if nothing else None
+
+
+def _removed(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
+    share = claim.estimate
+    text = f"Giving {who} their activity on the item's corrupted input takes"
+    difference = f"the difference in {_metric(claim)} that all of their kind make"
+    if rule[1] or share.null is None:
+        return f"{text} next to nothing of {difference}: {_span(share)} {_place(claim)}."
+    return f"{text} {_span(share)} of {difference} {_place(claim)}; {_sets(share, 'take')}."
+
+
+def _sets(share: Estimate, verb: str) -> str:
+    c = share.null
+    if c is None:
+        return "no random set was drawn"
+    return (
+        f"{c.n} random sets of the same size {verb} {percent(c.mean)} ({percent(c.low)} to {percent(c.high)})"
+    )
+
+
 def _redundancy(share: Estimate) -> Rule:
     low, high = share.interval
     if high < 0.8:
@@ -240,6 +292,8 @@ class Kind(NamedTuple):
 CLAIM_KINDS: Mapping[str, Kind] = {
     "necessity": Kind(_necessity, _takes),
     "sufficiency": Kind(_sufficiency, _recovers),
+    "circuit": Kind(_circuit, _keeps),
+    "circuit removed": Kind(_circuit_removed, _removed),
     "redundancy": Kind(_redundancy, _adds_up),
     "selectivity": Kind(_selectivity, _costs_its_own),
 }
@@ -292,7 +346,7 @@ def claim(
     whole
         Units of this kind in the model.
     among
-        Sufficiency: the sites whose other units were ablated.
+        Sufficiency and circuits: the sites whose other units were ablated.
     """
     rule, null = criterion(kind, found.share), found.share.null
     if rule is None:
@@ -335,7 +389,12 @@ def _metric(claim: Claim) -> str:
 
 
 def _named(units: Units, whole: int | None) -> str:
-    """How many of what: "5 of 270 attention heads"."""
+    """How many of what: "5 of 270 attention heads"; of several points each: "(2 attention heads, 8 MLP neurons)"."""
+    points = list(dict.fromkeys(site.point for site in units.sites))
+    if len(points) > 1:
+        each = [_named(Units({s: i for s, i in units.items() if s.point == p}), None) for p in points]
+        of = "" if whole is None else f" of {whole:,}"
+        return f"{units.count:,}{of} units, {' and '.join(each)}"
     site = units.sites[0]
     name = (
         f"{site.dictionary} feature" if site.dictionary else UNIT_NAMES.get(site.point, f"{site.point} unit")

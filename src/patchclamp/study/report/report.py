@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.draw.charts import draw
+from patchclamp.draw.circuit_page import RULES, SCRIPT
 from patchclamp.draw.text import number, percent, signed, visible
 from patchclamp.draw.theme import page_css
 
@@ -50,13 +51,13 @@ def render(study: Mapping[str, Any], claims: Sequence[Mapping[str, Any]]) -> str
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     env.filters.update(num=number, pct=percent, signed=signed, visible=visible, rows=_rows)
     env.globals["draw"] = draw
-    script = _asset("report.js")
+    script = _asset("report.js") + SCRIPT
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return env.from_string(_asset("report.html.j2")).render(
         s=study,
         sections=sorted(study["sections"], key=lambda section: bool(section["appendix"])),
         claims=claims,
-        css=Markup(page_css() + _asset("report.css")),
+        css=Markup(page_css() + _asset("report.css") + RULES),
         js=Markup(script),
         script_hash=f"sha256-{digest}",
     )

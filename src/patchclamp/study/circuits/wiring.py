@@ -1,0 +1,143 @@
+"""Which node acts on which: the edges between the circuit's nodes, with intervals on items that had no part in choosing them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from patchclamp.base.estimate import Estimate
+from patchclamp.connect.circuits import edge_attribution, neuron_graph
+from patchclamp.draw.text import number
+from patchclamp.evaluate.circuits import on_paths
+from patchclamp.nouns.circuit import CircuitGraph
+from patchclamp.nouns.units import Units
+from patchclamp.study.circuits.context import CircuitStudy
+from patchclamp.study.circuits.labels import label_nodes
+from patchclamp.study.report.circuit import circuit_figure
+from patchclamp.study.stages import Column, Section, Table
+
+__all__ = ["wire"]
+
+
+DRAWN = (
+    "Layers up, places in the text across, each node where most of its score is. The line in a box says which tokens its "
+    "output promotes through the LM head, or the token at which it is most active: leads, which nothing was chosen by."
+)
+
+
+def wire(context: CircuitStudy) -> Section:
+    """The graph among the first nodes: edges chosen on train items, measured again on test items."""
+    options, count = context.sizes, min(context.sizes.graph_nodes, context.choice.k)
+    units = context.nodes.first(count)
+    make = _heads if context.choice.kind == "heads" else _neurons
+    made = []
+    for split in ("train", "test"):
+        context.say(f"edges between {count} nodes on {split} items")
+        made.append(make(context, units, split))
+    items = context.splits["train"].take(options.graph_items)
+    context.graph, context.held = graph, held = (
+        label_nodes(context.subject, items, made[0], seed=options.seed),
+        made[1],
+    )
+    rows = _edges(graph, held, options.seed)
+    shown = rows[: options.n_edges]
+    ends = [(row["source"], row["target"]) for row in shown]
+    inputs = [name for name in graph.nodes if name.startswith("tokens:") or name == "embeddings"]
+    steps = _through_heads(graph) if context.choice.kind == "heads" else []
+    alive = [edge for edge in on_paths([*ends, *steps], inputs, ["logits"]) if edge in set(ends)]
+    clear = sum(
+        row["low"] is not None and (row["low"] > 0) == (row["high"] > 0) and row["low"] != 0 for row in shown
+    )
+    strong = "; ".join(f"{r['source']} → {r['target']} {number(r['held'])}" for r in shown[:3])
+    text = (
+        f"Among the first {count} nodes, tokens and logits there are {len(rows):,} direct edges ({graph.method.replace('_', ' ')}). "
+        f"Of the {len(shown)} strongest on train items, {clear} have the same sign for certain on test items, and {len(alive)} "
+        f"lie on a path from the tokens to the logits. The strongest, on test items: {strong}."
+    )
+    columns = (
+        Column("From", "source", "mono"),
+        Column("To", "target", "mono"),
+        Column("Train items", "train", "signed", digits=3),
+        Column("Test items", "held", "signed", digits=3, interval=("low", "high")),
+        Column("On a path", "path"),
+    )
+    listed = [{**row, "path": "yes" if (row["source"], row["target"]) in alive else ""} for row in rows[:100]]
+    return Section(
+        heading="Which acts on which",
+        text=text,
+        note=f"An edge is no evidence for {graph.limits}." if graph.limits else "",
+        findings=[text],
+        figures=[circuit_figure(graph, title="The circuit on train items", caption=DRAWN)],
+        tables=[
+            Table(pd.DataFrame(listed), "edges"),
+            Table(pd.DataFrame(listed[: options.n_edges]), columns=columns, title=f"The {len(shown)} strongest edges"),
+        ],
+        facts={
+            "graph": {
+                "method": graph.method,
+                "nodes": list(graph.nodes),
+                "edges": len(rows),
+                "strongest": len(shown),
+                "on_paths": len(alive),
+                "clear": clear,
+            }
+        },
+    )  # fmt: skip
+
+
+def _neurons(context: CircuitStudy, units: Units, split: str) -> CircuitGraph:
+    items = context.splits[split].take(context.sizes.graph_items)
+    return neuron_graph(context.subject, items, senders=0, nodes=units)
+
+
+def _heads(context: CircuitStudy, units: Units, split: str) -> CircuitGraph:
+    """Edges among heads by what they read: of keys and values, those of the key-value head that a node reads with."""
+    subject = context.subject
+    graph = edge_attribution(subject, context.splits[split].take(context.sizes.graph_items), steps=2)
+    kept = {"embeddings", "logits"}
+    for layer, head in _pairs(units):
+        group = head * _kv_heads(graph, layer) // subject.n_heads
+        kept |= {f"head.{layer}[{head}]", f"q.{layer}[{head}]", f"k.{layer}[{group}]", f"v.{layer}[{group}]"}
+    return graph.subgraph([name for name in graph.nodes if name in kept])
+
+
+def _pairs(units: Units) -> list[tuple[int, int]]:
+    return [(site.layer or 0, index) for site, indices in units.items() for index in indices or ()]
+
+
+def _kv_heads(graph: CircuitGraph, layer: int) -> int:
+    return sum(name.startswith(f"k.{layer}[") for name in graph.nodes)
+
+
+def _through_heads(graph: CircuitGraph) -> list[tuple[str, str]]:
+    """From what a head reads to what it writes: on a path these are one node."""
+    heads = [name for name in graph.nodes if name.startswith("head.")]
+    inside = []
+    for name in heads:
+        layer = name.split(".")[1].split("[")[0]
+        inside += [(read, name) for read in graph.nodes if read.split(".")[0] in ("q", "k", "v") and
+                   read.split(".")[1].split("[")[0] == layer]  # fmt: skip
+    return inside
+
+
+def _edges(graph: CircuitGraph, held: CircuitGraph, seed: int) -> list[dict[str, Any]]:
+    """All edges by size on train items, beside their mean on test items with its interval (of the first hundred)."""
+    again = {(held.nodes[s], held.nodes[t]): place for place, (t, s) in enumerate(held.ends.tolist())}
+    mean = graph.items.mean(0, dtype=np.float64)
+    rows = []
+    for rank, place in enumerate(np.argsort(-np.abs(mean), kind="stable").tolist()):
+        target, source = (graph.nodes[i] for i in graph.ends[place])
+        found = again.get((source, target))
+        if mean[place] == 0:
+            break
+        values = np.zeros(len(held.items)) if found is None else held.items[:, found].astype(np.float64)
+        there = (
+            Estimate.of_mean(values, held.groups or None, seed=seed)
+            if rank < 100
+            else Estimate(float(values.mean()))
+        )
+        rows.append({"source": source, "target": target, "train": float(mean[place]), "held": there.value,
+                     "low": there.low, "high": there.high})  # fmt: skip
+    return rows
