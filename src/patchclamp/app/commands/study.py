@@ -127,7 +127,7 @@ def study_circuit(
     options = CircuitOptions(seed=seed, n_control=n_control)
     if items is not None:
         few = max(2, items // 2)
-        options = options.change(n_train=items, n_validation=few, n_test=items)  # type: ignore[assignment]
+        options = options.change(n_train=items, n_validation=few, n_test=items)
     loaded = load_for_study(subject, task, options, corruption or CIRCUIT_CORRUPTION.get(task))
     with shown(not as_json) as tell:
         found = run_circuit_study(subject, loaded, out, options=options, source=task, progress=tell)

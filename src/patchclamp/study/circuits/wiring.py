@@ -13,10 +13,16 @@ from patchclamp.evaluate.circuits import on_paths
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.units import Units
 from patchclamp.study.circuits.context import CircuitStudy
-from patchclamp.study.report.text import number
+from patchclamp.study.report.circuit import circuit_figure
+from patchclamp.study.report.text import signed
 from patchclamp.study.stages import Column, Section, Table
 
 __all__ = ["wire"]
+
+SHOWN = 20
+_CAPTION = (
+    "Direct edges among the first nodes, on train items; the table has them on test items, with intervals."
+)
 
 
 def wire(context: CircuitStudy) -> Section:
@@ -38,11 +44,13 @@ def wire(context: CircuitStudy) -> Section:
     clear = sum(
         row["low"] is not None and (row["low"] > 0) == (row["high"] > 0) and row["low"] != 0 for row in shown
     )
-    strong = "; ".join(f"{r['source']} → {r['target']} {number(r['held'])}" for r in shown[:3])
+    inner = [row for row in shown if row["target"] != "logits"]
+    last = [row for row in shown if row["target"] == "logits"]
     text = (
         f"Among the first {count} nodes, tokens and logits there are {len(rows):,} direct edges ({graph.method.replace('_', ' ')}). "
         f"Of the {len(shown)} strongest on train items, {clear} have the same sign for certain on test items, and {len(alive)} "
-        f"lie on a path from the tokens to the logits. The strongest, on test items: {strong}."
+        f"lie on a path from the tokens to the logits. The strongest on test items: {_named(last)}"
+        f"{'; and between nodes: ' * bool(inner)}{_named(inner)}."
     )
     columns = (
         Column("From", "source", "mono"),
@@ -59,8 +67,9 @@ def wire(context: CircuitStudy) -> Section:
         findings=[text],
         tables=[
             Table(pd.DataFrame(listed), "edges"),
-            Table(pd.DataFrame(listed[: options.n_edges]), columns=columns, title=f"The {len(shown)} strongest edges"),
+            Table(pd.DataFrame(listed[:SHOWN]), columns=columns, title=f"The {len(listed[:SHOWN])} strongest edges"),
         ],
+        figures=[circuit_figure(graph, n=40, title="The circuit", caption=_CAPTION)],
         facts={
             "graph": {
                 "method": graph.method,
@@ -72,6 +81,10 @@ def wire(context: CircuitStudy) -> Section:
             }
         },
     )  # fmt: skip
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{row['source']} → {row['target']} {signed(row['held'])}" for row in rows[:3])
 
 
 def _neurons(context: CircuitStudy, units: Units, split: str) -> CircuitGraph:
