@@ -290,6 +290,27 @@ def test_record_and_measure(capsys, model, tmp_path):
 
 
 @pytest.mark.slow
+def test_study_of_a_circuit_then_verify(capsys, model, task_file, tmp_path):
+    out = tmp_path / "circuit"
+    options = ("--circuit", "--model", model, "--items", "16", "--out", str(out))
+    status, text, err = run(capsys, "study", task_file, *options)
+    assert status == 0, err
+    assert "1 of 12 attention heads carries it" in " ".join(text.split())
+    for name in (
+        "study.json",
+        "claims.json",
+        "report.html",
+        "circuit_curve.parquet",
+        "edges.parquet",
+        "nodes.parquet",
+    ):
+        assert (out / name).stat().st_size > 100
+    assert "head.1[2]" in (out / "report.html").read_text()
+    status, text, _ = run(capsys, "verify", str(out / "claims.json"))
+    assert status == 0 and "holds" in text
+
+
+@pytest.mark.slow
 def test_study_then_verify(capsys, model, task_file, tmp_path):
     out = tmp_path / "study"
     status, text, _ = run(capsys, "study", task_file, "--model", model, "--items", "16", "--out", str(out))

@@ -151,3 +151,21 @@ def test_both_directions_begin_in_their_own_run():
             torch.tensor(mirror.edge(name, "logits")), -torch.tensor(other.edge(name, "logits")), atol=1e-5
         )
     assert heads and len(pair.clean) == 4
+
+
+def test_given_nodes_are_taken_in_place_of_the_largest():
+    subject, task, graph = setting("llama")
+    names = [
+        row.site + f"[{row.index}]" for row in graph.node_data.itertuples() if row.kind in ("neuron", "head")
+    ][:4]
+    again = neuron_graph(subject, task, nodes=", ".join(dict.fromkeys(names)), senders=0)
+    table = again.node_data[again.node_data["kind"].isin(["neuron", "head"])]
+    assert {f"{row.site}[{row.index}]" for row in table.itertuples()} == set(names)
+    shared = [edge for edge in again.edges().itertuples() if {edge.source, edge.target} <= set(graph.nodes)]
+    assert shared
+    for edge in shared:  # which nodes there are does not change what one says to another
+        assert graph.edge(edge.source, edge.target) == pytest.approx(
+            again.edge(edge.source, edge.target), abs=1e-5
+        )
+    with pytest.raises(PatchclampError, match="a node of this graph is a neuron"):
+        neuron_graph(subject, task, nodes="attn_out.0")

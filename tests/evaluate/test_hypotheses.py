@@ -12,7 +12,7 @@ from scipy import stats
 from evaluate_toys import UNITS, gate, linear, scores, toy, untouched
 from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import Bench, auroc, equivalence, matched_null, redundancy, sufficiency
-from patchclamp.evaluate.circuits import path_connected, path_sufficiency, sign_equivalence
+from patchclamp.evaluate.circuits import on_paths, path_connected, path_sufficiency, sign_equivalence
 from patchclamp.nouns.units import Site, Units
 
 ALL = "units.out"
@@ -156,6 +156,14 @@ def test_random_circuits_are_unions_of_paths_of_the_size_wanted():
     assert drawn == edges
     one, two = (path_connected(edges, 7, np.random.default_rng(3)) for _ in range(2))
     assert one == two
+
+
+def test_edges_that_dangle_are_on_no_path():
+    edges = [("in", "a"), ("a", "b"), ("b", "out"), ("a", "dead"), ("orphan", "b"), ("x", "y")]
+    assert on_paths(edges, ["in"], ["out"]) == edges[:3]
+    assert on_paths(edges, ["in", "orphan"], ["out", "dead"]) == edges[:5]
+    assert on_paths(edges, ["in"], ["nowhere"]) == []
+    assert on_paths(edges) == edges  # ends by default: what nothing enters, and what nothing leaves
 
 
 def test_paths_are_drawn_uniformly():

@@ -13,7 +13,7 @@ from patchclamp.study import CircuitOptions, read_claims, run_circuit_study, ver
 
 SMALL = CircuitOptions(
     n_train=32, n_validation=16, n_test=24, head_sizes=(1, 2, 4), neuron_sizes=(4, 16), both_sizes=(4, 16), n_measured=6,
-    measured_items=6, n_splits=6, graph_nodes=4, graph_items=10,
+    measured_items=12, n_splits=6, graph_nodes=4, graph_items=10,
 )  # fmt: skip
 
 

@@ -49,16 +49,16 @@ def between(low: float | None, high: float | None) -> str:
     return "no interval" if low is None or high is None else f"{percent(low)} to {percent(high)}"
 
 
-def signed(value: float) -> str:
-    """Format a number with its sign.
+def signed(value: float | None) -> str:
+    """Format a number with its sign; an em dash for a missing one.
 
     Examples
     --------
-    >>> signed(0.5)
-    '+0.50'
+    >>> signed(0.5), signed(None)
+    ('+0.50', '—')
     """
     text = number(value)
-    return f"+{text}" if value > 0 else text
+    return f"+{text}" if value is not None and value > 0 else text
 
 
 def visible(token: str) -> str:

@@ -13,6 +13,7 @@ from patchclamp.truth import (
     rasp_truths,
     strict_entries,
     superposition,
+    transformers,
 )
 from patchclamp.truth.base import (
     TRUTHS,
@@ -52,6 +53,7 @@ __all__ = [
     "register",
     "strict_entries",
     "superposition",
+    "transformers",
     "twin",
 ]
 

@@ -22,7 +22,7 @@ SUMMARY = ("method", "found", "median", "weakest", "exact", "clean", "refused, f
 
 def leaderboard(
     verb: Annotated[
-        str | None, typer.Argument(help="measure, decompose, describe or attribute; all four by default.")
+        str | None, typer.Argument(help="measure, decompose, describe, attribute or connect; all by default.")
     ] = None,
     truths: Annotated[
         list[str] | None, typer.Option("--truth", help="A truth by name, fast or slow; may be repeated.")
@@ -36,7 +36,7 @@ def leaderboard(
     page: Annotated[Path | None, typer.Option("--html", help="HTML page to write.")] = None,
     as_json: common.JsonOption = False,
 ) -> int:
-    """Run all of measure, decompose, describe, attribute on every truth that fits: recovery, time, memory, failures."""
+    """Run all of measure, decompose, describe, attribute, connect on every truth that fits: recovery, time, memory, failures."""
     from patchclamp.base.files import way_out, write_text
     from patchclamp.study.leaderboard import leaderboard as run
     from patchclamp.study.leaderboard import render

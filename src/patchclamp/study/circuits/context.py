@@ -110,7 +110,7 @@ class Nodes:
     Parameters
     ----------
     order, scores
-        All of them, and the scores that put them there: estimates, and exact effects where an estimate did not hold.
+        All of them, and the scores that put them there.
     estimated
         The first of them by estimate -> (estimate, exact effect on train items, on validation items).
     """
@@ -130,8 +130,8 @@ class CircuitStudy(Behaviour):
 
     Parameters
     ----------
-    choices, choice, ranking, nodes
-        Every kind of nodes on validation items, the chosen one, the scores that rank, and its nodes in order.
+    choices, choice, nodes
+        Every kind of nodes on validation items, the chosen one, and its nodes in order.
     joint
         What the circuit keeps and what its removal takes, on test items.
     curve
@@ -144,7 +144,6 @@ class CircuitStudy(Behaviour):
 
     choices: list[Choice] = field(init=False)
     choice: Choice = field(init=False)
-    ranking: Scores = field(init=False)
     nodes: Nodes = field(init=False)
     joint: dict[str, Measured] = field(init=False)
     curve: pd.DataFrame = field(init=False)

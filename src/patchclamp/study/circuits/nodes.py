@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from patchclamp.attribute import METHODS, activation_patching
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import require_nonzero
-from patchclamp.draw.text import number, percent
+from patchclamp.draw.text import number, percent, signed
 from patchclamp.evaluate import faithfulness
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Unit
 from patchclamp.study.circuits.context import NODES, Choice, CircuitStudy, Nodes, score_matrix
 from patchclamp.study.sidebyside import LABELS
@@ -40,7 +41,6 @@ def score_nodes(context: CircuitStudy) -> Section:
     context.scores = scores = method(
         subject, train, sites, direction=options.direction, batch_size=options.batch_size
     )
-    context.ranking = scores
     context.basis = replace(context.basis, task={**context.basis.task, "ranked_by": scores.method})
     label = LABELS.get(scores.method, scores.method.replace("_", " "))
     return Section(
@@ -226,7 +226,10 @@ def _ordered(units: Sequence[Unit], values: NDArray[np.float64]) -> Nodes:
 
 
 def measure_first(context: CircuitStudy) -> Section:
-    """Patch the first nodes one by one; what was measured takes the place of estimates that do not hold."""
+    """Patch the first nodes one by one, and hold what was predicted from train items against what validation items show.
+
+    The order of the nodes stays that of the estimates: patched alone, a unit shows what it does without the others.
+    """
     options, nodes = context.sizes, context.nodes
     count = min(options.n_measured, len(nodes.order))
     first, estimates = list(nodes.order[:count]), np.array(nodes.scores[:count])
@@ -234,47 +237,54 @@ def measure_first(context: CircuitStudy) -> Section:
     exact = {}
     for split in ("train", "validation"):
         context.say(f"patching {count} nodes one by one on {split} items")
-        items = context.splits[split].take(options.measured_items)
+        items = _spread(context.splits[split], options.measured_items)
         found = activation_patching(
             context.subject, items, units, direction="denoising", batch_size=options.batch_size
         )
         exact[split] = np.array([_value(found, unit) for unit in first])
     wrong = np.abs(estimates - exact["train"]) > OFF * np.maximum(abs(estimates), abs(exact["train"]))
-    mended = np.where(wrong, exact["train"], estimates)
-    before, after = (_figures(v, exact["validation"]) for v in (estimates, mended))
-    values = dict(zip(nodes.order, nodes.scores, strict=True)) | dict(
-        zip(first, mended.tolist(), strict=True)
-    )
+    used = np.where(wrong, exact["train"], estimates)
+    before, after = (_figures(v, exact["validation"]) for v in (estimates, used))
     told = zip(estimates.tolist(), exact["train"].tolist(), exact["validation"].tolist(), strict=True)
-    context.nodes = replace(
-        _ordered(list(values), np.array(list(values.values()))), estimated=dict(zip(first, told, strict=True))
-    )
-    context.ranking = _as_scores(context.scores, values)
+    context.nodes = replace(nodes, estimated=dict(zip(first, told, strict=True)))
     off = [(str(u), e, x) for u, e, x, w in zip(first, estimates, exact["train"], wrong, strict=True) if w]
     largest = max(abs(exact["train"]).max(), 1e-12)
     named = [
-        f"{u} (estimated {e:+.2f}, measured {x:+.2f})"
+        f"{u} (estimated {signed(e)}, measured {signed(x)})"
         for u, e, x in off
         if max(abs(e), abs(x)) > 0.1 * largest
     ]
     text = (
-        f"Effects of the first {count} nodes one by one, predicted from train items and measured by patching on other "
-        f"items: {_words(before)}; {_words(after)} once {len(off)} estimates that were off by more than half had been "
-        "measured on train items."
+        f"Effects of the first {count} nodes one by one, predicted from train items and measured by patching on other items: "
+        f"{_words(before)}; {_words(after)} once the {len(off)} estimates that were off by more than half had been measured "
+        "on train items."
     )
     if named:
         text += f" Off by more than half, among nodes that matter: {', '.join(named[:8])}."
     rows = [
         {"unit": str(u), "estimate": float(e), "used": float(m), "measured": float(x)}
-        for u, e, m, x in zip(first, estimates, mended, exact["validation"], strict=True)
+        for u, e, m, x in zip(first, estimates, used, exact["validation"], strict=True)
     ]
+    facts = {
+        "n": count,
+        "before": before,
+        "after": after,
+        "off": [{"unit": u, "estimate": float(e), "exact": float(x)} for u, e, x in off],
+    }
     return Section(
         text=text,
+        note="The order of the nodes stays that of the estimates: patched alone, a unit shows what it does without the others.",
         findings=[text],
         tables=[Table(pd.DataFrame(rows), "predicted")],
-        facts={"predicted": {"n": count, "before": before, "after": after,
-                             "off": [{"unit": u, "estimate": float(e), "exact": float(x)} for u, e, x in off]}},
-    )  # fmt: skip
+        facts={"predicted": facts},
+    )
+
+
+def _spread(task: Task, n: int) -> Task:
+    """So many items, spread evenly over the split."""
+    return task.select(
+        np.unique(np.linspace(0, len(task) - 1, min(n, len(task))).round().astype(int)).tolist()
+    )
 
 
 def _value(scores: Scores, unit: Unit) -> float:
@@ -297,12 +307,3 @@ def _words(figures: Mapping[str, float]) -> str:
         f"Pearson {number(figures['pearson'])}, slope {number(figures['slope'])}, "
         f"equal signs {percent(figures['sign'])}"
     )
-
-
-def _as_scores(scores: Scores, values: Mapping[Unit, float]) -> Scores:
-    """Means over items as scores of one item, some of them replaced."""
-    summed = scores.summed()
-    means = {site: summed.mean(site).astype(np.float32)[None].copy() for site in summed.sites}
-    for unit, value in values.items():
-        means[unit.site][0, summed.index(unit.site).index(unit.index)] = value
-    return replace(summed, values=means, groups=())

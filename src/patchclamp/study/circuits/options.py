@@ -30,11 +30,12 @@ class CircuitOptions(StudyOptions):
     n_splits
         Random halves of the train items between which the circuits are compared.
     graph_nodes, graph_items, n_edges
-        Nodes of the graph, items of each split that its edges are taken on, and edges that are shown.
+        Nodes of the graph, items of each split that its edges are taken on, and edges of the circuit.
     """
 
     kind: str = "patch"
     direction: str = "denoising"
+    n_validation: int = 40
     method: str = "relevance_patching"
     head_sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 40, 80)
     neuron_sizes: tuple[int, ...] = (10, 30, 100, 300, 1000)
@@ -42,11 +43,11 @@ class CircuitOptions(StudyOptions):
     within: float = 0.2
     gone: float = 0.1
     n_measured: int = 30
-    measured_items: int = 12
+    measured_items: int = 24
     n_splits: int = 20
     graph_nodes: int = 30
     graph_items: int = 24
-    n_edges: int = 20
+    n_edges: int = 60
 
     def __post_init__(self) -> None:
         check_choice("ablation of a circuit", self.kind, ("patch",))

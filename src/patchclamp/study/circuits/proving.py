@@ -38,7 +38,7 @@ def prove(context: CircuitStudy) -> Section:
     sizes = sorted({*choice.table["size"].astype(int).tolist(), k, m})
     context.say("curves on test items")
     curve = partial(faithfulness, bench, points=choice.points, n_random=0)
-    found = curve(context.ranking, sizes)
+    found = curve(context.scores, sizes)
     by_activity = curve(_by_activity(context), sorted({k, m, sizes[-1]}))
     context.curve = table = _table(found, by_activity)
     context.joint = {}
@@ -139,7 +139,7 @@ def _free(context: CircuitStudy) -> str:
 
 def _by_activity(context: CircuitStudy) -> Scores:
     """Units by mean |clean - corrupted activity| x output norm on train items: large, whatever it does."""
-    subject, train, scores = context.subject, context.splits["train"], context.ranking
+    subject, train, scores = context.subject, context.splits["train"], context.scores
     sites = [site for site in scores.sites if site.point in context.choice.points]
     totals: dict[Site, NDArray[np.float64]] = {}
     for pair in subject.pairs(train, context.options.batch_size):

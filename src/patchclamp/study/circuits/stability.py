@@ -168,18 +168,21 @@ def another_corruption(context: CircuitStudy) -> Section:
         return Section(
             text=text, findings=[text], facts={"corruption": {"name": task.corruption, "other": None}}
         )
-    name = others[0]
-    context.say(f"the circuit under {name}")
-    other = load_task(
-        context.source, context.subject.tokenizer, n=len(task), seed=context.options.seed, corruption=name
-    )
-    splits = splits_of(other, context.options)
-    try:
-        found = _under(context, splits)
-    except PatchclampError as refusal:
-        text = f"{named}; under {name} nothing can be said: {refusal}"
+    refused = []
+    for name in others:
+        context.say(f"the circuit under {name}")
+        other = load_task(
+            context.source, context.subject.tokenizer, n=len(task), seed=context.options.seed, corruption=name
+        )
+        try:
+            found = _under(context, splits_of(other, context.options))
+            break
+        except PatchclampError as refusal:  # another corruption may leave the answer as it was
+            refused.append(f"under {name} nothing can be said ({refusal})")
+    else:
+        text = f"{named}; {'; '.join(refused)}."
         return Section(
-            text=text, findings=[text], facts={"corruption": {"name": task.corruption, "other": name}}
+            text=text, findings=[text], facts={"corruption": {"name": task.corruption, "other": None}}
         )
     text = (
         f"{named}. Under {name} the same {choice.k:,} nodes keep {percent(found['kept'])} "

@@ -9,7 +9,7 @@ import pandas as pd
 
 from patchclamp.base.estimate import Estimate
 from patchclamp.connect.circuits import edge_attribution, neuron_graph
-from patchclamp.draw.text import number
+from patchclamp.draw.text import signed
 from patchclamp.evaluate.circuits import on_paths
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.units import Units
@@ -20,9 +20,10 @@ from patchclamp.study.stages import Column, Section, Table
 
 __all__ = ["wire"]
 
+SHOWN = 20
 
 DRAWN = (
-    "Layers up, places in the text across, each node where most of its score is. The line in a box says which tokens its "
+    "Direct edges among the first nodes, on train items; the table has them on test items, with intervals. Layers up, places in the text across, each node where most of its score is. The line in a box says which tokens its "
     "output promotes through the LM head, or the token at which it is most active: leads, which nothing was chosen by."
 )
 
@@ -50,11 +51,13 @@ def wire(context: CircuitStudy) -> Section:
     clear = sum(
         row["low"] is not None and (row["low"] > 0) == (row["high"] > 0) and row["low"] != 0 for row in shown
     )
-    strong = "; ".join(f"{r['source']} → {r['target']} {number(r['held'])}" for r in shown[:3])
+    inner = [row for row in shown if row["target"] != "logits"]
+    last = [row for row in shown if row["target"] == "logits"]
     text = (
         f"Among the first {count} nodes, tokens and logits there are {len(rows):,} direct edges ({graph.method.replace('_', ' ')}). "
         f"Of the {len(shown)} strongest on train items, {clear} have the same sign for certain on test items, and {len(alive)} "
-        f"lie on a path from the tokens to the logits. The strongest, on test items: {strong}."
+        f"lie on a path from the tokens to the logits. The strongest on test items: {_named(last)}"
+        f"{'; and between nodes: ' * bool(inner)}{_named(inner)}."
     )
     columns = (
         Column("From", "source", "mono"),
@@ -72,7 +75,7 @@ def wire(context: CircuitStudy) -> Section:
         figures=[circuit_figure(graph, title="The circuit on train items", caption=DRAWN)],
         tables=[
             Table(pd.DataFrame(listed), "edges"),
-            Table(pd.DataFrame(listed[: options.n_edges]), columns=columns, title=f"The {len(shown)} strongest edges"),
+            Table(pd.DataFrame(listed[:SHOWN]), columns=columns, title=f"The {len(listed[:SHOWN])} strongest edges"),
         ],
         facts={
             "graph": {
@@ -85,6 +88,10 @@ def wire(context: CircuitStudy) -> Section:
             }
         },
     )  # fmt: skip
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
+    return "; ".join(f"{row['source']} → {row['target']} {signed(row['held'])}" for row in rows[:3])
 
 
 def _neurons(context: CircuitStudy, units: Units, split: str) -> CircuitGraph:

@@ -11,11 +11,12 @@ from patchclamp.base.errors import check_choice
 from patchclamp.study.leaderboard.base import Adaptor
 from patchclamp.study.leaderboard.circuits import ATTRIBUTE
 from patchclamp.study.leaderboard.dictionaries import DECOMPOSE
+from patchclamp.study.leaderboard.edges import CONNECT
 from patchclamp.study.leaderboard.functions import DESCRIBE
 from patchclamp.study.leaderboard.measures import MEASURE
 
 ADAPTORS: dict[tuple[str, str], Adaptor] = {
-    (adaptor.verb, adaptor.kind): adaptor for adaptor in (MEASURE, DECOMPOSE, DESCRIBE, ATTRIBUTE)
+    (adaptor.verb, adaptor.kind): adaptor for adaptor in (MEASURE, DECOMPOSE, DESCRIBE, ATTRIBUTE, CONNECT)
 }
 """(verb, kind of truth) -> adaptor."""
 
@@ -26,7 +27,7 @@ def verbs() -> tuple[str, ...]:
 
 
 def methods_of(verb: str) -> Mapping[str, Callable[..., Any]]:
-    """A verb's `METHODS`; empty for a verb that this version does not have.
+    """A verb's `METHODS`, and those of its circuits; empty for a verb that this version does not have.
 
     Raises
     ------
@@ -39,4 +40,6 @@ def methods_of(verb: str) -> Mapping[str, Callable[..., Any]]:
     module = import_module(f"patchclamp.{verb}")
     taken = frozenset[str]().union(*(one.tools for (own, _), one in ADAPTORS.items() if own == verb))
     tools = {name: tool for name, tool in getattr(module, "TOOLS", {}).items() if name in taken}
-    return {**getattr(module, "METHODS", {}), **tools}
+    inner = f"patchclamp.{verb}.circuits"
+    circuits = getattr(import_module(inner), "METHODS", {}) if find_spec(inner) else {}
+    return {**getattr(module, "METHODS", {}), **circuits, **tools}
