@@ -5,6 +5,7 @@ from __future__ import annotations
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.heads import head_connectome
 from patchclamp.connect.circuits.neuron_graph import neuron_graph
+from patchclamp.connect.circuits.node_masks import NodeMasks, node_masks
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
 from patchclamp.connect.circuits.paths import causal_path_graph
 
@@ -16,13 +17,20 @@ METHODS = {
     "neuron_graph": neuron_graph,
     "causal_path_graph": causal_path_graph,
 }
+# Beside the table, with results of their own.
+TOOLS = {
+    "node_masks": node_masks,
+}
 
 __all__ = [
     "METHODS",
+    "TOOLS",
+    "NodeMasks",
     "causal_path_graph",
     "edge_attribution",
     "edge_patching",
     "head_connectome",
     "neuron_graph",
+    "node_masks",
     "path_patching",
 ]
