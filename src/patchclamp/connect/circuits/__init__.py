@@ -8,6 +8,7 @@ from patchclamp.connect.circuits.neuron_graph import neuron_graph
 from patchclamp.connect.circuits.node_masks import NodeMasks, node_masks
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
 from patchclamp.connect.circuits.paths import causal_path_graph
+from patchclamp.connect.circuits.qk_attribution import QKAttribution, qk_attribution
 
 # (subject, task, ...) -> CircuitGraph
 METHODS = {
@@ -20,12 +21,14 @@ METHODS = {
 # Beside the table, with results of their own.
 TOOLS = {
     "node_masks": node_masks,
+    "qk_attribution": qk_attribution,
 }
 
 __all__ = [
     "METHODS",
     "TOOLS",
     "NodeMasks",
+    "QKAttribution",
     "causal_path_graph",
     "edge_attribution",
     "edge_patching",
@@ -33,4 +36,5 @@ __all__ = [
     "neuron_graph",
     "node_masks",
     "path_patching",
+    "qk_attribution",
 ]

@@ -92,6 +92,21 @@ class Patterns(TorchFunctionMode):
             )
 
 
+class BeforeSoftmax(Patterns):
+    """What attention hands to its softmax, layer -> (batch, head, query, key), in eager attention."""
+
+    def __init__(self, subject: Transformer) -> None:
+        super().__init__(subject)
+        self.seen: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the argument of a softmax inside of an attention module."""
+        if self._inside and func in _SOFTMAX:
+            self.ran.add(self.names[self._inside[-1]])
+            self.seen[self._inside[-1]] = args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def norms_of(model: nn.Module) -> list[tuple[str, nn.Module, NormFormula]]:
     """The norms of a model whose formula holds on numbers, with their names."""
     found = []
