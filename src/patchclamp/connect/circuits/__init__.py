@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from patchclamp.connect.circuits.circuit_reuse import CircuitReuse, circuit_recovery, circuit_reuse
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.heads import head_connectome
 from patchclamp.connect.circuits.neuron_graph import neuron_graph
@@ -9,6 +10,7 @@ from patchclamp.connect.circuits.node_masks import NodeMasks, node_masks
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
 from patchclamp.connect.circuits.paths import causal_path_graph
 from patchclamp.connect.circuits.qk_attribution import QKAttribution, qk_attribution
+from patchclamp.connect.circuits.retrieval_heads import RetrievalHeads, copied, retrieval_heads, span_of
 
 # (subject, task, ...) -> CircuitGraph
 METHODS = {
@@ -22,14 +24,22 @@ METHODS = {
 TOOLS = {
     "node_masks": node_masks,
     "qk_attribution": qk_attribution,
+    "circuit_reuse": circuit_reuse,
+    "circuit_recovery": circuit_recovery,
+    "retrieval_heads": retrieval_heads,
 }
 
 __all__ = [
     "METHODS",
     "TOOLS",
+    "CircuitReuse",
     "NodeMasks",
     "QKAttribution",
+    "RetrievalHeads",
     "causal_path_graph",
+    "circuit_recovery",
+    "circuit_reuse",
+    "copied",
     "edge_attribution",
     "edge_patching",
     "head_connectome",
@@ -37,4 +47,6 @@ __all__ = [
     "node_masks",
     "path_patching",
     "qk_attribution",
+    "retrieval_heads",
+    "span_of",
 ]
