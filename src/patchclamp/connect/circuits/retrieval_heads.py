@@ -269,7 +269,7 @@ def _check(
             edits = _silent([heads[int(i)] for i in chosen])
             values = [
                 _recall(prompts[i], needles[i], write(subject, prompts[i], length[i], stop, edits))
-                for i in np.flatnonzero(used)
+                for i in np.flatnonzero(used).tolist()
             ]
             rows.append({"ablated": name, "draw": draw, "recall": float(np.mean(values))})
     return pd.DataFrame(rows)
