@@ -74,7 +74,8 @@ class Lens:
         row = weights[token].float() * (1 if gain is None else gain.float())
         found = self.carried(torch.eye(len(row), device=row.device), layer).float()
         found = (found - self.shifts[layer].to(found) if layer in self.shifts else found) @ row
-        return found / found.norm()
+        unit: Tensor = found / found.norm()
+        return unit
 
 
 def logit_lens(subject: LanguageModel, layers: Sequence[int] | None = None) -> Lens:
@@ -295,12 +296,11 @@ def _batches(
     """Batches and the positions that count: from `skip` on, without the last of each text."""
     if not texts or isinstance(texts, str):
         raise PatchclampError("give a list of texts, or of token ids")
-    ids = (
-        subject.encode([str(text) for text in texts])
-        if isinstance(texts[0], str)
-        else [list(t) for t in texts]
-    )
-    ids = [[int(i) for i in row[:max_tokens]] for row in ids]  # type: ignore[arg-type]
+    words = [text for text in texts if isinstance(text, str)]
+    whole = subject.encode(words) if words else [[int(i) for i in text] for text in texts]
+    if words and len(words) < len(texts):
+        raise PatchclampError("give texts or token ids, not both")
+    ids = [row[:max_tokens] for row in whole]
     for first in range(0, len(ids), size):
         part = ids[first : first + size]
         batch = subject.batch(part, list(range(first, first + len(part)))).to(subject.device)

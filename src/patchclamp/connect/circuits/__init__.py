@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from patchclamp.connect.circuits.circuit_reuse import CircuitReuse, circuit_recovery, circuit_reuse
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
+from patchclamp.connect.circuits.factual_recall import FactualRecall, factual_recall
 from patchclamp.connect.circuits.heads import head_connectome
+from patchclamp.connect.circuits.mlp_terms import MLPTerms, fit_terms, mlp_terms
 from patchclamp.connect.circuits.neuron_graph import neuron_graph
 from patchclamp.connect.circuits.node_masks import NodeMasks, node_masks
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
@@ -27,12 +29,16 @@ TOOLS = {
     "circuit_reuse": circuit_reuse,
     "circuit_recovery": circuit_recovery,
     "retrieval_heads": retrieval_heads,
+    "mlp_terms": mlp_terms,
+    "factual_recall": factual_recall,
 }
 
 __all__ = [
     "METHODS",
     "TOOLS",
     "CircuitReuse",
+    "FactualRecall",
+    "MLPTerms",
     "NodeMasks",
     "QKAttribution",
     "RetrievalHeads",
@@ -42,7 +48,10 @@ __all__ = [
     "copied",
     "edge_attribution",
     "edge_patching",
+    "factual_recall",
+    "fit_terms",
     "head_connectome",
+    "mlp_terms",
     "neuron_graph",
     "node_masks",
     "path_patching",

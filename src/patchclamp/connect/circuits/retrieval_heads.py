@@ -132,7 +132,7 @@ def retrieval_heads(
             "cannot be told by what it does not do"
         )
     items = np.full((len(prompts), len(heads)), np.nan)
-    for number in np.flatnonzero(used):
+    for number in np.flatnonzero(used).tolist():
         prompt, answer = list(prompts[number]), answers[number]
         run = subject.run(
             right_pad([prompt + answer[:-1]]), read=[Site("attn_probs", i) for i in range(subject.n_layers)]
@@ -141,8 +141,8 @@ def retrieval_heads(
         patterns = torch.stack(
             [run.activity[Site("attn_probs", i)][0, :, steps] for i in range(subject.n_layers)], 1
         )  # (head, layer, step, key)
-        found = copied(patterns.permute(2, 1, 0, 3).flatten(1, 2), [*prompt, *answer], needles[number])
-        items[number] = found.numpy()
+        by_head = patterns.permute(2, 1, 0, 3).flatten(1, 2)
+        items[number] = copied(by_head, [*prompt, *answer], needles[number]).numpy()
     return RetrievalHeads(
         _summary(names, items[used]), items, names, recall, used,
         _check(subject, prompts, needles, length, stop, used, recall, heads, items, check, n_random, seed),
