@@ -13,6 +13,17 @@ from patchclamp.connect.circuits.path_patching import edge_patching, path_patchi
 from patchclamp.connect.circuits.paths import causal_path_graph
 from patchclamp.connect.circuits.qk_attribution import QKAttribution, qk_attribution
 from patchclamp.connect.circuits.retrieval_heads import RetrievalHeads, copied, retrieval_heads, span_of
+from patchclamp.connect.circuits.thought_anchors import (
+    ReceiverHeads,
+    Rollout,
+    counterfactual_importance,
+    excess_kurtosis,
+    received_attention,
+    receiver_heads,
+    sentence_matrix,
+    sentence_suppression,
+    sentences,
+)
 
 # (subject, task, ...) -> CircuitGraph
 METHODS = {
@@ -31,6 +42,9 @@ TOOLS = {
     "retrieval_heads": retrieval_heads,
     "mlp_terms": mlp_terms,
     "factual_recall": factual_recall,
+    "receiver_heads": receiver_heads,
+    "sentence_suppression": sentence_suppression,
+    "counterfactual_importance": counterfactual_importance,
 }
 
 __all__ = [
@@ -41,13 +55,17 @@ __all__ = [
     "MLPTerms",
     "NodeMasks",
     "QKAttribution",
+    "ReceiverHeads",
     "RetrievalHeads",
+    "Rollout",
     "causal_path_graph",
     "circuit_recovery",
     "circuit_reuse",
     "copied",
+    "counterfactual_importance",
     "edge_attribution",
     "edge_patching",
+    "excess_kurtosis",
     "factual_recall",
     "fit_terms",
     "head_connectome",
@@ -56,6 +74,11 @@ __all__ = [
     "node_masks",
     "path_patching",
     "qk_attribution",
+    "received_attention",
+    "receiver_heads",
     "retrieval_heads",
+    "sentence_matrix",
+    "sentence_suppression",
+    "sentences",
     "span_of",
 ]
