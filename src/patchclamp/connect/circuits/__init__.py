@@ -5,6 +5,7 @@ from __future__ import annotations
 from patchclamp.connect.circuits.circuit_reuse import CircuitReuse, circuit_recovery, circuit_reuse
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.factual_recall import FactualRecall, factual_recall
+from patchclamp.connect.circuits.head_subspace import HeadSubspace, choices, head_subspace, subspace_of
 from patchclamp.connect.circuits.heads import head_connectome
 from patchclamp.connect.circuits.mlp_terms import MLPTerms, fit_terms, mlp_terms
 from patchclamp.connect.circuits.neuron_graph import neuron_graph
@@ -37,6 +38,7 @@ METHODS = {
 TOOLS = {
     "node_masks": node_masks,
     "qk_attribution": qk_attribution,
+    "head_subspace": head_subspace,
     "circuit_reuse": circuit_reuse,
     "circuit_recovery": circuit_recovery,
     "retrieval_heads": retrieval_heads,
@@ -52,6 +54,7 @@ __all__ = [
     "TOOLS",
     "CircuitReuse",
     "FactualRecall",
+    "HeadSubspace",
     "MLPTerms",
     "NodeMasks",
     "QKAttribution",
@@ -59,6 +62,7 @@ __all__ = [
     "RetrievalHeads",
     "Rollout",
     "causal_path_graph",
+    "choices",
     "circuit_recovery",
     "circuit_reuse",
     "copied",
@@ -69,6 +73,7 @@ __all__ = [
     "factual_recall",
     "fit_terms",
     "head_connectome",
+    "head_subspace",
     "mlp_terms",
     "neuron_graph",
     "node_masks",
@@ -81,4 +86,5 @@ __all__ = [
     "sentence_suppression",
     "sentences",
     "span_of",
+    "subspace_of",
 ]
