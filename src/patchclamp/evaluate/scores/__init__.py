@@ -10,7 +10,7 @@ from patchclamp.evaluate.scores.explained import Explained, explained_variance
 from patchclamp.evaluate.scores.insertion_deletion import InsertionDeletion, insertion_deletion
 from patchclamp.evaluate.scores.matched_null import matched_null
 from patchclamp.evaluate.scores.multiplicity import benjamini_yekutieli, false_discovery, max_statistic
-from patchclamp.evaluate.scores.randomisation import Randomisation, randomisation, restored
+from patchclamp.evaluate.scores.randomisation import Randomisation, randomisation
 from patchclamp.evaluate.scores.rank_agreement import rank_agreement
 from patchclamp.evaluate.scores.stability import Stability, stability, stability_of_sets
 
@@ -35,7 +35,6 @@ __all__ = [
     "max_statistic",
     "randomisation",
     "rank_agreement",
-    "restored",
     "stability",
     "stability_of_sets",
 ]

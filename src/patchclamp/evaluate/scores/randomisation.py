@@ -5,8 +5,7 @@ The model is the user's own, so it is put back bit by bit afterwards, also after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.statistics import draws_interval, n_groups, pearson, resamples, spearman, weighted_means
@@ -22,6 +21,7 @@ from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import flat_scores
 from patchclamp.nouns.scores import Scores
 from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.weights import random_like, restored
 
 Array = NDArray[np.float64]
 WAYS = ("gaussian", "shuffle", "reset")
@@ -127,34 +127,6 @@ def randomisation(
     return _result(before, parts, order, how, n_boot, seed)
 
 
-@contextmanager
-def restored(subject: Subject) -> Iterator[None]:
-    """Whatever happens to weights and buffers inside, they are as they were afterwards, bit by bit.
-
-    Inside, the subject has no fingerprint of the trained weights that recordings and claims could carry.
-    """
-    model = subject.model
-    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
-        raise PatchclampError(
-            f"{subject.name}: has weights that are not in memory, so they cannot be put back"
-        )
-    kept = [(t, t.detach().clone()) for t in (*model.parameters(), *model.buffers())]
-    wanted = [(p, p.requires_grad) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    fingerprint, subject._fingerprint = subject._fingerprint, ""
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, value in kept:
-                tensor.copy_(value)
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
-        for module, mode in modes:
-            module.training = mode
-        subject._fingerprint = fingerprint
-
-
 def _stages(model: nn.Module, modules: Sequence[str] | None, max_stages: int) -> list[list[str]]:
     """Names of modules in order of the pass, joined into stages."""
     known = dict(model.named_modules())
@@ -197,17 +169,8 @@ def _randomise(model: nn.Module, names: Sequence[str], how: str, seed: int, done
             generator = torch.Generator().manual_seed(seed * 1009 + len(done))
             with torch.no_grad():
                 for parameter in own:
-                    parameter.copy_(_random(parameter, how, generator))
+                    parameter.copy_(random_like(parameter, how, generator))
     return count
-
-
-def _random(parameter: Tensor, how: str, generator: torch.Generator) -> Tensor:
-    values = parameter.detach().cpu().double()
-    if how == "shuffle":
-        flat = values.flatten()
-        return flat[torch.randperm(len(flat), generator=generator)].reshape(values.shape).to(parameter)
-    noise = torch.randn(values.shape, generator=generator, dtype=torch.float64)
-    return (values.mean() + values.std(correction=0) * noise).to(parameter)
 
 
 def _result(

@@ -23,8 +23,8 @@ __all__ = ["wire"]
 SHOWN = 20
 
 DRAWN = (
-    "Direct edges among the first nodes, on train items; the table has them on test items, with intervals. Layers up, places in the text across, each node where most of its score is. The line in a box says which tokens its "
-    "output promotes through the LM head, or the token at which it is most active: leads, which nothing was chosen by."
+    "Direct edges among the first nodes, on train items; the table has them on test items, with intervals. Layers up, places in "
+    "the text across, each node where most of its score is. The line in a box says which tokens its output promotes through the LM head, or the token at which it is most active: leads, which nothing was chosen by."
 )
 
 

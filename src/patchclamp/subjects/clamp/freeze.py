@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,6 +90,51 @@ class Patterns(TorchFunctionMode):
                 f"{self.names[layer]}: no softmax and no scaled_dot_product_attention was seen in its attention, so its "
                 "pattern cannot be held fixed; load the model with attn_implementation='eager'"
             )
+
+
+class BeforeSoftmax(Patterns):
+    """What attention hands to its softmax, layer -> (batch, head, query, key), in eager attention."""
+
+    def __init__(self, subject: Transformer) -> None:
+        super().__init__(subject)
+        self.seen: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the argument of a softmax inside of an attention module."""
+        if self._inside and func in _SOFTMAX:
+            self.ran.add(self.names[self._inside[-1]])
+            self.seen[self._inside[-1]] = args[0]
+        return func(*args, **(kwargs or {}))
+
+
+class Blocked(Patterns):
+    """Attention that some queries cannot pay to some keys, in some layers, in eager attention.
+
+    Parameters
+    ----------
+    subject
+        A transformer.
+    where
+        (batch, query, key), True where nothing is seen: the score is minus infinity before the softmax, and what is
+        left adds to 1. A query that would see nothing keeps what it saw.
+    layers
+        In which layers.
+    """
+
+    def __init__(self, subject: Transformer, where: Tensor, layers: Iterable[int]) -> None:
+        super().__init__(subject)
+        self.where, self.layers = where, frozenset(layers)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave keys out of a softmax inside of an attention module."""
+        if self._inside and func in _SOFTMAX:
+            self.ran.add(self.names[self._inside[-1]])
+            if self._inside[-1] in self.layers:
+                least = torch.finfo(args[0].dtype).min
+                cut = args[0].masked_fill(self.where[:, None].to(args[0].device), -torch.inf)
+                seen = (cut > least / 2).any(-1, keepdim=True)
+                args = (torch.where(seen, cut, args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 def norms_of(model: nn.Module) -> list[tuple[str, nn.Module, NormFormula]]:

@@ -1,0 +1,202 @@
+"""How a fact is recalled: what MLPs add at the subject, what the last token takes of the relation, and of the subject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import ratio_interval
+from patchclamp.nouns.tasks.protocol import TaskLike
+from patchclamp.nouns.units import Site
+from patchclamp.subjects.base import Subject
+from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
+from patchclamp.subjects.clamp.freeze import Blocked
+from patchclamp.subjects.transformer import Transformer
+
+STAGES = {
+    "enrichment": "MLPs at the subject's tokens write what they write for the other subject",
+    "relation": "the last token sees none of the tokens that both inputs share",
+    "extraction": "the last token sees none of the subject's tokens",
+}
+
+
+@dataclass(frozen=True)
+class FactualRecall:
+    """Stages of recall by layers, each beside its control.
+
+    Attributes
+    ----------
+    table : DataFrame
+        stage, layers, lost, low, high, control, control_low, control_high: how much of m(clean) - m(corrupted) is lost.
+    items : dict
+        (stage, layers, ``"effect"`` or ``"control"``) -> metric of every item.
+    clean, corrupted : array (item,)
+    """
+
+    table: pd.DataFrame
+    items: dict[tuple[str, str, str], NDArray[np.float64]] = field(repr=False)
+    clean: NDArray[np.float64] = field(repr=False)
+    corrupted: NDArray[np.float64] = field(repr=False)
+
+
+def factual_recall(
+    subject: Subject,
+    task: TaskLike,
+    *,
+    windows: int = 3,
+    stages: Sequence[str] = tuple(STAGES),
+    batch_size: int = 16,
+    seed: int = 0,
+) -> FactualRecall:
+    """Measure three stages of recall by windows of layers.
+
+    lost = sum (m(clean) - m(changed)) / sum (m(clean) - m(corrupted)), over items
+
+    * enrichment: MLP outputs at the subject's tokens are those of the corrupted run. Control: the same layers at the
+      tokens between and before, without the last, on which the subject may have been written by then.
+    * relation: the last token cannot attend to tokens that both inputs share. Control: the token before the last
+      cannot.
+    * extraction: the last token cannot attend to the subject's tokens. Control: as for the relation.
+
+    The subject's tokens are those in which clean and corrupted inputs differ.
+
+    Parameters
+    ----------
+    subject, task
+        A transformer, and items whose corrupted input names another subject in as many tokens.
+    windows
+        Layers are cut into so many windows; ``"all"`` is the last row of a stage.
+    stages
+        Names in `STAGES`.
+
+    Returns
+    -------
+    FactualRecall
+
+    Raises
+    ------
+    PatchclampError
+        For a task without corrupted inputs, items that do not differ or differ in the last token, a model that does not
+        recall: the mean metric is no larger than on the corrupted inputs.
+
+    Notes
+    -----
+    Stages after Geva et al. 2023 (dissecting recall of factual associations), whose windows slide and whose knock-outs are not
+    held against others. Effects of windows do not add up to that of all layers.
+
+    Examples
+    --------
+    >>> factual_recall(subject, load_task("capitals", subject.tokenizer)).table   # doctest: +SKIP
+    """
+    if not isinstance(subject, Transformer):
+        raise PatchclampError(
+            f"{subject.name}: attention is known for transformers of the anatomy table only"
+        )
+    unknown = [name for name in stages if name not in STAGES]
+    if unknown or not 1 <= windows <= subject.n_layers:
+        raise PatchclampError(
+            f"stages={list(stages)}, windows={windows}: stages are {', '.join(STAGES)}, windows 1..{subject.n_layers}"
+        )
+    parts = [part.tolist() for part in np.array_split(np.arange(subject.n_layers), windows)]
+    layers = {f"{part[0]}-{part[-1]}": part for part in parts} | {"all": list(range(subject.n_layers))}
+    clean, corrupted = np.zeros(len(task)), np.zeros(len(task))
+    items: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+    groups: list[str] = [""] * len(task)
+    for pair in subject.pairs(task, batch_size):
+        rows = pair.rows.cpu().numpy()
+        for place, group in zip(rows.tolist(), pair.groups, strict=False):
+            groups[place] = group
+        named = _subject_tokens(pair)
+        logits = subject.run(pair.clean, logits=pair.answer_position).logits
+        clean[rows] = _values(pair, logits, logits)
+        assert pair.corrupted is not None
+        written = [Site("mlp_out", layer) for layer in range(subject.n_layers)]
+        other = subject.run(pair.corrupted, read=written, logits=pair.answer_position)
+        corrupted[rows] = _values(pair, other.logits, logits)
+        for stage in stages:
+            for name, chosen in layers.items():
+                changed = _changed(
+                    subject, pair, stage, chosen, named, {s: other.activity[s] for s in written}
+                )
+                for kind, out in changed:
+                    found = items.setdefault((stage, name, kind), np.zeros(len(task)))
+                    found[rows] = _values(pair, out, logits)
+    if not (clean - corrupted).sum() > 0:
+        raise PatchclampError(
+            f"factual_recall: the metric is {clean.mean():.3g} on clean and {corrupted.mean():.3g} on corrupted inputs; there is no recall "
+            "to take apart"
+        )
+    table = []
+    for stage in stages:
+        for name in layers:
+            row: dict[str, object] = {"stage": stage, "layers": name}
+            for kind, prefix in (("effect", ""), ("control", "control_")):
+                lost = clean - items[stage, name, kind]
+                low, high = ratio_interval(
+                    lost, clean - corrupted, groups if any(groups) else None, seed=seed
+                )
+                row[{"effect": "lost", "control": "control"}[kind]] = lost.sum() / (clean - corrupted).sum()
+                row[f"{prefix}low"], row[f"{prefix}high"] = low, high
+            table.append(row)
+    return FactualRecall(pd.DataFrame(table), items, clean, corrupted)
+
+
+def _values(pair: Pair, logits: Tensor | None, reference: Tensor | None) -> NDArray[np.float64]:
+    assert logits is not None
+    found: NDArray[np.float64] = pair.metric(logits, reference=reference).detach().double().cpu().numpy()
+    return found
+
+
+def _subject_tokens(pair: Pair) -> Bool[Tensor, "batch pos"]:
+    """Where clean and corrupted inputs differ."""
+    if pair.corrupted is None or pair.clean.tokens is None or pair.corrupted.tokens is None:
+        raise PatchclampError(
+            "factual_recall: the items have no corrupted inputs of tokens, which name another subject"
+        )
+    differ = (pair.clean.tokens != pair.corrupted.tokens) & pair.clean.mask
+    at_end = differ.gather(1, pair.clean.last[:, None])[:, 0]
+    for bad, what in ((~differ.any(1), "do not differ"), (at_end, "differ in the last token")):
+        if bool(bad.any()):
+            item = int(pair.rows[int(bad.nonzero()[0])])
+            raise PatchclampError(
+                f"item {item}: its clean and corrupted inputs {what}, so the subject is not known"
+            )
+    return differ
+
+
+def _changed(
+    subject: Transformer, pair: Pair, stage: str, layers: Sequence[int], named: Tensor, other: dict[Site, Tensor]
+) -> Iterator[tuple[str, Tensor | None]]:  # fmt: skip
+    """Logits under the change of a stage, and under its control."""
+    mask, end = pair.clean.mask, pair.clean.last
+    steps = torch.arange(mask.shape[1], device=mask.device)
+    last = steps == end[:, None]
+    if stage == "enrichment":
+        for kind, where in (("effect", named), ("control", mask & ~named & ~last)):
+            edits = [
+                Edit(Site("mlp_out", layer), _put(other[Site("mlp_out", layer)], where)) for layer in layers
+            ]
+            yield kind, subject.run(pair.clean, write=edits, logits=pair.answer_position).logits
+        return
+    keys = named if stage == "extraction" else mask & ~named & ~last
+    for kind, query in (("effect", last), ("control", steps == end[:, None] - 1)):
+        # A query always sees itself.
+        where = query[:, :, None] & keys[:, None, :] & (steps[:, None] != steps)
+        with Blocked(subject, where, layers).active():
+            probs = [Site("attn_probs", layers[0])]
+            yield kind, subject.run(pair.clean, read=probs, logits=pair.answer_position).logits
+
+
+def _put(values: Tensor, where: Tensor) -> Callable[[Tensor, Batch], Tensor]:
+    def act(activity: Tensor, batch: Batch) -> Tensor:
+        return torch.where(where[..., None].to(activity.device), values, activity)
+
+    return act
