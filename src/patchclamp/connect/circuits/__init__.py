@@ -5,6 +5,7 @@ from __future__ import annotations
 from patchclamp.connect.circuits.circuit_reuse import CircuitReuse, circuit_recovery, circuit_reuse
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
 from patchclamp.connect.circuits.factual_recall import FactualRecall, factual_recall
+from patchclamp.connect.circuits.groups import NodeGroups, group_effects, group_nodes
 from patchclamp.connect.circuits.head_subspace import HeadSubspace, choices, head_subspace, subspace_of
 from patchclamp.connect.circuits.heads import head_connectome
 from patchclamp.connect.circuits.mlp_terms import MLPTerms, fit_terms, mlp_terms
@@ -36,6 +37,8 @@ METHODS = {
 }
 # Beside the table, with results of their own.
 TOOLS = {
+    "group_nodes": group_nodes,
+    "group_effects": group_effects,
     "node_masks": node_masks,
     "qk_attribution": qk_attribution,
     "head_subspace": head_subspace,
@@ -61,6 +64,7 @@ __all__ = [
     "ReceiverHeads",
     "RetrievalHeads",
     "Rollout",
+    "NodeGroups",
     "causal_path_graph",
     "choices",
     "circuit_recovery",
@@ -72,6 +76,8 @@ __all__ = [
     "excess_kurtosis",
     "factual_recall",
     "fit_terms",
+    "group_effects",
+    "group_nodes",
     "head_connectome",
     "head_subspace",
     "mlp_terms",
