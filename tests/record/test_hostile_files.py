@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 import hostile_arrays
 import hostile_binary
+import hostile_mat5
 import hostile_stores
 import hostile_texts
 from hostile import Case, Child, changed, child
@@ -41,7 +42,11 @@ def cases(found: Iterator[tuple[str, tuple[str, ...]]]) -> Iterator[Case]:
 FEW = settings(
     max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
-MAKERS = [*hostile_arrays.MAKERS, *hostile_binary.MAKERS, *hostile_stores.MAKERS, *hostile_texts.MAKERS]
+MAKERS = [
+    maker
+    for corpus in (hostile_arrays, hostile_binary, hostile_mat5, hostile_stores, hostile_texts)
+    for maker in corpus.MAKERS
+]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, foreign, need, refuse_circles, refuse_external
 from patchclamp.record.files.fields import KNOWN, listed, read_fields, wanted_names
+from patchclamp.record.files.mat5 import refuse_sizes
 
 MOST, DEEPEST = 100_000, 32  # cells, and cells in cells
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -52,10 +53,9 @@ def read(
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        head = file.read(520)
-    if _HDF5 in (head[:8], head[512:520]):
+    if is_version_73(path):
         return _version_73(path)
+    refuse_sizes(path)
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
     from scipy.sparse import issparse
@@ -70,6 +70,24 @@ def _fields(path: Path) -> dict[str, Any]:
                 value = value.toarray()
             _flatten(name, value, out)
     return out
+
+
+def refuse_hostile(path: Path, kind: str) -> None:
+    """Refuse a ``.mat`` or ``.set`` that another reader will open, by what its tags or its links say."""
+    if not is_version_73(path):
+        refuse_sizes(path, kind)
+        return
+    h5py = need("h5py")
+    with foreign(path, kind), h5py.File(path, "r") as file:
+        refuse_external(h5py, file, path)
+        refuse_circles(h5py, file, path)
+
+
+def is_version_73(path: Path) -> bool:
+    """Whether its first bytes are those of HDF5."""
+    with path.open("rb") as file:
+        head = file.read(520)
+    return _HDF5 in (head[:8], head[512:520])
 
 
 def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
