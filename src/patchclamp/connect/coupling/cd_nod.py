@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import optional
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
 from patchclamp.connect.surrogates import circular_shift
@@ -108,7 +109,7 @@ def cd_nod(
     weights = edge_weights(marks)
     found = None
     if null is not None:
-        rng = np.random.default_rng([seed, 6501])
+        rng = numpy_rng([seed, 6501])
         drawn = np.stack([_surrogate(units, when, step, alpha, test, rng) for _ in range(null_samples)])
         found = bands(drawn, weights, "pooled", f"{null}; context permuted")
     baseline = None
