@@ -156,7 +156,7 @@ def code_lines(text: str, tree: ast.Module) -> int:
 
 
 def forbidden(tree: ast.Module, prints: bool) -> Iterator[str]:
-    """What no file does: catch everything, run data as code, and (in the library) print."""
+    """What no file does: catch everything, run data as code, make random numbers of an unchecked seed, and print."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
@@ -166,8 +166,16 @@ def forbidden(tree: ast.Module, prints: bool) -> Iterator[str]:
             called = ast.unparse(node.func)
             if called in ("pickle.load", "pickle.loads", "eval", "exec"):
                 yield f"line {node.lineno}: {called}"
+            if called.endswith(("random.default_rng", "Generator().manual_seed")) and seeded_from(node):
+                yield f"line {node.lineno}: {called}; base.seeds makes random numbers"
             if called == "print" and not prints:
                 yield f"line {node.lineno}: library code does not print"
+
+
+def seeded_from(call: ast.Call) -> bool:
+    """Whether a seed that somebody gave reaches a generator as it is."""
+    constant = all(isinstance(node, ast.Constant) for node in call.args)
+    return not constant and "check_seed(" not in ast.unparse(call)
 
 
 # ---- tables of methods

@@ -241,7 +241,8 @@ def test_house_rules() -> None:
             found.append(f"{file} has {n} lines of code; it is more than one idea")
         if not ast.get_docstring(tree):
             found.append(f"{file}: says in its first line what it is")
-        found += [f"{file}: {fault}" for fault in forbidden(tree, prints="app" in file.parts)]
+        if file.name != "seeds.py":
+            found += [f"{file}: {fault}" for fault in forbidden(tree, prints="app" in file.parts)]
     assert not found, "\n".join(found)
 
 
@@ -252,6 +253,8 @@ def test_planted_faults_of_a_file_are_found() -> None:
         "pickle.load(f)",
         "eval(x)",
         "print(1)",
+        "numpy.random.default_rng(seed)",
+        "torch.Generator().manual_seed(seed + 1)",
     ):
         assert len(list(forbidden(ast.parse(text), prints=False))) == 1, text
     assert not list(forbidden(ast.parse("try: f()\nexcept ValueError: print(1)"), prints=True))

@@ -9,7 +9,8 @@ import pytest
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect import cd_nod
-from patchclamp.connect.coupling.cd_nod import edge_kinds, edge_weights
+from patchclamp.connect.coupling.cd_nod import edge_kinds, edge_weights, shifted_where_alike
+from patchclamp.connect.series import series
 
 CHAIN = {("unit[0]", "unit[1]"), ("unit[1]", "unit[2]"), ("unit[2]", "unit[3]")}
 CHANGES = {("context", "unit[1]"), ("context", "unit[3]")}
@@ -136,3 +137,19 @@ def test_without_the_package_the_way_out_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "causallearn.search.ConstraintBased.CDNOD", None)
     with pytest.raises(PatchclampError, match=r"pip install patchclamp\[brain\]"):
         cd_nod(planted(n=60), test="fisherz", null=None)
+
+
+def test_units_that_drift_are_not_joined_by_the_null() -> None:
+    """Rolled over all of the recording, two drifts were joined in every draw, and no edge was beyond that."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 4))
+    x[:, 1] = 0.7 * x[:, 0] + 0.7 * x[:, 1]
+    x[:, 1::2] += np.linspace(-1.5, 1.5, 600)[:, None]
+    graph = cd_nod(x, test="fisherz", alpha=0.01, null_samples=19)
+    assert graph.significant()[1, 0]
+    assert not graph.significant()[:4, :4][[2, 3]].any()
+    rolled = shifted_where_alike(series(x, None, what="a test", time=True), np.arange(600.0), rng)
+    drift = np.corrcoef(rolled[:, 3], np.arange(600))[0, 1]
+    assert drift == pytest.approx(np.corrcoef(x[:, 3], np.arange(600))[0, 1], abs=0.03)
+    assert abs(np.corrcoef(rolled[:, 0], rolled[:, 1])[0, 1]) < 0.15
+    assert np.array_equal(np.sort(rolled, 0), np.sort(x, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def written(folder: Path, text: str, name: str = "a.csv") -> Path:
     return folder / name
 
 
-def opened(path: Path, **options: bool) -> Recording:
+def opened(path: Path, **options: Any) -> Recording:
     found = open_recording(path, **options)
     assert isinstance(found, Recording)
     return found
@@ -129,6 +130,58 @@ def test_names_of_rows_are_no_units(tmp_path: Path) -> None:
     numbered = opened(written(tmp_path, ",a,b\n0,1,2\n1,3,4\n"))
     assert numbered.units()["name"].tolist() == ["a", "b"]
     assert "counts the rows" in numbered.manifest["left_out"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1.5,2,3\n2.5,4,5\n", "a,b\n1,2,\n3,4,\n", "a,b\n1,2,3\n", "a,b\n0,2,3\n2,4,5\n"]
+)
+def test_a_row_is_no_longer_than_the_names(tmp_path: Path, text: str) -> None:
+    """The first of its cells was dropped without a word, and the others moved under other names."""
+    for call in (open_recording, file_contents):
+        with pytest.raises(
+            PatchclampError, match="one cell more than its first row has names, and the first"
+        ):
+            call(written(tmp_path, text))
+    counted = opened(written(tmp_path, "a,b\n1,2,3\n2,4,5\n"))
+    assert counted["activity"][:].tolist() == [[2, 3], [4, 5]] and "left_out" in counted.manifest
+
+
+@pytest.mark.parametrize("text", ["a,b,a\n1,2,3\n4,5,6\n", "time,time,a\n0,0,1\n1,1,2\n", '"a", a\n1.5,2\n'])
+@pytest.mark.parametrize("header", [None, True])
+def test_columns_of_equal_names(tmp_path: Path, text: str, header: bool | None) -> None:
+    """pandas called the second one "a.1"."""
+    for call in (open_recording, file_contents):
+        with pytest.raises(PatchclampError, match="2 columns are called"):
+            call(written(tmp_path, text), header=header)
+    bold = pytest.importorskip("nibabel").Nifti1Image(X[:2, :24].reshape(2, 2, 2, 6), np.eye(4))
+    bold.header.set_zooms((1, 1, 1, 2))
+    bold.to_filename(tmp_path / "sub-1_bold.nii")
+    written(tmp_path, "onset\tduration\tonset\n1\t2\t3\n", "sub-1_events.tsv")
+    with pytest.raises(PatchclampError, match="2 columns are called 'onset'"):
+        open_recording(tmp_path / "sub-1_bold.nii")
+
+
+def test_parquet_columns_of_equal_names_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [pa.array([1.0, 2.0])] * 3
+    pq.write_table(pa.Table.from_arrays(columns, ["a", "b", "a"]), tmp_path / "a.parquet")
+    for call in (open_recording, file_contents):
+        with pytest.raises(PatchclampError, match="2 columns are called 'a'"):
+            call(tmp_path / "a.parquet")
+    assert opened(tmp_path / "a.parquet", skip=["a"]).units()["name"].tolist() == ["b"]
+
+
+def test_another_format_under_the_name_of_one(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    frame.to_parquet(tmp_path / "a.csv")
+    np.save(tmp_path / "b", X)
+    (tmp_path / "b.npy").rename(tmp_path / "b.mat")
+    for name, kind, way_out in (("a.csv", "Parquet", "table"), ("b.mat", "NumPy", "numpy")):
+        with pytest.raises(PatchclampError, match=f"first bytes are those of {kind}; .*format='{way_out}'"):
+            open_recording(tmp_path / name)
+        assert open_recording(tmp_path / name, format=way_out).n_samples in (2, 100)
 
 
 def test_where_it_cannot_be_asked(tmp_path: Path) -> None:

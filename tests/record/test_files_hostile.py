@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
+import hostile_mat5
 from patchclamp import PatchclampError, load_task
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.record import file_contents, open_recording
@@ -125,6 +126,65 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npz")
     with pytest.raises(PatchclampError, match="is a pipe or a device"):
         open_recording(tmp_path / "a.npz")
+
+
+def test_the_name_of_an_open_file_and_of_a_pipe(tmp_path: Path) -> None:
+    """What a shell writes for `<(...)` and `3< FILE`: a pipe is refused, an open file is a file."""
+    np.save(tmp_path / "a.npy", np.ones((5, 2)))
+    ends = os.pipe()
+    with (tmp_path / "a.npy").open("rb") as file:
+        assert open_recording(f"/dev/fd/{file.fileno()}")["activity"].shape == (5, 2)
+        with pytest.raises(PatchclampError, match=f"/dev/fd/{ends[0]}: is a pipe or a device"):
+            open_recording(f"/dev/fd/{ends[0]}")
+    for end in ends:
+        os.close(end)
+    with pytest.raises(PatchclampError, match="no such file"):
+        open_recording(f"/dev/fd/{ends[0]}")
+
+
+MAT5 = {
+    "outer tag huge.mat": "unpacks to 4.3 GB, and 0.0 MB are stored",
+    "packed tag huge.mat": "says that it has 4,294,967,040 bytes, and 64 are left",
+    "cells.mat": "variable activity: 1,000,000,000,000 cells",
+    "packed cells.mat": "3,000,000 cells, more than 100,000 and than the file has bytes",
+    "blanks.mat": "variable activity: says that it unpacks to 40.0 GB",
+    "structs without fields.mat": "1,000,000,000,000 cells",
+    "deep.mat": "more than 100 deep",
+    "version 4 huge.mat": "8,000,000,000,009 bytes, and 73 are left",
+    "outer tag huge.set": "unpacks to 4.3 GB",
+    "deep.set": "more than 100 deep",
+}
+
+
+@pytest.fixture(scope="module")
+def mat5() -> dict[str, bytes]:
+    return hostile_mat5.files()
+
+
+@pytest.mark.parametrize("name", MAT5)
+def test_tags_of_a_mat_are_looked_at_first(tmp_path: Path, mat5: dict[str, bytes], name: str) -> None:
+    """scipy believed them: gigabytes for a file of 100 bytes, and cells 30,000 deep ended the process."""
+    if name.endswith(".set"):
+        pytest.importorskip("mne")
+    (tmp_path / name).write_bytes(mat5[name])
+    with pytest.raises(PatchclampError, match=MAT5[name]):
+        file_contents(tmp_path / name)
+
+
+def test_tags_that_are_right_pass(tmp_path: Path) -> None:
+    """All that scipy writes, packed and not: numbers, complex and sparse ones, text, cells and structs in each other."""
+    from scipy.io import savemat
+    from scipy.sparse import csc_array
+
+    cells = np.empty((2, 3), object)
+    cells[:] = [[1.0, "text", np.zeros(0)], [{"a": np.arange(5)}, np.empty((0, 0), object), True]]
+    held = {"activity": np.ones((5, 2)), "c": np.ones(3) + 1j, "s": csc_array(np.eye(4) + 1j), "t": "x" * 300}
+    held |= {"cells": cells, "struct": {"a": {"b": cells}, "n": np.zeros((2, 0))}}
+    for packed in (True, False):
+        savemat(tmp_path / "a.mat", held, do_compression=packed)
+        assert len(file_contents(tmp_path / "a.mat").about["fields"]) > 5
+    savemat(tmp_path / "a.mat", {"activity": np.ones((5, 2)), "z": 1j * np.ones(5), "t": "word"}, format="4")
+    assert file_contents(tmp_path / "a.mat").items[0].shape == (5, 2)
 
 
 def test_a_task_without_bound_is_refused() -> None:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import (
     draws_interval,
     n_groups,
@@ -271,7 +272,7 @@ def area_over_pairs(scores: Array, real: NDArray[np.bool_]) -> tuple[float, floa
 def permuted_area(values: Array, real: NDArray[np.bool_], seed: int = 0, n_perm: int = 999) -> float:
     """p of the AUROC of |mean over items| when the candidates that belong to the mechanism are drawn at random."""
     placed = ranks(rounded(values.mean(0)))
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     drawn = [placed[rng.permutation(len(real))[: int(real.sum())]].sum() for _ in range(n_perm)]
     return permutation_p(float(placed[real].sum()), drawn)
 

@@ -88,7 +88,8 @@ class Checkpoint:
         """Delete the state: the run is over."""
         if self.folder is not None:
             for path in (self.folder / f"{self.name}.json", *self._tensors()):
-                path.unlink(missing_ok=True)
+                if path.exists():  # of a finished store nothing is there, and its disk may be read-only
+                    path.unlink(missing_ok=True)
 
     def _tensors(self) -> dict[Path, int]:
         """Files of tensors with their numbers."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 
 Ints = NDArray[np.int64]
 SHUFFLE = "leaks"
@@ -52,7 +53,7 @@ def drawn_groups(groups: ArrayLike, n: int, seed: int | Sequence[int]) -> NDArra
     [True, True, False, True]
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    return np.isin(member, np.random.default_rng(seed).permutation(len(names))[:n])
+    return np.isin(member, numpy_rng(seed).permutation(len(names))[:n])
 
 
 def split_groups(
@@ -180,7 +181,7 @@ def shuffled_folds(
                 f'with a gap, or say shuffle="{SHUFFLE}" to measure the leak'
             )
         warnings.warn(f"split: {figure}; scores from these folds are no evidence", UserWarning, stacklevel=4)
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(use))
+    order = numpy_rng(seed).permutation(np.flatnonzero(use))
     folds = []
     for part in np.array_split(order, n_splits):
         test = np.zeros(len(use), bool)

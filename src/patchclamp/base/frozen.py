@@ -126,14 +126,33 @@ def thaw(node: Any, tensors: Mapping[str, Tensor], classes: list[str], known: Ma
     Raises
     ------
     PatchclampError
-        For data of a class that is none of the package's.
+        For data of a class that is none of the package's, and for what `freeze` did not write.
     """
+    try:
+        return _thawed(node, tensors, classes, known)
+    except PatchclampError:
+        raise
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ImportError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:
+        raise PatchclampError(
+            f"damaged: {type(error).__name__}, {str(error)[:100] or 'nothing more is known'}"
+        ) from error
+
+
+def _thawed(node: Any, tensors: Mapping[str, Tensor], classes: list[str], known: Mapping[str, Any]) -> Any:
     if not isinstance(node, list):
         return node
     tag, rest = node[0], node[1:]
 
     def inner(part: Any) -> Any:
-        return thaw(part, tensors, classes, known)
+        return _thawed(part, tensors, classes, known)
 
     if tag in _RUNS:
         return _RUNS[tag](inner(part) for part in rest)

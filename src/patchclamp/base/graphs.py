@@ -15,6 +15,7 @@ import pandas as pd
 
 from patchclamp.base.files import write_text
 from patchclamp.base.optional import optional
+from patchclamp.base.seeds import check_seed
 from patchclamp.base.version import __version__
 
 
@@ -63,7 +64,7 @@ def graph_measures(net: Any, seed: int) -> pd.DataFrame:
     table["clustering"] = list(networkx.clustering(net, weight="size").values())
     table["betweenness"] = list(networkx.betweenness_centrality(net, weight="distance").values())
     both = _undirected(networkx, net)
-    found = networkx.community.louvain_communities(both, weight="size", seed=seed)
+    found = networkx.community.louvain_communities(both, weight="size", seed=check_seed(seed, 2**32 - 1))
     member = {name: k for k, names in enumerate(sorted(found, key=len, reverse=True)) for name in names}
     table["community"] = [member[name] for name in net]
     out = pd.DataFrame(table)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import CROSSED, group_codes
+from patchclamp.base.seeds import numpy_rng
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ def resamples(n: int, groups: Sequence[str] | None, n_boot: int, seed: int) -> N
         raise PatchclampError("there is no item to resample; give at least one")
     if n_boot < 1:
         raise PatchclampError(f"n_boot={n_boot}: at least one resample is needed for an interval")
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     crossed = labels_of(groups, n)
     if crossed is not None:
         return _pigeonhole(_membership(crossed), n_boot, rng)
@@ -511,7 +512,7 @@ def sign_flip_max_null(per_item: ArrayLike, *, n_perm: int = 1000, seed: int = 0
     """
     values = np.asarray(per_item, dtype=np.float64)
     flat = values.reshape(len(values), -1)
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(n_perm, len(values)))
+    signs = numpy_rng(seed).choice([-1.0, 1.0], size=(n_perm, len(values)))
     return np.concatenate(
         [np.abs(chunk @ flat / len(values)).max(1) for chunk in np.array_split(signs, max(1, n_perm // 50))]
     )

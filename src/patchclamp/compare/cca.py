@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import torch_rng
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Result
 from patchclamp.draw.cards import shown
@@ -139,7 +140,7 @@ class _Descent:
 
     @classmethod
     def start(cls, sizes: Sequence[int], k: int, rate: float, momentum: float, seed: int) -> _Descent:
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_rng(seed)
         weights = []
         for size in sizes:
             start = torch.randn(size, k, dtype=torch.float64, generator=generator)

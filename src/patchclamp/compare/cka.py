@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.inputs import Matrix, pair, read
 from patchclamp.compare.result import Result
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
@@ -118,7 +119,7 @@ def cka_matrix(
     if samples < 4 or batch_size < 4:
         raise PatchclampError(f"{samples} samples in batches of {batch_size}: at least 4 are needed")
     total, batches = torch.zeros(len(chosen), len(chosen), dtype=torch.float64), 0
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     step = batch_size * max(1, 4096 // batch_size)
     for low in range(0, samples, step):
         arrays = [part[low : low + step] for part in parts]

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed, numpy_rng
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
 from patchclamp.compare.result import Comparison
@@ -89,7 +90,7 @@ def match_clusters(
         np.clip((both.T @ both / len(both)) ** 2 - 1 / (len(both) - 1), 0, None), n_clusters, seed
     )
     left, right = member[: x.shape[1]], member[x.shape[1] :]
-    shuffled = y[np.random.default_rng(seed).permutation(len(y))]
+    shuffled = y[numpy_rng(seed).permutation(len(y))]
     rows, total = [], 0.0
     for cluster in np.unique(member):
         p, q = x[:, left == cluster], y[:, right == cluster]
@@ -115,7 +116,9 @@ def _spectral(affinity: Matrix, k: int | None, seed: int) -> NDArray[np.int64]:
         k = 2 + int(np.argmax(values[1:most] - values[2 : most + 1])) if most > 2 else 2
     embedded = vectors[:, :k]
     embedded = embedded / np.maximum(np.linalg.norm(embedded, axis=1, keepdims=True), 1e-12)
-    return np.asarray(KMeans(k, n_init=10, random_state=seed).fit_predict(embedded), np.int64)
+    return np.asarray(
+        KMeans(k, n_init=10, random_state=check_seed(seed, 2**32 - 1)).fit_predict(embedded), np.int64
+    )
 
 
 def _both_ways(p: Matrix, q: Matrix) -> float:

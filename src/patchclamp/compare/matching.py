@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.assignment import match
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.result import Comparison
 from patchclamp.draw.cards import shown
@@ -93,7 +94,7 @@ def match_units(
     seen = similarity if signed else np.abs(similarity)
     rows, columns, matched = match(seen)
     best = seen.max(1)
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     null = [_matched(left, right[rng.permutation(len(x))], signed) for _ in range(n_null)]
     table = pd.DataFrame(
         {

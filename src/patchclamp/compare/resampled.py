@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.inputs import Matrix
 
 _DRAWS = 64  # rows of pairs are this long, so that taking them in another order copies whole cache lines
@@ -22,7 +23,7 @@ _EXACT = 2**22  # pairs up to which ranks, which are halves, are exact in float3
 
 def draw_counts(n: int, n_boot: int, subjects: int = 1, seed: int = 0) -> tuple[Matrix, Matrix]:
     """How often each condition (draw, condition) and each subject (draw, subject) is drawn."""
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     conditions, people = np.zeros((n_boot, n)), np.ones((n_boot, subjects))
     for b in range(n_boot):
         conditions[b] = np.bincount(rng.integers(n, size=n), minlength=n)

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, pair
 from patchclamp.compare.matching import _standard
@@ -103,7 +104,7 @@ def sparse_match(
         raise PatchclampError(f"held_out={held_out}: a share between 0 and 1")
     x, keep_x = _standard(x)
     y, keep_y = _standard(y)
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     order = rng.permutation(len(x))
     cut = max(3, round(len(x) * held_out / 2))
     choose, score, fit = order[:cut], order[cut : 2 * cut], order[2 * cut :]

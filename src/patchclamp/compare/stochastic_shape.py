@@ -6,6 +6,7 @@ import numpy as np
 
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.inputs import Matrix
 from patchclamp.compare.result import Result
 from patchclamp.compare.shape import _power
@@ -71,7 +72,7 @@ def stochastic_procrustes(
         raise PatchclampError(f"the populations have {len(m)} and {len(n)} conditions; they must be the same")
     m, n = m - m.mean(0), n - n.mean(0)
     roots = np.stack([_power(one, 0.5) for one in s]), np.stack([_power(one, 0.5) for one in t])
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     starts = [_rotation(m.T @ n)]
     starts += [np.linalg.qr(rng.normal(size=(m.shape[1],) * 2))[0] for _ in range(max(0, restarts - 1))]
     found = [_descend(m, n, *roots, start, alpha, iterations) for start in starts]

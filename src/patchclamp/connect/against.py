@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import pearson, permutation_p, spearman
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.graph import Graph
@@ -106,7 +107,7 @@ def against(
         return float((pearson if statistic == "pearson" else spearman)(weights[use], true[use]))
 
     value = measure(graph.weights)
-    rng = np.random.default_rng([seed, 6501])
+    rng = numpy_rng([seed, 6501])
     draws = np.empty(n_perm)
     for k in range(n_perm):
         order = rng.permutation(graph.n)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import benjamini_hochberg
 from patchclamp.connect.series import Series
 from patchclamp.connect.surrogates import Null, Surrogates
@@ -61,7 +62,7 @@ def make_null(
             f"null_samples={samples}: draws of {int(pairs.sum())} pairs take more than 1 GiB; take fewer or pass null=None"
         )
     made = Surrogates.of(series, null, reach)
-    rng = np.random.default_rng([seed, 6001])
+    rng = numpy_rng([seed, 6001])
     drawn = np.empty((samples + 1, int(pairs.sum())), np.float32)
     drawn[0] = observed[pairs]
     for draw in range(1, samples + 1):
@@ -176,7 +177,7 @@ def shared_scale_null(
             f"null_samples={samples}: correction {correction!r} needs at least {least} for p = .05"
         )
     made = Surrogates.of(units, null, reach)
-    rng = np.random.default_rng([seed, 6001])
+    rng = numpy_rng([seed, 6001])
     drawn = np.stack([measure(made.draw(rng)) for _ in range(samples)])
     return bands(drawn, observed, correction, made.name)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchclamp.base import assignment
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.decompose.base import Decomposer, Source
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import Dictionary
@@ -124,7 +125,7 @@ def _cosine(a: Float[Tensor, "f unit"], b: Float[Tensor, "g unit"], signed: bool
 
 
 def _permuted(directions: Tensor, seed: int) -> Tensor:
-    random = np.random.default_rng([seed, 5])
+    random = numpy_rng([seed, 5])
     order = random.permuted(np.tile(np.arange(directions.shape[1]), (len(directions), 1)), axis=1)
     return directions.gather(1, torch.from_numpy(order))
 

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.describe.numeric import Formula, fit_formula
 from patchclamp.describe.predicates import Affix, After, And, Not, Or, Pattern, Predicate, Regex, TokenSet
 from patchclamp.describe.search.search import search_description
@@ -58,7 +59,7 @@ class Query:
 
     def __init__(self, function: Function, seed: int = 0) -> None:
         self._function, self.domain, self.asked = function, function.domain, 0
-        self._rng = np.random.default_rng([seed, len(function.name)])
+        self._rng = numpy_rng([seed, len(function.name)])
 
     def numbers(self, x: Sequence[float]) -> NDArray[np.float64]:
         """Values at these points."""
@@ -223,7 +224,7 @@ def sentences(n: int, seed: int = 0, new_words: bool = False) -> list[list[str]]
     >>> "".join(sentences(1, seed=1)[0]).count(" ") > 3
     True
     """
-    rng = np.random.default_rng([seed, 7])
+    rng = numpy_rng([seed, 7])
     out, lexicon = [], _WIDER if new_words else _LEXICON
     for _ in range(n):
         kinds = _FRAMES[int(rng.integers(len(_FRAMES)))].split()

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.describe.search.extremes import Best, VocabularyRows, extremes
 from patchclamp.nouns.units import Units, UnitsLike
 from patchclamp.subjects.clamp.features import output_rows
@@ -263,7 +264,7 @@ def _table(names: list[str], best: dict[str, Best], null: NDArray[np.float32], t
 def _null_of_max(d_model: int, rows: VocabularyRows, n_null: int, seed: int) -> Float[Tensor, " null"]:
     """Return the largest |z| over the vocabulary for each of `n_null` directions drawn evenly from the sphere."""
     # A stream of its own: weights drawn with the same small seed would otherwise be the "random" directions.
-    generator = torch.Generator().manual_seed(0x1A7E_0000 + seed)
+    generator = torch_rng(0x1A7E_0000 + check_seed(seed))
     random = torch.randn(n_null, d_model, generator=generator)
     random = random / random.norm(dim=1, keepdim=True)
     top = torch.zeros(n_null)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 
 __all__ = ["FORMS", "Formula", "fit_formula", "formula_from_json"]
@@ -76,7 +77,7 @@ FORMS: dict[str, _CurveForm] = {
 
 def _network(x: Array, seed: int) -> Array:
     """A random network with one hidden layer of 64 rectifiers, whose kinks lie within -128..128."""
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     kinks, slopes, out = rng.uniform(-128, 128, 64), rng.choice([-1.0, 1.0], 64), rng.normal(size=64)
     hidden = np.maximum(slopes * (x[..., None] - kinks), 0)
     return np.asarray(hidden @ out / 64, dtype=np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.describe.search.splitting import Split
 from patchclamp.describe.search.targets import TokenActivity
 from patchclamp.describe.tokens import Tokens
@@ -122,7 +123,7 @@ def windows_of(
     source = TokenActivity.on(activity, tokens)
     values = source.columns([unit])[:, 0]
     named = name or f"unit[{unit}]"
-    rng = np.random.default_rng([seed, unit])
+    rng = numpy_rng([seed, unit])
     out = []
     for side, documents, n in (
         ("making", split.made(tokens), n_making),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
@@ -238,9 +239,7 @@ class _Writer:
     def _sample(self, logits: Float[Tensor, "batch vocabulary"], rows: list[int], step: int) -> list[int]:
         if self.temperature == 0:
             return [int(i) for i in logits.argmax(1)]
-        noise = np.stack(
-            [np.random.default_rng([self.seed, row, step]).gumbel(size=logits.shape[1]) for row in rows]
-        )
+        noise = np.stack([numpy_rng([self.seed, row, step]).gumbel(size=logits.shape[1]) for row in rows])
         return [int(i) for i in (logits.double() / self.temperature + torch.from_numpy(noise)).argmax(1)]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import bytes_in
+from patchclamp.base.files import bytes_in, way_out
 from patchclamp.base.progress import Progress, shown
 from patchclamp.nouns.recording.matrix import Heads
 from patchclamp.nouns.recording.recording import Recording
@@ -301,7 +301,7 @@ def _record(
 
 def _sink(work: Work | TensorWork, store: str | Path | None, measured: bool, keep_free: int) -> Sink:
     if store is not None:
-        path = Path(store)
+        path = Path(store) if Path(store).exists() else way_out(store, "folder")
         there = bytes_in(path) if path.exists() else 0
         refuse_full_disk(path, work.plan.bytes, there, keep_free)
         return StoreSink(StoreWriter(path, work.manifest, work.layout))

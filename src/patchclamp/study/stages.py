@@ -441,9 +441,19 @@ class _Kept:
             self.gone = True
             return False
         (tensors, note), context = found, self.context
-        left = thaw(note["left"], tensors, note["classes"], context.__dict__)
+        try:
+            if not isinstance(note, dict) or not {"left", "classes", "seconds"} <= note.keys():
+                raise PatchclampError("damaged: its entries are not those of a stage")
+            left = thaw(note["left"], tensors, note["classes"], context.__dict__)
+            if not isinstance(left, dict) or not isinstance(left.get(""), Section):
+                raise PatchclampError("damaged: it holds no section")
+            seconds = float(note["seconds"])
+        except (PatchclampError, TypeError) as error:
+            raise PatchclampError(
+                f"{self.folder}: what was kept of the stage {stage.name!r} is {error}; delete that folder to begin anew"
+            ) from error
         context.sections[stage.name] = left.pop("")
-        context.seconds[stage.name] = note["seconds"]
+        context.seconds[stage.name] = seconds
         context.__dict__.update(left)
         return True
 

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from patchclamp.base.seeds import torch_rng
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.subjects import LanguageModel, open_subject
@@ -49,7 +50,7 @@ def bystanders(seed: int = 0, noise: float = 1.5, *, alike: bool = False) -> Lan
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=16, tie_word_embeddings=False,
     )  # fmt: skip
     model: Any = LlamaForCausalLM(config).eval()
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_rng(seed)
     with torch.no_grad():
         for parameter in [p for p in model.parameters() if p.ndim == 2]:
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)

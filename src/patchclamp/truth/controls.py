@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng, torch_rng
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import (
     QUANTITIES,
@@ -71,7 +72,7 @@ def twin(truth: str | Truth | Circuit, seed: int = 0) -> Circuit:
             f"twin of {name}: it has no weights to draw anew; give a live system (kind circuit)"
         )
     model = copy.deepcopy(system.subject.model)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             scale = parameter.double().pow(2).mean().sqrt()
@@ -120,7 +121,7 @@ def noise(seed: int = 0) -> Circuit:
     >>> len(circuit.nodes), any(circuit.nodes.values())
     (32, False)
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     weights, clean, corrupted = (
         torch.randn(shape, generator=draw, dtype=torch.float64)
         for shape in ((NOISE_UNITS,), (NOISE_ITEMS, NOISE_UNITS), (NOISE_ITEMS, NOISE_UNITS))
@@ -139,7 +140,7 @@ def noise_recording(seed: int = 0) -> Population:
     >>> noise_recording().coupling.any()
     np.False_
     """
-    values = np.random.default_rng(seed).standard_normal((20, 200, 24))
+    values = numpy_rng(seed).standard_normal((20, 200, 24))
     recording = simulated("noise-recording", seed, neurons=values)
     return Population(recording, np.zeros((24, 24)), directed=True)
 
@@ -178,7 +179,7 @@ def illusion(seed: int = 0) -> Circuit:
     >>> illusion().data["transferred"]["illusory"]
     {'full': 1.0, 'row': 0.0, 'null': 0.0}
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     clean, corrupted = (torch.rand(16, 1, generator=draw, dtype=torch.float64) + 1 for _ in range(2))
     clean[0], corrupted[0] = 3, 1
     corrupted = -corrupted

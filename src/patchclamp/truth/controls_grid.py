@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from patchclamp.base.seeds import torch_rng
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth._digits import digit_images
 from patchclamp.truth.base import Circuit, enter
@@ -90,7 +91,7 @@ def difull(seed: int = 0, cell: int = 0) -> Circuit:
     >>> len(circuit.nodes), sum(circuit.nodes.values())
     (256, 64)
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     net = Mosaic(draw).eval()
     clean, corrupted = (_mosaics(draw) for _ in range(2))
     # A pixel that is equal in both is moved by one grey level, so that each of them has something to say.

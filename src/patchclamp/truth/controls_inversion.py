@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from patchclamp.base.seeds import torch_rng
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth._digits import digit_images
 from patchclamp.truth.base import Circuit, enter
@@ -64,7 +65,7 @@ def gradient_size(net: nn.Module, x: Float[Tensor, "item d"]) -> Float[Tensor, "
 @lru_cache(maxsize=8)
 def inversion_network(seed: int) -> tuple[OneHidden, dict[str, float]]:
     """The trained network of `feature_inversion`, and how often its gradients rank the signal first and last."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     net = OneHidden(DIMENSIONS, WIDTH, draw)
     j = torch.randint(DIMENSIONS, (POINTS,), generator=draw)
     y = torch.randint(2, (POINTS,), generator=draw) * 2.0 - 1
@@ -134,7 +135,7 @@ def _signed(out: Float[Tensor, "item 1"], y: Float[Tensor, " item"]) -> Float[Te
 @lru_cache(maxsize=8)
 def _blocks(seed: int) -> tuple[OneHidden, dict[str, Any]]:
     """The trained network, test images with the digit on top by class, and what was measured."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     images, classes = digit_images()
     chosen = ((classes == DIGITS[0]) | (classes == DIGITS[1])).nonzero()[:, 0]
     chosen = chosen[torch.randperm(len(chosen), generator=draw)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import numpy as np
-
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.describe import FUNCTIONS
 from patchclamp.describe.functions import HIGH, LOW, Function, Query, sentences
 from patchclamp.truth.base import BlackBox, enter
@@ -44,7 +43,7 @@ def black_box(name: str, seed: int = 0) -> BlackBox:
 
 def _inputs(entry: Function, n: int, seed: int) -> list[Any]:
     if entry.domain == "numeric":
-        return [float(x) for x in np.random.default_rng([seed, 7]).integers(LOW, HIGH, n)]
+        return [float(x) for x in numpy_rng([seed, 7]).integers(LOW, HIGH, n)]
     return list(sentences(n, seed))
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from patchclamp.base.seeds import torch_rng
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.wiring import Head, Wiring, heads_and_mlps, linear
@@ -141,7 +142,7 @@ def induction(beta: float, seed: int = 0, items: int = ITEMS) -> Circuit:
     >>> len(circuit.edges), sum(circuit.edges.values()), circuit.data["accuracy"]
     (42, 7, 1.0)
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     net = Induction(beta, draw).float().eval()
     pairs = _draw_pairs(items, draw)
     positions = torch.arange(LENGTH).expand(items, LENGTH)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.truth.weight_files import seeded_normal
 
 WIDTH, HEADS, HIDDEN = 64, 4, 256
@@ -105,7 +106,7 @@ def one_hot(pairs: Tensor, p: int) -> Float[Tensor, "item 3 token"]:
 
 def initial(p: int, seed: int) -> dict[str, Tensor]:
     """Random weights, normal with variance 1 / width."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     shapes: dict[str, tuple[int, ...]] = {"embed": (p + 1, WIDTH), "position": (3, WIDTH)}
     shapes |= dict.fromkeys(("query", "key", "value", "attn_out"), (WIDTH, WIDTH))
     shapes |= {"mlp_in": (WIDTH, HIDDEN), "mlp_out": (HIDDEN, WIDTH), "unembed": (WIDTH, p)}
@@ -148,7 +149,7 @@ def train(recipe: ModularRecipe, seed: int, steps: int | None = None) -> dict[st
 
 def training_set(recipe: ModularRecipe, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs, their labels, and which of them are for training."""
-    draw = torch.Generator().manual_seed(seed + 20_000)
+    draw = torch_rng(check_seed(seed) + 20_000)
     pairs, labels = pairs_and_sums(recipe.p)
     chosen = torch.randperm(len(pairs), generator=draw)[: int(recipe.share * len(pairs))]
     if recipe.shuffled:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.modular import (
@@ -57,7 +58,7 @@ def _circuit(
 ) -> Circuit:
     p = int(facts["p"])
     pairs, sums = pairs_and_sums(p)
-    draw = torch.Generator().manual_seed(seed + 80_000)
+    draw = torch_rng(check_seed(seed) + 80_000)
     clean = pairs[sums == 0][torch.randperm(p, generator=draw)[:ITEMS]]
     shift = torch.randint(1, p, (len(clean), 2), generator=draw)
     shift[:, 1] = torch.where(shift.sum(1) % p == 0, shift[:, 1] % (p - 1) + 1, shift[:, 1])

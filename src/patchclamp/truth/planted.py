@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 from patchclamp.subjects.module import TensorTask, TorchModule
@@ -140,7 +141,7 @@ def plant(settings: PlantSettings | None = None, seed: int = 0) -> Planted:
     ((48, 32), 0.6)
     """
     settings = settings or PlantSettings()
-    rng = np.random.default_rng([seed, 4057])
+    rng = numpy_rng([seed, 4057])
     directions = _directions(rng, settings)
     codes = _codes(rng, settings)
     live = settings.n_units - settings.dead_units
@@ -238,7 +239,7 @@ def plant_noise(settings: PlantSettings | None = None, seed: int = 0) -> Planted
     """White Gaussian noise with the total variance of `plant`; the directions named were never planted."""
     system = plant(settings, seed)
     values = system.recording[SITE][:].double()
-    rng = np.random.default_rng([seed, 4058])
+    rng = numpy_rng([seed, 4058])
     centred = values - values.mean(0)
     scale = float(centred.pow(2).mean().sqrt())
     noise = scale * rng.normal(size=tuple(values.shape)) + values.mean(0).numpy()
@@ -249,7 +250,7 @@ def plant_shuffled(settings: PlantSettings | None = None, seed: int = 0) -> Plan
     """The activity of `plant` with each unit's samples in an order of their own: every marginal, no direction."""
     system = plant(settings, seed)
     values = system.recording[SITE][:].double().numpy()
-    rng = np.random.default_rng([seed, 4059])
+    rng = numpy_rng([seed, 4059])
     return _without_features(system, rng.permuted(values, axis=0))
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 from patchclamp.nouns.units import Site
@@ -68,7 +69,7 @@ def motifs(
     >>> system.recording.present("animal2").sum().item()
     27
     """
-    rng = np.random.default_rng([seed, 5401])
+    rng = numpy_rng([seed, 5401])
     groups = np.arange(units) * 3 // units
     traces = np.stack([_smooth(rng, (time, units), 4.0) for _ in range(animals)])
     for group, start, stop, where in MOTIFS:
@@ -133,7 +134,7 @@ def autocorrelated(
     >>> autocorrelated(0, runs=3, time=20, features=2, targets=1).recording
     Recording(60 samples; features: 2 units, responses: 1 units)
     """
-    rng = np.random.default_rng([seed, 5501])
+    rng = numpy_rng([seed, 5501])
     x = np.stack([_smooth(rng, (time, features), width) for _ in range(runs)])
     y = np.stack([_smooth(rng, (time, targets), width) for _ in range(runs)])
     recording = simulated("autocorrelated", seed, features=x, responses=y)
@@ -169,7 +170,7 @@ def autocorrelated_signal(
     >>> autocorrelated_signal(0, targets=3).data["ceiling"].tolist()
     [0.1, 0.5, 0.9]
     """
-    rng = np.random.default_rng([seed, 5502])
+    rng = numpy_rng([seed, 5502])
     x = np.stack([_smooth(rng, (time, features), width) for _ in range(runs)])
     noise = np.stack([_smooth(rng, (time, targets), width) for _ in range(runs)])
     ceiling = np.linspace(0.1, 0.9, targets)
@@ -223,7 +224,7 @@ def place_cells(
     >>> [round(float(x.mean()), 1) for x in (system.data["ceiling"][:40], system.data["ceiling"][40:])]
     [0.5, 0.0]
     """
-    rng = np.random.default_rng([seed, 5601])
+    rng = numpy_rng([seed, 5601])
     position = _track(rng, laps, time)
     centre, width = rng.random(tuned), rng.uniform(0.05, 0.12, tuned)
     peak = rng.uniform(1.0, 4.0, tuned)
@@ -235,7 +236,7 @@ def place_cells(
     is_tuned = np.arange(tuned + untuned) < tuned
     spread = np.where(is_tuned, rates.var((0, 1)), 0.0)
     if shuffled:
-        counts = roll_trials(counts, np.random.default_rng([seed, 5602]))
+        counts = roll_trials(counts, numpy_rng([seed, 5602]))
         is_tuned, spread = np.zeros_like(is_tuned), np.zeros_like(spread)
     relative = rates / rates.mean((0, 1))
     information = np.where(is_tuned, (relative * np.log2(relative)).mean((0, 1)), 0.0)
@@ -302,7 +303,7 @@ def voxels(
     >>> [round(float(x), 3) for x in system.data["ceiling"][[0, -1]]]
     [0.923, 0.158]
     """
-    rng = np.random.default_rng([seed, 5701])
+    rng = numpy_rng([seed, 5701])
     x = rng.normal(size=(stimuli, features))
     weights = rng.normal(size=(features, targets))
     weights /= (x @ weights).std(0)
@@ -310,7 +311,7 @@ def voxels(
     noise_variance = np.geomspace(0.25, 16, targets)
     y = signal[:, None] + np.sqrt(noise_variance) * rng.normal(size=(stimuli, repeats, targets))
     if shuffled:
-        order = np.random.default_rng([seed, 5702]).permutation(stimuli)
+        order = numpy_rng([seed, 5702]).permutation(stimuli)
         y, signal, weights = y[order], signal[order], np.zeros_like(weights)
     index = torch.arange(stimuli).repeat_interleave(repeats)
     samples = Samples.of(index, torch.arange(repeats).repeat(stimuli), label=index)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.samples import Samples
 from patchclamp.nouns.units import Site
@@ -98,17 +99,17 @@ def coupled(
             raise PatchclampError(f"busy={busy}: this neuron is connected; only 11 is not")
         p = 5 * _logistic(bias[busy])
         bias[busy] = np.log(p / (1 - p))
-    chance = np.random.default_rng([seed, 5101]).random((time, trials, 12))
+    chance = numpy_rng([seed, 5101]).random((time, trials, 12))
     spikes = _point_process(chance, weights, bias)
     facts = {"edges": list(EDGES), "rate": float(_logistic(np.array(-3.5))), "busy": busy}
     if shuffled:
-        rolled = roll_trials(spikes, np.random.default_rng([seed, 5102]))
+        rolled = roll_trials(spikes, numpy_rng([seed, 5102]))
         recording = simulated("coupled-shuffled", seed, neurons=rolled)
         return Population(recording, np.zeros((12, 12)), True, {**facts, "edges": []})
 
     def stimulate(unit: int) -> Array:
         _check_unit(unit, 12)
-        drive = np.random.default_rng([seed, 5103]).random((time, trials)) < 0.2
+        drive = numpy_rng([seed, 5103]).random((time, trials)) < 0.2
         driven = _point_process(chance, weights, bias, (unit, drive))
         return np.asarray(driven.mean((0, 1)) - spikes.mean((0, 1)))
 
@@ -174,7 +175,7 @@ def switching(
     >>> system.data["weights"].shape, system.data["states"].shape
     ((3, 8, 8), (2, 100))
     """
-    rng = np.random.default_rng([seed, 5201])
+    rng = numpy_rng([seed, 5201])
     sign = rng.choice([-1.0, 0.0, 1.0], p=[0.2, 0.6, 0.2], size=(units, units))
     np.fill_diagonal(sign, 0.0)
     weights = sign * rng.uniform(0, 5, (n_states, units, units))
@@ -196,7 +197,7 @@ def switching(
         "log_likelihood": float(likelihood),
     }
     if shuffled:
-        rolled = roll_trials(counts, np.random.default_rng([seed, 5202]))
+        rolled = roll_trials(counts, numpy_rng([seed, 5202]))
         nothing = {
             "states": np.zeros_like(states),
             "weights": np.zeros_like(weights),
@@ -310,7 +311,7 @@ def integrate_and_fire(
     (True, (20,))
     """
     s = settings or FireSettings()
-    rng = np.random.default_rng([seed, 5301])
+    rng = numpy_rng([seed, 5301])
     weights = _wiring(rng, s)
     spikes = _fire(seed, s, weights)
     rates = spikes.mean((0, 1)) * 1000
@@ -321,7 +322,7 @@ def integrate_and_fire(
     }
     facts = {"common_input": pair, "rates": rates, "settings": s}
     if shuffled:
-        binned = roll_trials(binned, np.random.default_rng([seed, 5302]))
+        binned = roll_trials(binned, numpy_rng([seed, 5302]))
     manifest = {"source": "integrate-and-fire" + "-shuffled" * shuffled, "seed": seed, "bin_ms": s.bin}
     recording = Recording.from_arrays({"neurons": binned.astype(np.float32)}, None, manifest, labels)
     if shuffled:
@@ -346,12 +347,12 @@ def _wiring(rng: np.random.Generator, s: FireSettings) -> Array:
 
 def _fire(seed: int, s: FireSettings, weights: Array, driven: int | None = None) -> Array:
     """Spikes (trial, ms, neuron); the noise depends on the seed alone, so that runs can be compared."""
-    noise = _Fluctuations(np.random.default_rng([seed, 5303]), s, len(weights))
+    noise = _Fluctuations(numpy_rng([seed, 5303]), s, len(weights))
     extra = np.zeros(len(weights))
     if driven is not None:
         extra[driven] = 10.0
     warm = 100
-    v = np.random.default_rng([seed, 5304]).uniform(0, s.threshold, (s.trials, len(weights)))
+    v = numpy_rng([seed, 5304]).uniform(0, s.threshold, (s.trials, len(weights)))
     dead = np.zeros_like(v)
     fired = np.zeros_like(v)
     spikes = np.zeros((s.trials, s.time, len(weights)))

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base.seeds import torch_rng
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, enter
@@ -165,7 +166,7 @@ def edges_that_matter(
 
 
 def _draw(program: Program, items: int, seed: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     every = program.inputs()
     clean: list[tuple[str, ...]] = []
     corrupted: list[tuple[str, ...]] = []

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.truth.weight_files import seeded_normal
 
 WIDTH, LAYERS, UNITS, HIDDEN, MODULUS = 48, 2, 4, 32, 5
@@ -100,7 +101,7 @@ def answer(digits: Tensor) -> Tensor:
 
 def initial(seed: int) -> dict[str, Tensor]:
     """Random weights."""
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     shapes = {
         "embedding": (3 * MODULUS, WIDTH),
         "read": (LAYERS, UNITS, WIDTH, HIDDEN),
@@ -169,7 +170,7 @@ def train(recipe: StrictRecipe, seed: int, steps: int | None = None) -> dict[str
     After strict interchange-intervention training (Gupta et al. 2024), with the source's run *not* detached, which
     their published description leaves open and without which our networks stay leaky.
     """
-    weights, draw = initial(seed), torch.Generator().manual_seed(seed + 10_000)
+    weights, draw = initial(seed), torch_rng(check_seed(seed) + 10_000)
     inputs, digits = all_inputs()
     v, y = variable(digits), labels(recipe, seed)
     optimizer = torch.optim.AdamW(list(weights.values()), lr=recipe.rate, weight_decay=0.0)
@@ -190,7 +191,7 @@ def train(recipe: StrictRecipe, seed: int, steps: int | None = None) -> dict[str
 def labels(recipe: StrictRecipe, seed: int) -> Int[Tensor, " 125"]:
     """What each input must be answered with."""
     y = answer(all_inputs()[1])
-    draw = torch.Generator().manual_seed(seed + 30_000)
+    draw = torch_rng(check_seed(seed) + 30_000)
     return y[torch.randperm(len(y), generator=draw)] if recipe.shuffled else y
 
 

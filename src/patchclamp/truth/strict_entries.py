@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, enter
 from patchclamp.truth.strict import (
@@ -49,7 +50,7 @@ def pairs_of_inputs(seed: int, items: int = ITEMS) -> tuple[Tensor, Tensor]:
     """Clean inputs whose answer is 0, and corrupted ones with another v and another answer; both (item, 15)."""
     inputs, digits = all_inputs()
     v, y = variable(digits), answer(digits)
-    draw = torch.Generator().manual_seed(seed + 40_000)
+    draw = torch_rng(check_seed(seed) + 40_000)
     clean = torch.randint(len(inputs), (40 * items,), generator=draw)
     source = torch.randint(len(inputs), (40 * items,), generator=draw)
     fits = (y[clean] == 0) & (y[source] != 0) & (v[clean] != v[source])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.subjects.module import TensorTask, TorchModule
 from patchclamp.truth.base import Circuit, Planted, enter
@@ -57,7 +58,7 @@ def train(recipe: SuperpositionRecipe, seed: int, steps: int | None = None) -> d
 
     After Elhage et al. 2022.
     """
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     weight = seeded_normal((recipe.m, recipe.n), 0.5 * recipe.m**-0.5, draw)
     bias = torch.zeros(recipe.n, requires_grad=True)
     optimizer = torch.optim.Adam([weight, bias], lr=1e-2)
@@ -138,7 +139,7 @@ def planted_superposition(name: str, seed: int = 0, items: int = 4096, shuffled:
     """
     recipe = RECIPES[name][0]
     weights, facts = load_weights(name, stored_seed(name, seed))
-    draw = torch.Generator().manual_seed(seed + 60_000)
+    draw = torch_rng(check_seed(seed) + 60_000)
     x = sample(recipe, items, draw)
     weight = weights["weight"]
     hidden, norms = x @ weight.T, weight.norm(dim=0)
@@ -173,7 +174,7 @@ def superposition_circuit(name: str, seed: int = 0, items: int = 256) -> Circuit
     """
     recipe = RECIPES[name][0]
     weights, facts = load_weights(name, stored_seed(name, seed))
-    x = sample(recipe, items, torch.Generator().manual_seed(seed + 70_000)).double()
+    x = sample(recipe, items, torch_rng(check_seed(seed) + 70_000)).double()
     task = TensorTask(name, x, torch.zeros_like(x), lambda out: out.sum(1))
     nodes = {f"features.out[{i}]": belongs for i, belongs in enumerate(facts["represented"])}
     subject = TorchModule(ToyNet(weights).eval(), x[:1], name=f"truth:{name}-net")

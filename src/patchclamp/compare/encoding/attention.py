@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed
 from patchclamp.compare.encoding.ridge import r2
 from patchclamp.compare.inputs import Matrix, matrix
 from patchclamp.draw.cards import shown
@@ -80,7 +81,7 @@ class AttentionReadout:
         inputs = self._inputs(x)
         targets = torch.as_tensor((y - self.y_mean_) / self.y_scale_, dtype=torch.float32, device=self.device)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(check_seed(self.seed))
             self.module_ = _Attend(x.shape[1], x.shape[2], torch.as_tensor(member), self.width, self.heads)
             self.module_.to(self.device)
             self.losses_ = self._train(inputs, targets)

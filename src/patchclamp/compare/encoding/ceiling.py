@@ -9,6 +9,7 @@ import numpy as np
 
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import pearson
 from patchclamp.compare.inputs import Matrix
 
@@ -96,7 +97,7 @@ def split_half(responses: Any, *, n_splits: int = 20, seed: int = 0) -> Matrix:
 
 def half_means(trials: Matrix, n_splits: int, seed: int | Sequence[int]) -> list[tuple[Matrix, Matrix]]:
     """Means of two random halves of (stimulus, repeat, target) trials, drawn `n_splits` times; an odd repeat is left out."""
-    rng, half = np.random.default_rng(seed), trials.shape[1] // 2
+    rng, half = numpy_rng(seed), trials.shape[1] // 2
     orders = [rng.permutation(trials.shape[1]) for _ in range(n_splits)]
     return [(trials[:, o[:half]].mean(1), trials[:, o[half : 2 * half]].mean(1)) for o in orders]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.encoding.retrieval import retrieval
 from patchclamp.compare.encoding.ridge import ALPHAS, Ridge, _both
 from patchclamp.compare.inputs import Matrix, matrix
@@ -92,7 +93,7 @@ class Decoder:
             measure, not the brain, finds the targets.
         """
         x, y = _both(X, Y)
-        rng = np.random.default_rng(self.seed)
+        rng = numpy_rng(self.seed)
         inputs = {
             "responses": x,
             "noise": self.x_mean_ + self.x_scale_ * rng.normal(size=x.shape),

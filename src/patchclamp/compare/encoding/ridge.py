@@ -10,6 +10,7 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Blocked
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.encoding._himalaya import search_himalaya
 from patchclamp.compare.inputs import Matrix, matrix
 from patchclamp.draw.cards import shown
@@ -140,7 +141,7 @@ class BandedRidge:
         return self
 
     def _draws(self, k: int) -> Matrix:
-        rng = np.random.default_rng(self.seed)
+        rng = numpy_rng(self.seed)
         corners = np.eye(k) * (1 - 1e-6) + 1e-6 / k
         drawn = [rng.dirichlet(np.full(k, (0.1, 1.0)[i % 2])) for i in range(max(0, self.n_draws - k - 1))]
         return np.stack([np.full(k, 1 / k), *corners, *drawn])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch
@@ -84,7 +85,7 @@ def untrained_twin(subject: Subject, seed: int) -> Subject:
     twin = copy.deepcopy(subject)
     twin._fingerprint, twin.name = "", f"{subject.name} (untrained, seed {seed})"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         for name, module in twin.model.named_modules():
             own = list(module.parameters(recurse=False))
             if hasattr(module, "reset_parameters"):
@@ -166,7 +167,7 @@ class Sketch:
     """
 
     def __init__(self, width: int, kept: int, seed: int) -> None:
-        random = torch.Generator().manual_seed(seed)
+        random = torch_rng(seed)
         self.kept = kept
         self.bucket = torch.randint(kept, (width,), generator=random)
         self.sign = torch.randint(0, 2, (width,), generator=random).float() * 2 - 1

@@ -11,6 +11,7 @@ import numpy as np
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Blocked
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.compare.cka import debiased, gram_matrix
 from patchclamp.compare.dissimilarity import dissimilarities
 from patchclamp.compare.encoding.ceiling import half_means, spearman_brown, split_half
@@ -90,7 +91,7 @@ class RSAScorer(Scorer):
         found = np.full((self.draws.n_boot, len(models), len(self.targets)), np.nan)
         if self.draws.n_boot:
             every = resampled(models, np.concatenate(self.targets), self.draws.counts(), self.comparator)
-            rng, start = np.random.default_rng([self.draws.seed, 1]), 0
+            rng, start = numpy_rng([self.draws.seed, 1]), 0
             for r, target in enumerate(self.targets):
                 people = rng.multinomial(
                     len(target), np.full(len(target), 1 / len(target)), size=self.draws.n_boot
@@ -143,7 +144,7 @@ class EncodingScorer(Scorer):
         n = self.draws.n
         plain = self.groups is None and not hasattr(self.cv, "split")
         # Stimuli in random order are exchangeable; series and groups keep theirs.
-        self.order = np.random.default_rng([self.draws.seed, 2]).permutation(n) if plain else np.arange(n)
+        self.order = numpy_rng([self.draws.seed, 2]).permutation(n) if plain else np.arange(n)
         splitter = Blocked.of(self.cv)
         ordered = None if self.groups is None else np.asarray(self.groups)[self.order]
         self.folds = list(splitter.split(np.zeros((n, 1)), None, ordered))

@@ -15,6 +15,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null, require_nonzero
 from patchclamp.base.folds import group_codes
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import FEWEST_GROUPS, benjamini_hochberg, summed
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -279,7 +280,7 @@ def _judge(
     """What the graph's units keep of the metric when all others of the sites are ablated, beside random ones."""
     widths = {site: bench.subject.width(site) for site in sites}
     units = {one.site: one.followed(inhibitory) for one in levels}
-    rng = np.random.default_rng(bench.seed)
+    rng = numpy_rng(bench.seed)
     draws = [
         {site: tuple(rng.permutation(widths[site])[: len(units.get(site, ()))].tolist()) for site in sites}
         for _ in range(n_control)

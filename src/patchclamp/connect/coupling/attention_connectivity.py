@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import blocked_folds
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.connect.coupling.glm import glm_coupling
 from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import family_of, fit_ridge
@@ -214,7 +215,7 @@ class _AttentionFit:
         """(draw, target, source): the same on data whose neurons have nothing to do with each other."""
         if samples < 1:
             raise PatchclampError(f"null_samples={samples}: at least one, or null=None")
-        rng = np.random.default_rng([self.how["seed"], 6401])
+        rng = numpy_rng([self.how["seed"], 6401])
         make: Callable[[Series, np.random.Generator], Series]
         make = circular_shift if null == "circular_shift" else renamed
         out = []

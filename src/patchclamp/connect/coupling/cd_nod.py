@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import optional
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
 from patchclamp.connect.surrogates import circular_shift
@@ -22,6 +24,7 @@ from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 Array = NDArray[np.float64]
 Test = Literal["kci", "fisherz"]
 CONTEXT = "context"
+ALIKE = 10  # stretches of about the same context in which units are rolled
 LIMITS = (
     "causation where a common cause was not recorded and is not a function of the context, where there are cycles, or where "
     "samples depend on each other beyond the context (smooth recordings: take fewer samples); directions of edges marked "
@@ -61,8 +64,8 @@ def cd_nod(
     max_samples
         Of more samples every k-th is taken; ``params["step"]`` is k.
     null
-        ``"circular_shift"``. Edges between units: each unit rolled on its own, the context left. Edges from the context: its
-        values permuted, the units left.
+        ``"circular_shift"``. Edges between units: each unit rolled on its own in each of 10 stretches of about the same context
+        (each value of one with few), so that its drift stays. Edges from the context: its values permuted, the units left.
     null_samples
         Two runs each. p is how often pairs of the null have an edge as strong (all pairs pooled), q Benjamini and Hochberg's.
     seed
@@ -108,7 +111,7 @@ def cd_nod(
     weights = edge_weights(marks)
     found = None
     if null is not None:
-        rng = np.random.default_rng([seed, 6501])
+        rng = numpy_rng([seed, 6501])
         drawn = np.stack([_surrogate(units, when, step, alpha, test, rng) for _ in range(null_samples)])
         found = bands(drawn, weights, "pooled", f"{null}; context permuted")
     baseline = None
@@ -192,10 +195,27 @@ def edge_weights(marks: NDArray[np.int64]) -> Array:
 def _surrogate(
     units: Series, when: Array, step: int, alpha: float, test: str, rng: np.random.Generator
 ) -> Array:
-    rolled = circular_shift(units, rng).values[::step]
+    rolled = shifted_where_alike(units, when, rng)[::step]
     out = edge_weights(_run(rolled, when[::step], alpha, test))
     apart = edge_weights(_run(units.values[::step], rng.permutation(when[::step]), alpha, test))
     out[:, -1], out[-1] = apart[:, -1], apart[-1]
+    return out
+
+
+def shifted_where_alike(units: Series, when: Array, rng: np.random.Generator) -> Array:
+    """Each unit rolled on its own among samples of about the same context.
+
+    What a unit has to do with the context stays, and so does autocorrelation where the context is time. Rolled over all of the
+    recording, a drift would no longer be one of the context, and units that drift would be joined by it in every draw.
+    """
+    values, codes = np.unique(when, return_inverse=True)
+    order = np.argsort(when, kind="stable")
+    ends = np.cumsum(np.bincount(codes)) if len(values) <= ALIKE else np.linspace(0, len(when), ALIKE + 1)[1:]
+    edges = [0, *np.rint(ends).astype(int).tolist()]
+    segments = tuple(slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+    sorted_ = replace(units, values=units.values[order], segments=segments)
+    out = np.empty_like(units.values)
+    out[order] = circular_shift(sorted_, rng).values
     return out
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed
 from patchclamp.connect.series import Series
 
 Array = NDArray[np.float64]
@@ -205,7 +206,7 @@ def train(
     The generator of the caller is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(check_seed(seed))
         model = SpikeTransformer(n_units, window, width, heads, layers, dropout)
         mean = tokens.fired.mean(0).clamp(1e-4, 1 - 1e-4)
         with torch.no_grad():

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import Fold, blocked_folds
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.connect.coupling.glm_basis import design, history_basis
 from patchclamp.connect.coupling.glm_fit import Family, family_of, fit_ridge, log_likelihood
 from patchclamp.connect.series import Series, series
@@ -129,7 +130,7 @@ def stimulus_filter(
     )
     chosen = strengths[int(gains.sum(1).argmax())]
     average, found = _both(x, counts[rows], kind, chosen, lags)
-    rng = np.random.default_rng([seed, 6201])
+    rng = numpy_rng([seed, 6201])
     draws = []
     for _ in range(null_samples):
         moved, _ = _design(_rolled(units, rng, lags), lags, history)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.chains import state_accuracy
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.connect.coupling import switching_fit as em
 from patchclamp.connect.coupling.glm_basis import design, history_basis
@@ -245,7 +246,7 @@ class _SwitchingFit:
         return em.PastRows.of(past[keep], units.values[rows[keep]], rows[keep]), rows[keep]
 
     def fitted(self, units: Series, n_states: int, restarts: int, tol: float = 1e-5) -> _Fitted:
-        rng = np.random.default_rng([self.seed, 6302])
+        rng = numpy_rng([self.seed, 6302])
         data, _ = self.rows(units, test=False)
         starts = [self._start(data, n_states, rng) for _ in range(restarts)]
         models, likelihood, converged = em.fit(starts, data, self.how, most=self.most, tol=tol)

@@ -15,6 +15,7 @@ from scipy.spatial.distance import squareform
 
 from patchclamp.base.chains import forward_backward
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.coupling.correlation import as_baseline
 from patchclamp.connect.nulls import bands
@@ -150,7 +151,7 @@ def biclustering(
     counts = bool((units.values >= 0).all() and (units.values == np.round(units.values)).all())
     base = units.with_values(np.sqrt(units.values)) if counts else units
     ready = _standard(base, smooth)
-    rng = np.random.default_rng([seed, 6401])
+    rng = numpy_rng([seed, 6401])
     draws = [_standard(circular_shift(base, rng), smooth) for _ in range(null_samples)]
     strength, others = _together(ready.values), np.array([_together(one.values) for one in draws])
     alone = (1 + (others >= strength).sum()) / (null_samples + 1) > 0.05
@@ -227,7 +228,7 @@ def _consensus(
     runs: int,
     seed: int,
 ) -> Graph:
-    rng = np.random.default_rng([seed, 6402])
+    rng = numpy_rng([seed, 6402])
     weights = _similarity(ready, count, runs, rng)
     null_draws = np.stack([_similarity(one, count, max(4, runs // 4), rng) for one in draws])
     # shares of a few runs tie: all pairs of a draw serve as the null of every pair
@@ -318,7 +319,7 @@ def fit_states(
     x: Array, segments: Sequence[slice], n: int, stay: float, seed: Sequence[int], steps: int = 50
 ) -> tuple[float, NDArray[np.int64], Array]:
     """Expectation-maximisation of a Gaussian hidden Markov model with diagonal variances."""
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     chunk = max(1, len(x) // (10 * n))
     owner = np.repeat(rng.integers(0, n, -(-len(x) // chunk)), chunk)[: len(x)]
     weight = 0.6 * np.eye(n)[owner] + 0.4 / n

@@ -16,6 +16,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.special import gammaln
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 
 Array = NDArray[np.float64]
@@ -112,7 +113,7 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
     best = one.labels, one.evidence()
     for k, start in enumerate(_starts(w, starts, most, seed)):
         state = _State(w, seen, start, most, beta)
-        state.search(np.random.default_rng([seed, 6201, k]))
+        state.search(numpy_rng([seed, 6201, k]))
         value = state.evidence()
         if value > best[1] + 1e-9:
             best = state.labels, value
@@ -129,7 +130,7 @@ def _starts(w: Array, starts: int, most: int, seed: int) -> Iterator[Labels]:
     strong = np.argsort(np.argsort(-w.sum(1), kind="stable"), kind="stable")
     for part in (5, 3, 2):
         yield (strong >= max(2, len(w) // part)).astype(np.int64)
-    rng = np.random.default_rng([seed, 6202])
+    rng = numpy_rng([seed, 6202])
     for _ in range(starts):
         yield rng.integers(0, rng.integers(2, most + 1), len(w))
 

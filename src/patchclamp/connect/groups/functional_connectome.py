@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.connect.coupling.correlation import pearson
 from patchclamp.connect.groups.affinity import NULLS, Affinities, affinities, read_animals
 from patchclamp.connect.groups.blocks import Blocks, weighted_blocks
@@ -165,7 +166,7 @@ def errors_by_rank(
         return pd.DataFrame(
             {"rank": [rank], "error": np.nan, "null_error": np.nan, "gain": np.nan, "kept": True}
         )
-    fakes = [tensor.shifted(null, np.random.default_rng([fit["seed"], 6301, k])) for k in range(RANK_DRAWS)]
+    fakes = [tensor.shifted(null, numpy_rng([fit["seed"], 6301, k])) for k in range(RANK_DRAWS)]
     rows: list[dict[str, Any]] = []
     for r in range(1, max_rank + 1):
         error = tensor_factorisation(tensor, r, restarts=restarts, **fit).error
@@ -183,7 +184,7 @@ def errors_by_rank(
 def _draw(
     tensor: Affinities, rank: int, null: str, seed: Sequence[int], fit: Mapping[str, Any]
 ) -> tuple[Factors, list[Blocks]]:
-    fake = tensor.shifted(null, np.random.default_rng(seed))
+    fake = tensor.shifted(null, numpy_rng(seed))
     found = tensor_factorisation(fake, rank, restarts=1, **fit)
     return found, [weighted_blocks(_weights(fake, found, r), starts=2) for r in range(rank)]
 

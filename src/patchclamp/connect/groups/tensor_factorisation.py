@@ -18,6 +18,7 @@ from torch import Tensor
 
 from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 
 Array = NDArray[np.float64]
@@ -229,7 +230,7 @@ def _run(
     warm_pairs: int | None,
     seed: Sequence[int],
 ) -> _Restart:
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     n = source.shape[2]
     if warm_pairs is None or 2 * warm_pairs > n:
         run = _start(source, rank, rng)

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import check_seed
 from patchclamp.decompose.dictionaries.linear import ICADictionary
 from patchclamp.decompose.factor.pca import Whitened
 from patchclamp.nouns.recording.matrix import ActivityMatrix
@@ -60,7 +61,7 @@ class ICA(Whitened[ICADictionary]):
         mean, values, vectors = self.components(seen, progress, resume)
         scale, basis = values[: self.n_features].sqrt(), vectors[: self.n_features]
         white = (seen.sample(self.samples, self.seed).double() - mean) @ (basis / scale[:, None]).T
-        model = FastICA(whiten=False, random_state=self.seed, max_iter=self.iterations)
+        model = FastICA(whiten=False, random_state=check_seed(self.seed, 2**32 - 1), max_iter=self.iterations)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(white.numpy())

@@ -6,11 +6,11 @@ over rows: however many rows there were.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.decompose.factor.nnls import non_negative_codes
 
 RIDGE = 1e-6
@@ -93,7 +93,7 @@ def spread_rows(pool: Float[Tensor, "row unit"], k: int, seed: int) -> Float[Ten
     A row is drawn with probability in proportion to its norm times one minus its largest cosine with the rows drawn
     before; where no different row is left, the rest are zeros.
     """
-    random = np.random.default_rng([seed, 3])
+    random = numpy_rng([seed, 3])
     norm = pool.double().norm(dim=1)
     unit = unit_rows(pool)
     nearest = torch.zeros(len(pool), dtype=torch.float64)

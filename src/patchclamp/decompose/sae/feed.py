@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 
 PIECE = 4096
 
@@ -89,7 +90,7 @@ class Feed:
     # ---- order
 
     def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence([self.seed % 2**63, *key]))
+        return numpy_rng([self.seed, *key])
 
     def _pieces(self, epoch: int) -> None:
         """Put the pieces of an epoch in order, and note where its groups begin."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.decompose.sae.architecture import Architecture
 from patchclamp.decompose.sae.auxiliary import restart
 from patchclamp.decompose.sae.core import Geometry, Moment, Pass, Step, Tensors
@@ -146,7 +147,7 @@ class TrainingRun:
     def start(self) -> RunState:
         """A new run."""
         auto, device = self.auto, self.auto.device
-        generator = torch.Generator().manual_seed(auto.seed)
+        generator = torch_rng(auto.seed)
         params = auto.init(self.geometry, self.n_features, generator)
         params["b_dec"] = centre(self._y, auto.center)
         if not self.geometry.tied:
@@ -175,7 +176,7 @@ class TrainingRun:
         if state.step % max(1, self.steps // RECORDS) == 0 or state.step == self.steps:
             self._record(state, done)
         if auto.revive and auto.restarts and self._restarts(state.step):
-            generator = torch.Generator().manual_seed(auto.seed * 1_000_003 + state.step)
+            generator = torch_rng(check_seed(auto.seed) * 1_000_003 + state.step)
             dead = state.idle > self.dead_after
             restart(state.params, [state.first, state.second], dead, one.centred, done.residual, generator)
             state.idle[dead] = 0

@@ -19,6 +19,7 @@ from torch import Tensor
 from patchclamp.base.assignment import match
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.decompose.base import activity
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.matrix import ActivityMatrix, Reading
@@ -182,7 +183,7 @@ class Partition:
         k = max(1, round(self.active * width))
         counts = [(0, np.zeros((width, width))) for _ in range(4)]
         first = np.unique(group[drawn_groups(group, len(np.unique(group)) // 2, self.seed)])
-        shifts = torch.from_numpy(np.random.default_rng([self.seed, 1]).integers(1, 1 << 30, width))
+        shifts = torch.from_numpy(numpy_rng([self.seed, 1]).integers(1, 1 << 30, width))
         for low in range(0, units.n, rows):
             x = units[low : low + rows].abs().float()
             x = x if norms is None else x * norms.to(x.device)
@@ -240,7 +241,7 @@ def partition_weights(
             f"{site}: {len(rows)} units with n_bricks={n_bricks}; no row of weights may be zero"
         )
     labels, others = best_partition(rows / size, n_bricks, restarts, seed)
-    shuffled = np.random.default_rng([seed, 1]).permuted(rows / size, axis=0)
+    shuffled = numpy_rng([seed, 1]).permuted(rows / size, axis=0)
     chance = agreement(*best_partition(shuffled, n_bricks, restarts, seed))
     nan = float("nan")
     meta = {"method": "bricks", "by": "weights", "n_bricks": n_bricks, "restarts": restarts, "seed": seed}
@@ -265,7 +266,7 @@ def balanced_kmeans(points: NDArray[np.float64], n: int, *, seed: Any = 0) -> tu
     >>> labels.tolist(), round(loss, 2)
     ([0, 0, 1, 1, 0, 1], 0.04)
     """
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     centres = _spread_out(points, n, rng)
     place = np.arange(len(points)) % n  # the cluster that each place belongs to: sizes differ by at most one
     labels, loss = np.zeros(len(points), dtype=np.int64), np.inf

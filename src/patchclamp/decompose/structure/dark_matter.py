@@ -18,6 +18,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
 from patchclamp.base.folds import drawn_groups
+from patchclamp.base.seeds import torch_rng
 from patchclamp.base.statistics import bootstrap_statistic
 from patchclamp.decompose.base import activity
 from patchclamp.draw.cards import shown
@@ -176,7 +177,7 @@ class _Fit:
     """Normal equations of all fits at once, float64: [x, 1], [||x||^2, 1] and [L0, 1] against e, ||e||^2, shuffled e."""
 
     def __init__(self, dictionary: Dictionary, seed: int) -> None:
-        self.dictionary, self.generator = dictionary, torch.Generator().manual_seed(seed)
+        self.dictionary, self.generator = dictionary, torch_rng(seed)
         self.n = 0
         self.gram, self.right = torch.zeros(()), torch.zeros(())
         self.small = [(torch.zeros(()), torch.zeros(())) for _ in range(2)]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng, torch_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
@@ -179,7 +180,7 @@ def codes_of(
     codes = encoder(flat).argmax(1).unflatten(0, both.shape[:3]).numpy().astype(np.int64)
     with_it, without = codes
     fraction = _novel(with_it, without).mean(0)
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     null = np.empty(n_perm)
     for draw in range(n_perm):
         swap = rng.random(len(with_it))[:, None] < 0.5
@@ -223,7 +224,7 @@ def fit_autoencoder(
     (encoder, unexplained)
         A function of samples, and the pooled share of variance that it leaves unexplained.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_rng(seed)
     centre = samples.mean(0)
     scale = (samples - centre).pow(2).mean().sqrt()
     if not float(scale) > 0:

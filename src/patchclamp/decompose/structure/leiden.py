@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from patchclamp.base.seeds import numpy_rng
+
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -33,7 +35,7 @@ def leiden(weights: Matrix, resolution: float = 1.0, iterations: int = 10, seed:
     refined partition. Refinement is greedy (the paper draws at random among improvements). Labels are numbered by
     first appearance.
     """
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     labels = np.arange(len(weights))
     for _ in range(iterations):
         better = _pass(weights, labels, resolution, rng)

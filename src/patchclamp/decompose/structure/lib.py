@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import torch_rng
 from patchclamp.decompose.structure.flow import batches_of, chain, counted, probes, pulled_back
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.dictionary import StoredDictionary
@@ -282,7 +283,7 @@ def effects(
     subject: Subject, batches: Sequence[Batch], site: Site, output: Site, n_probes: int | None, seed: int
 ) -> Float[Tensor, "unit unit"]:
     """E over positions of `site` of the sum over units and positions of `output` of J^T J, float64."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_rng(seed)
     total, n = torch.zeros(()).double(), 0
     for batch in batches:
         run = subject.run(batch, read=[site, output], grad=True)

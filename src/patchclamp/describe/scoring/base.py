@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.splitting import refuse_overlap
@@ -160,7 +161,7 @@ def scored(
         Judgements by descriptions of other units (or whatever `control` says they are), each like `answers`.
     """
     valid = np.isfinite(answers.reshape(len(answers), -1)).all(1)
-    rng = np.random.default_rng([seed, 3])
+    rng = numpy_rng([seed, 3])
 
     def value(given: Array, weights: Array) -> float:
         fine = np.isfinite(given.reshape(len(given), -1)).all(1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import (
     DescriptionScore,
@@ -59,7 +60,7 @@ def fuzzing(
     check_examples(description, examples.all, "fuzzing")
     right = [_marks(w, level * examples.largest) for w in examples.active]
     count = math.ceil(sum(sum(m) for m in right) / len(right))
-    rng = np.random.default_rng([seed, 4])
+    rng = numpy_rng([seed, 4])
     pool = examples.silent if wrong == "silent" else examples.active
     drawn = [(w, _random(w, count, examples.threshold, rng)) for w in pool]
     false = [(w, m) for w, m in drawn if any(m)]

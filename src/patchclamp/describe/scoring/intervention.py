@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import Array, DescriptionScore, PredicateJudge, scored
 from patchclamp.draw.cards import shown
@@ -100,7 +101,7 @@ def intervention(
         control, chance = "descriptions of other units", [difference(other) for other in others]
     else:
         control = "steered and clean texts exchanged at random"
-        signs = np.random.default_rng([seed, 3]).choice([-1.0, 1.0], (50, len(own)))
+        signs = numpy_rng([seed, 3]).choice([-1.0, 1.0], (50, len(own)))
         chance = list(signs * own)
     kl = {"kl": float(np.mean(found.kl))} if found.kl else {}
     return scored(

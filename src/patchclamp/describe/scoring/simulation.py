@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.describe.description import Description
 from patchclamp.describe.scoring.base import (
     Array,
@@ -69,7 +70,7 @@ def simulation(
 
 def _permuted(predicted: Sequence[Array], seed: int, times: int = 20) -> list[list[Array]]:
     """Predictions handed to other windows, repeated or cut to their length."""
-    rng = np.random.default_rng([seed, 3])
+    rng = numpy_rng([seed, 3])
     orders = [rng.permutation(len(predicted)) for _ in range(times)]
     return [[np.resize(predicted[j], len(own)) for j, own in zip(o, predicted, strict=True)] for o in orders]
 

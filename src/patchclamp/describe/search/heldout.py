@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import draws_interval, resamples
 from patchclamp.describe.description import Description
 from patchclamp.describe.search.criteria import Criterion
@@ -106,7 +107,7 @@ def _interval(
 
 def _others(descriptions: Sequence[Description], seed: int, most: int = 10) -> list[list[int]]:
     """For each description up to ten others, at random, whose predicates differ from its own."""
-    rng = np.random.default_rng([seed, 2])
+    rng = numpy_rng([seed, 2])
     usable = [i for i, d in enumerate(descriptions) if d.predicate is not None]
     out = []
     for i, one in enumerate(descriptions):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.describe.description import Description
 from patchclamp.describe.predicates import Centroid
@@ -258,7 +259,7 @@ def _null(
     search: Search,
 ) -> NDArray[np.float64]:
     """Held-out scores of descriptions found after activity was shifted along the texts, in both halves."""
-    rng = np.random.default_rng([seed, 1])
+    rng = numpy_rng([seed, 1])
     picked = rng.permutation(len(units))[:n_null]
     out = []
     for place in picked:

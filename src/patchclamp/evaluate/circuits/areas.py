@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.draw.cards import shown
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness, mean_height
@@ -166,7 +167,7 @@ def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.Dat
     """CPR and CMD of all orders of a `Faithfulness`, with intervals; columns as in `Areas.table`."""
     weights = resamples(found.n, found.groups or None, n_boot, seed)
     even = np.ones((1, found.n))
-    rng = np.random.default_rng([seed, 3])
+    rng = numpy_rng([seed, 3])
     rows = []
     runs = found.runs[found.runs["curve"] == "kept"]
     for order in dict.fromkeys(runs["order"]):

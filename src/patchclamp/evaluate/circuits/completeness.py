@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import UnitsLike
@@ -102,7 +103,7 @@ def completeness(
     if n_random < 0 or n_greedy < 0:
         raise PatchclampError(f"n_random={n_random}, n_greedy={n_greedy}: give numbers from 0 on")
     search, verify = halves(len(bench.task), runs.groups, bench.seed)
-    rng = np.random.default_rng(bench.seed)
+    rng = numpy_rng(bench.seed)
     sets: list[tuple[str, tuple[UnitOrSite, ...]]] = [("empty", ())]
     for _ in range(n_random):
         keep = rng.random(len(own)) < 0.5

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
@@ -224,7 +225,7 @@ def _orders(
 ) -> dict[str, list[list[UnitOrSite]]]:
     orders = {RANKED: [order]}
     for name in baselines:
-        rng = np.random.default_rng([bench.seed, BASELINES.index(name)])
+        rng = numpy_rng([bench.seed, BASELINES.index(name)])
         drawn = (
             [[order[int(i)] for i in rng.permutation(len(order))] for _ in range(n_random)]
             if name == "random"
@@ -250,7 +251,7 @@ def _table(
     groups: Sequence[str],
     seed: int,
 ) -> pd.DataFrame:
-    rng = np.random.default_rng([seed, 2])
+    rng = numpy_rng([seed, 2])
     count = n_groups(groups, len(full))
     places: dict[tuple[str, str, int], list[int]] = {}
     for place, run in enumerate(runs):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Null
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import FEWEST_GROUPS, enough_sets, holm, n_groups, permutation_p
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.scores import Scores
@@ -101,7 +102,7 @@ def minimality(
     own, runs = bench.circuit(circuit, candidates)
     span = runs.span
     search, verify = halves(len(bench.task), runs.groups, bench.seed)
-    rng = np.random.default_rng(bench.seed)
+    rng = numpy_rng(bench.seed)
     outside = [m for m in runs.candidates if m not in set(own)]
     picked = rng.permutation(len(outside))[:n_control]
     null = [

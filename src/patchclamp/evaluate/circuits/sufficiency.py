@@ -12,6 +12,7 @@ from scipy.stats import binom
 
 from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.base.estimate import Estimate, Null
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.cards import shown
 from patchclamp.evaluate.circuits.draws import CONTROLS, draw_sets
@@ -96,7 +97,7 @@ def sufficiency(
     keys = np.zeros(len(pool), dtype=np.int64)
     if control == "matched":
         keys = strata(pool, activity_of(pool, bench.subject, bench.reference))
-    drawn = draw_sets(pool, own, keys, n_random, np.random.default_rng(bench.seed))
+    drawn = draw_sets(pool, own, keys, n_random, numpy_rng(bench.seed))
     run = runs.without if complement else runs.kept
     distance = np.abs((run([own, *drawn]) - runs.full).mean(1))
     scores = -distance if complement else distance
@@ -138,7 +139,7 @@ def path_sufficiency(
     lost = [edge for edge in own if edge not in set(listed)]
     if lost or not own:
         raise PatchclampError(f"{lost[0] if lost else 'nothing'}: is in the circuit and not among the edges")
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     drawn = [path_connected(listed, len(own), rng, inputs=inputs, outputs=outputs) for _ in range(n_random)]
     full = np.asarray(measure(listed), dtype=np.float64)
     known: dict[tuple[Edge, ...], float] = {}

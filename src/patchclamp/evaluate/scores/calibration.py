@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import FEWEST_GROUPS, draws_interval, expanded_tail
 from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.agreement import _check
@@ -174,7 +175,7 @@ def calibration(
             f"n={n}, strata={strata}, top={top}: check at least two units, in strata, top a share below 1"
         )
     sizes = _sizes(len(units), strata, min(n, len(units)))
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     stratum = np.repeat(np.arange(len(sizes)), sizes)
     if isinstance(exact, Scores):
         found = exact

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
@@ -74,7 +75,7 @@ class MaskedFeatures:
         for item, row in enumerate(key):
             first = np.arange(len(row))
             if seed is not None:
-                first = np.random.default_rng([seed, item]).permutation(first)
+                first = numpy_rng([seed, item]).permutation(first)
             out[item] = first[np.argsort(-row[first], kind="stable")]
         return out
 

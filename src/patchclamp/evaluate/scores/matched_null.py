@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.evaluate.circuits.draws import draw_sets
 from patchclamp.nouns.units import Site, Units, UnitsLike
 from patchclamp.subjects.clamp.matching import UnitOrSite, collect, members, strata
@@ -66,7 +67,7 @@ def matched_null(
     if n_sets < 19:
         raise PatchclampError(f"n_sets={n_sets}: with fewer than 19 sets p cannot reach .05")
     keys = strata(candidates, None if covariate is None else _values(candidates, covariate))
-    drawn = draw_sets(candidates, chosen, keys, n_sets, np.random.default_rng(seed))
+    drawn = draw_sets(candidates, chosen, keys, n_sets, numpy_rng(seed))
     known: dict[Units, float] = {}
 
     def value(one: list[UnitOrSite]) -> float:

@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import group_codes
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import benjamini_hochberg
 from patchclamp.evaluate.scores.masked import flat_scores, unit_names
 from patchclamp.nouns.scores import Scores
@@ -46,7 +47,7 @@ def max_statistic(scores: Scores, *, alpha: float = 0.05, n_perm: int = 1000, se
     """
     names, values = _grouped(scores)
     observed = _t(values.sum(0), (values**2).sum(0), len(values))
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     squares = (values**2).sum(0)
     null = np.empty(n_perm)
     block = max(1, _BLOCK // values.shape[1])

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.base.statistics import draws_interval, n_groups, pearson, resamples, spearman, weighted_means
 from patchclamp.draw.cards import shown
 from patchclamp.evaluate.scores.masked import flat_scores
@@ -163,10 +164,10 @@ def _randomise(model: nn.Module, names: Sequence[str], how: str, seed: int, done
             whole = len(own) == len(list(module.parameters(recurse=False)))
             if how == "reset" and callable(reset) and whole:
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed * 1009 + len(done))
+                    torch.manual_seed(check_seed(seed) * 1009 + len(done))
                     reset()
                 continue
-            generator = torch.Generator().manual_seed(seed * 1009 + len(done))
+            generator = torch_rng(check_seed(seed) * 1009 + len(done))
             with torch.no_grad():
                 for parameter in own:
                     parameter.copy_(random_like(parameter, how, generator))

@@ -20,6 +20,7 @@ from torch import Tensor
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.intervention import Intervention
@@ -127,7 +128,7 @@ def row_space(
         raise PatchclampError(f"{site}: the vector has {whole.shape[1]} numbers, the site {len(basis)} units")
     row = whole @ basis @ basis.T
     parts = {"full": whole, "row": row, "null": whole - row}
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     random = [rng.standard_normal(whole.shape) for _ in range(n_random)]
     size = np.linalg.norm(whole)
     there = {name: part for name, part in parts.items() if np.linalg.norm(part) > _TINY * size}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed
 from patchclamp.measure.activity.firing import count_above
 from patchclamp.nouns.measure import Measure, require
 
@@ -154,7 +155,7 @@ def code_accuracy(
     require(bool(varies.any()), "code_accuracy: every unit is constant over the training samples")
     seen, held = seen[:, varies], held[:, varies]
     names = np.unique(y)
-    clusters = KMeans(len(names), n_init=10, random_state=seed).fit(seen)
+    clusters = KMeans(len(names), n_init=10, random_state=check_seed(seed, 2**32 - 1)).fit(seen)
     named = _majority(clusters.labels_, y, len(names))
     hamming = KNeighborsClassifier(min(neighbours, len(y)), metric="hamming").fit(seen, y)
     logistic = OneVsOneClassifier(LogisticRegression(max_iter=1000)).fit(seen, y)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.measure.activity.kept import Rows, check_memory
 from patchclamp.nouns.measure import require
 
@@ -170,7 +171,7 @@ class LempelZiv(Rows):
             where = [self.seed, _natural(int(self.doc[start])), _natural(int(self.position[start]))]
             for unit, train in enumerate(bits):
                 words[unit] += lempel_ziv(train)
-                rng = np.random.default_rng([*where, unit])
+                rng = numpy_rng([*where, unit])
                 for draw in range(self.n_surrogates):
                     null[draw, unit] += lempel_ziv(rng.permutation(train))
         bins = np.array([end - start for start, end in trains], dtype=float)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import torch_rng
 from patchclamp.base.shuffles import Shuffle
 from patchclamp.base.statistics import permutation_p
 from patchclamp.nouns.measure import Measure, State, require
@@ -123,7 +124,7 @@ class Kept(Measure):
             shuffle = Shuffle.of(member, group)
         except PatchclampError as error:
             raise PatchclampError(str(error).replace("Selectivity", self._who)) from None
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch_rng(self.seed)
         return [shuffle(member, generator)[0].long() for _ in range(self.n_permutations)]
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.nouns.measure import Measure, require
 
@@ -147,7 +148,7 @@ class TuningSpectrum(Measure):
         curves = self.curves().numpy().T
         power = _power(curves)
         ratio = _ratio(power, self.r)
-        rng = np.random.default_rng(self.seed)
+        rng = numpy_rng(self.seed)
         noise = rng.standard_normal((self.n_surrogates, curves.shape[1]))
         noise /= np.sqrt(_padded(self.count, curves.shape[1]).numpy())
         null = _ratio(_power(noise), self.r)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, Null
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.tuning import errors_figure
 from patchclamp.measure.brain.tuning import _Grid, least_shift
@@ -115,7 +116,7 @@ def decode_behaviour(
     estimate = _decoded(counts, place, use, grid, parts, recording.time_step)
     error = np.sqrt(((estimate - true) ** 2).sum(1))
     median = float(np.nanmedian(error))
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     least, null = least_shift(recording), []
     for shift in rng.integers(least, len(counts) - least, n_shifts):
         guess = _decoded(np.roll(counts, shift, 0), place, use, grid, parts, recording.time_step)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from patchclamp.base.arrays import as_tensor
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.measure.activity.distances import quantile_distance, squared
 from patchclamp.measure.activity.kept import Kept, Variable
 from patchclamp.nouns.measure import require
@@ -148,7 +149,9 @@ def _as_labels(second: ArrayLike | Tensor, bins: int, seed: int) -> Int[Tensor, 
     if array.ndim == 2:
         from sklearn.cluster import SpectralClustering
 
-        found = SpectralClustering(bins, random_state=seed, assign_labels="kmeans").fit_predict(array)
+        found = SpectralClustering(
+            bins, random_state=check_seed(seed, 2**32 - 1), assign_labels="kmeans"
+        ).fit_predict(array)
         return torch.from_numpy(found).long()
     if array.dtype.kind in "iub":
         return torch.from_numpy(np.unique(array, return_inverse=True)[1]).long()
@@ -168,7 +171,7 @@ class _Baseline:
 
     def random(self, size: int) -> float:
         if size not in self._of_size:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + size)
+            generator = torch_rng(check_seed(self.seed) * 1_000_003 + size)
             n = len(self.square)
             drawn = [torch.randperm(n, generator=generator)[:size] for _ in range(_SUBSETS)]
             self._of_size[size] = sum(self.entropy(at) for at in drawn) / _SUBSETS

@@ -10,6 +10,7 @@ import xarray as xr
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.optional import new_figure
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import pearson
 from patchclamp.measure.brain.psth import ByCondition
 from patchclamp.nouns.measure import require
@@ -122,7 +123,7 @@ def split_half(
     few = [int(c) for c in np.unique(of_trial) if (of_trial == c).sum() < 2]
     if few:
         raise PatchclampError(f"split_half: label {few[0]} has a single trial, which cannot be halved")
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     own = np.searchsorted(names, doc)
     draws = []
     for _ in range(n_splits):

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.arrays import as_array
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.tuning import triggered_figure
 
@@ -106,7 +107,7 @@ def spike_triggered_average(
             f"window={window} at step={step:g} s: {len(lags)} lags for {len(values)} samples of stimulus"
         )
     centred = values - values.mean()
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     rows = [
         _one(centred, _places(spikes[u], start, step, lags, len(values), u), lags, n_shuffles, rng)
         for u in range(len(spikes))

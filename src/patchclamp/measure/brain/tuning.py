@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.tuning import curves_figure
 from patchclamp.nouns.recording.matrix import content_only
@@ -265,7 +266,7 @@ def _shifted(
     seed: int,
     recording: Recording,
 ) -> Floats:
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     least = least_shift(recording)
     use = place >= 0
     out = []

@@ -20,6 +20,7 @@ from patchclamp.base.areas import (
     two_sided_ap,
 )
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.seeds import torch_rng
 from patchclamp.base.shuffles import Shuffle
 from patchclamp.measure.activity.kept import Rows, check_memory, in_order
 from patchclamp.nouns.measure import require
@@ -257,7 +258,7 @@ class Selectivity(Rows):
     ) -> dict[str, Float[Tensor, "labels permutations"]]:
         if shuffle is None:
             return {}
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch_rng(self.seed)
         maxima: dict[str, list[Tensor]] = {}
         for _ in range(self.n_permutations):
             for name, size in self._sizes(ranked, shuffle(member, generator)).items():

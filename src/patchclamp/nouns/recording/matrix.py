@@ -21,6 +21,7 @@ from torch import Tensor
 
 from patchclamp.base.arrays import LARGEST, as_tensor
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.recording.lazy import SiteArray
 from patchclamp.nouns.recording.recording import Recording, named
@@ -182,7 +183,7 @@ class ActivityMatrix:
         """At most `n` rows, drawn without replacement by `seed` and in order; the same for any chunks on disk."""
         places = self.places
         if n < len(places):
-            places = np.sort(np.random.default_rng([seed, 7]).choice(places, n, replace=False))
+            places = np.sort(numpy_rng([seed, 7]).choice(places, n, replace=False))
         return torch.cat(
             [self.rows(part) for part in np.array_split(places, max(1, -(-len(places) // BLOCK)))]
         )
@@ -206,7 +207,7 @@ class ActivityMatrix:
         if len(groups) < 2:
             raise PatchclampError(f"{self.site}: one group of samples cannot be split; use held_out=0")
         n = min(len(groups) - 1, max(1, round(held_out * len(groups))))
-        out = np.isin(group, np.random.default_rng([seed, 11]).choice(groups, n, replace=False))
+        out = np.isin(group, numpy_rng([seed, 11]).choice(groups, n, replace=False))
         if (~out).sum() < 2 or out.sum() < 2:
             return self, None
         return replace(self, places=self.places[~out]), replace(self, places=self.places[out])

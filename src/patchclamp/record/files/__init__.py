@@ -27,12 +27,13 @@ FORMATS: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "table": (tables, (".csv", ".tsv", ".parquet")),
 }
 _MAGIC = (
-    (b"\x93NUMPY", "numpy"),
-    (b"PK\x03\x04", "numpy"),
-    (b"PAR1", "table"),
-    (b"MATLAB 5.0", "mat"),
-    (b"Brain Vision", "meeg"),
-    (b"\xffBIOSEMI", "meeg"),
+    (b"\x93NUMPY", "numpy", "NumPy"),
+    (b"PK\x03\x04", "numpy", "an archive (.npz)"),
+    (b"PAR1", "table", "Parquet"),
+    (b"MATLAB 5.0", "mat", "MATLAB"),
+    (b"MATLAB 7.3", "mat", "MATLAB"),
+    (b"Brain Vision", "meeg", "BrainVision"),
+    (b"\xffBIOSEMI", "meeg", "BDF"),
 )
 
 
@@ -122,18 +123,24 @@ def file_contents(path: str | Path, *, format: str | None = None, **options: Any
 
 
 def chosen(path: Path, format: str | None = None) -> str:
-    """The format of a file: as said, by its suffix, else by its first bytes."""
+    """The format of a file: as said, by its suffix, else by its first bytes; refused where these two disagree."""
     if format is not None:
         check_choice("format", format, FORMATS)
         return format
-    for name, (_, suffixes) in FORMATS.items():
-        if path.name.lower().endswith(suffixes):
-            return name
     with path.open("rb") as file:
         head = file.read(64)
-    for magic, name in _MAGIC:
-        if head.startswith(magic):
+    seen, kind = next(((name, kind) for magic, name, kind in _MAGIC if head.startswith(magic)), (None, ""))
+    for name, (_, suffixes) in FORMATS.items():
+        if path.name.lower().endswith(suffixes):
+            text = path.name.lower().endswith((".csv", ".tsv"))
+            same = seen in (None, name) or (name, seen) == ("meeg", "mat")  # EEGLAB writes MATLAB's format
+            if not same or (text and kind == "Parquet"):
+                raise PatchclampError(
+                    f"{path}: its first bytes are those of {kind}; give it that suffix, or say format={seen!r}"
+                )
             return name
+    if seen is not None:
+        return seen
     if head.startswith(b"\x89HDF"):
         raise PatchclampError(f"{path}: HDF5, of which kind is not clear; say format='nwb' or format='mat'")
     every = ", ".join(suffix for _, suffixes in FORMATS.values() for suffix in suffixes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, foreign, need, refuse_circles, refuse_external
 from patchclamp.record.files.fields import KNOWN, listed, read_fields, wanted_names
+from patchclamp.record.files.mat5 import refuse_sizes
 
 MOST, DEEPEST = 100_000, 32  # cells, and cells in cells
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -52,10 +53,9 @@ def read(
 
 
 def _fields(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        head = file.read(520)
-    if _HDF5 in (head[:8], head[512:520]):
+    if is_version_73(path):
         return _version_73(path)
+    refuse_sizes(path)
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
     from scipy.sparse import issparse
@@ -70,6 +70,24 @@ def _fields(path: Path) -> dict[str, Any]:
                 value = value.toarray()
             _flatten(name, value, out)
     return out
+
+
+def refuse_hostile(path: Path, kind: str) -> None:
+    """Refuse a ``.mat`` or ``.set`` that another reader will open, by what its tags or its links say."""
+    if not is_version_73(path):
+        refuse_sizes(path, kind)
+        return
+    h5py = need("h5py")
+    with foreign(path, kind), h5py.File(path, "r") as file:
+        refuse_external(h5py, file, path)
+        refuse_circles(h5py, file, path)
+
+
+def is_version_73(path: Path) -> bool:
+    """Whether its first bytes are those of HDF5."""
+    with path.open("rb") as file:
+        head = file.read(520)
+    return _HDF5 in (head[:8], head[512:520])
 
 
 def _flatten(name: str, value: Any, out: dict[str, Any]) -> None:
@@ -150,6 +168,7 @@ class _Version73:
 
     def __init__(self, h5py: Any, file: Any, path: Path) -> None:
         self.h5py, self.file, self.path, self.cells = h5py, file, path, 0
+        self.reached: dict[Any, int] = {}  # data set -> cells that it leads to
 
     def variables(self) -> dict[str, Any]:
         out: dict[str, Any] = {}
@@ -201,21 +220,11 @@ class _Version73:
 
     def _cells(self, data: Any, where: str, above: frozenset[Any]) -> Any:
         """Cells are references into a hidden group."""
-        if data.id in above:
-            raise PatchclampError(f"{self.path}: variable {where} is a cell of itself; take it out")
-        if len(above) > DEEPEST:
-            raise PatchclampError(
-                f"{self.path}: variable {where}: cells in cells, {DEEPEST} deep; take it out"
-            )
+        if not above:
+            self.cells += self._reached(data, where, above)
+            self._refuse_many(self.cells, where)
         cells = []
-        for number, ref in enumerate(np.transpose(data[()]).reshape(-1)):
-            cell, self.cells = f"{where}{{{number + 1}}}", self.cells + 1
-            if self.cells > MOST:
-                raise PatchclampError(
-                    f"{self.path}: at {cell} more than {MOST:,} cells were counted; by cells in cells a few become many: "
-                    "save what is meant as plain variables"
-                )
-            found = self.file[ref] if ref else None
+        for found, cell in self._referred(data, where):
             if not isinstance(found, self.h5py.Dataset):
                 kind = "nothing" if found is None else "a struct, or what is no array"
                 raise PatchclampError(f"{self.path}: variable {cell} is {kind}; save the arrays as cells")
@@ -223,3 +232,37 @@ class _Version73:
         if all(isinstance(cell, str) for cell in cells):
             return np.array(cells)
         return _CellArray(cells)
+
+    def _reached(self, data: Any, where: str, above: frozenset[Any]) -> int:
+        """Cells that a cell array leads to, each as often as it is reached, from one look at each array."""
+        if data.id in above:
+            raise PatchclampError(f"{self.path}: variable {where} is a cell of itself; take it out")
+        if len(above) > DEEPEST:
+            raise PatchclampError(
+                f"{self.path}: variable {where}: cells in cells, {DEEPEST} deep; take it out"
+            )
+        if data.id not in self.reached:
+            total = data.size
+            self._refuse_many(total, where)
+            for found, cell in self._referred(data, where):
+                if isinstance(found, self.h5py.Dataset) and self._is_cells(found):
+                    total += self._reached(found, cell, above | {data.id})
+                    self._refuse_many(total, cell)
+            self.reached[data.id] = total
+        return self.reached[data.id]
+
+    def _is_cells(self, data: Any) -> bool:
+        kept = data.shape is not None and self.h5py.check_ref_dtype(data.dtype) is not None
+        return kept and not data.attrs.get("MATLAB_empty", 0)
+
+    def _referred(self, data: Any, where: str) -> Iterator[tuple[Any, str]]:
+        """What each reference leads to, and its name."""
+        for number, ref in enumerate(np.transpose(data[()]).reshape(-1)):
+            yield self.file[ref] if ref else None, f"{where}{{{number + 1}}}"
+
+    def _refuse_many(self, total: int, where: str) -> None:
+        if total > MOST:
+            raise PatchclampError(
+                f"{self.path}: at {where} more than {MOST:,} cells were counted; by cells in cells a few become many: "
+                "save what is meant as plain variables"
+            )

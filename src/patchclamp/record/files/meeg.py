@@ -20,6 +20,7 @@ from patchclamp.nouns.recording.events import numbers_of
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Computed, Ramp, Read
 from patchclamp.record.files.base import Contents, FileItem, build, checked, need, unreadable
+from patchclamp.record.files.mat import refuse_hostile
 
 _TROUBLE = ("outside", "does not match", "truncat", "incomplete", "corrupt", "unexpected")
 _PARTS = (
@@ -125,6 +126,8 @@ def _opened(path: Path, tolerate: bool) -> tuple[str, Any]:
     for ending, program, whole in _PARTS:
         if name.endswith(ending) and path.with_suffix(whole).exists():
             raise PatchclampError(f"{path}: a part of {program} recording; open {path.with_suffix(whole)}")
+    if name.lower().endswith(".set"):
+        refuse_hostile(path, "M/EEG")
     readers: list[tuple[str, Callable[[], Any]]] = [
         ("raw", lambda: mne.io.read_raw(path, preload=False, verbose="warning"))
     ]

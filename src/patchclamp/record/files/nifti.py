@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import math
 import re
@@ -23,6 +24,8 @@ from patchclamp.nouns.recording.lazy import Rows
 from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.sources import Read, Stacked, stretches
 from patchclamp.record.files.base import Contents, FileItem, build, checked, existing, foreign, need, sized
+from patchclamp.record.files.header import text_table
+from patchclamp.record.files.nifti_head import refuse_head
 
 _LOOK = 48  # volumes that the default mask looks at
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -201,6 +204,7 @@ class _Cleaned:
 def _image(path: Path | str) -> Any:
     nibabel = need("nibabel")
     with _reading(path), _quietly(nibabel.imageglobals.logger):
+        refuse_head(path)
         image = nibabel.load(str(path))
     if not hasattr(image.header, "get_xyzt_units"):
         raise PatchclampError(
@@ -291,8 +295,8 @@ def _repetition(path: Path) -> float:
 
 
 def _table(file: Path) -> pd.DataFrame:
-    with foreign(file, "a table of BIDS"):
-        return pd.read_csv(existing(file), sep="\t")
+    with foreign(file, "a table of BIDS", csv.Error):
+        return text_table(existing(file), "\t", header=True)[0]
 
 
 def _grid(what: Any, image: Any, name: str, resample: bool) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from patchclamp.nouns.recording.recording import Recording
 from patchclamp.nouns.recording.spikes import SpikeTrains
 from patchclamp.record.files.base import Contents, foreign, unreadable
 from patchclamp.record.files.fields import assembled, listed
-from patchclamp.record.files.header import FIXED, first_row
+from patchclamp.record.files.header import FIXED, refuse_equal, text_table
 
 
 def contents(path: Path, header: bool | None = None) -> Contents:
@@ -72,7 +71,7 @@ def read(
         Whether the first row of a text file names the columns; by default as `header.first_row` finds, and where numbers
         were the names or the first sample, ``manifest["first_row"]`` says why. Without names they are "0", "1", "2" ...
     """
-    table = _Table(path, header)
+    table = _Table(path, header, skip)
     names = [name for name in table.names if name not in skip]
     lost = [name for name in behaviour if name not in names]
     if lost:
@@ -80,11 +79,6 @@ def read(
     if {"unit", "time"} <= set(names):
         with foreign(path, "a table"):
             return _long(table, str(path), sort)
-    twice = [name for name, n in Counter(names).items() if n > 1]
-    if twice:
-        raise PatchclampError(
-            f"{path}: {names.count(twice[0])} columns are called {twice[0]!r}; give each a name of its own"
-        )
     units = [name for name in names if name not in FIXED and name not in behaviour]
     if not units:
         raise PatchclampError(f"{path}: no column is a unit; its columns are {', '.join(names)}")
@@ -114,41 +108,31 @@ class _Table:
     `facts` say what is not plain of the names: whether the first row is one, and columns that were left out.
     """
 
-    def __init__(self, path: Path, header: bool | None) -> None:
+    def __init__(self, path: Path, header: bool | None, skip: Sequence[str] = ()) -> None:
         self.path = path
         self.facts: dict[str, str] = {}
         self._frame: Any = None
         self._parquet: Any = None
-        if path.suffix == ".parquet":
+        with path.open("rb") as file:
+            packed = file.read(4) == b"PAR1"
+        if packed or path.suffix.lower() == ".parquet":
             if header is not None:
                 raise PatchclampError(f"{path}: header={header}; Parquet always has names")
             self._parquet = _parquet(path)
             groups = range(self._parquet.num_row_groups)
             self.ends = np.cumsum([self._parquet.metadata.row_group(i).num_rows for i in groups])
             self.names = list(self._parquet.schema_arrow.names)
+            refuse_equal([name for name in self.names if name not in skip], path)
         else:
-            self._frame = self._text(header)
+            self._frame = self._text(header, skip)
             self.names = [str(name) for name in self._frame.columns]
 
-    def _text(self, header: bool | None) -> Any:
-        import pandas as pd
-
-        separator = "\t" if self.path.suffix == ".tsv" else ","
+    def _text(self, header: bool | None, skip: Sequence[str]) -> Any:
         with foreign(self.path, "a table", csv.Error):
-            first = first_row(self.path, separator, header)
-            frame = pd.read_csv(self.path, sep=separator, header=0 if first.header else None)
-        if first.why:
-            self.facts["first_row"] = first.why
-        if isinstance(frame.index, pd.MultiIndex):
-            raise PatchclampError(
-                f"{self.path}: its rows have {frame.index.nlevels} cells more than its first row has names"
+            frame, self.facts = text_table(
+                self.path, "\t" if self.path.suffix.lower() == ".tsv" else ",", header, skip
             )
-        if not isinstance(frame.index, pd.RangeIndex):
-            self.facts["left_out"] = "the first column: it has no name (names of rows)"
-        elif first.header and str(frame.columns[0]) == "Unnamed: 0" and _counts(frame.iloc[:, 0]):
-            frame = frame.iloc[:, 1:]
-            self.facts["left_out"] = "the first column: it has no name and counts the rows"
-        return frame.set_axis([str(name) for name in frame.columns], axis=1)
+        return frame
 
     def __len__(self) -> int:
         return int(self._parquet.metadata.num_rows if self._parquet is not None else len(self._frame))
@@ -195,14 +179,6 @@ class _Units:
     def __getitem__(self, key: tuple[slice, ...]) -> NDArray[Any]:
         start, stop, _ = key[0].indices(self.shape[0])
         return self.table.rows(start, stop, self.names)
-
-
-def _counts(column: Any) -> bool:
-    """Whether it is the number of the row, from 0 or 1."""
-    values = column.to_numpy()
-    return bool(
-        values.dtype.kind in "iu" and any(np.array_equal(values, np.arange(len(values)) + i) for i in (0, 1))
-    )
 
 
 def _parquet(path: Path) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.areas import Ranked, average_precision
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Unit, Units
@@ -70,7 +71,7 @@ def find_experts(
     """
     member = np.array(labels)
     ranked = Ranked.of(values)
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     found = []
     for label in sorted(set(labels)):
         positive = member == label

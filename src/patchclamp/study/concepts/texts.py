@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.texts import TextTask
 from patchclamp.nouns.tasks.wordnet import WordNet
@@ -95,7 +96,7 @@ def load_labelled(
         raise PatchclampError(
             f"{name}: {len(by_label)} label in {len(found)} labelled texts; a concept study compares at least two"
         )
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     groups = _groups(found)
     train: list[int] = []
     test: list[int] = []

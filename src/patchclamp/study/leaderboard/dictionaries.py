@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.base.assignment import cosines, match
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import Estimate, student_reach
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import Planted, Truth
 
@@ -86,7 +87,7 @@ def judge_dictionary(
         len(found), len(planted)
     )  # who was told half of the number is judged by the half that there can be
     cosines = np.sort(matched_cosines(planted, found))[-most:]
-    rng = np.random.default_rng([seed, 77])
+    rng = numpy_rng([seed, 77])
     live = (
         np.abs(planted).max(0) > 0
     )  # nothing writes on dead units: random directions are drawn among the others

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.areas import area_over_pairs
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.study.leaderboard.base import Adaptor, Outcome, Variant
 from patchclamp.truth.base import Planted, Truth
 
@@ -84,7 +85,7 @@ def _together(result: Any, system: Planted, seed: int) -> Outcome:
 
 def _random_labels(system: Planted, seed: int) -> Mapping[str, Any]:
     documents = int(system.recording.samples.doc.max()) + 1
-    membership = np.random.default_rng([seed, 31]).random((documents, 1)) < 0.5
+    membership = numpy_rng([seed, 31]).random((documents, 1)) < 0.5
     return {"membership": torch.from_numpy(membership), "statistics": ("auc",), "n_permutations": 199}
 
 
@@ -137,7 +138,7 @@ def take_measure(method: Any, system: Planted, variant: Variant, seed: int) -> A
     samples = system.recording.samples
     if check.random_labels:
         documents = int(samples.doc.max()) + 1
-        label = np.random.default_rng([seed, 32]).integers(0, 2, documents)
+        label = numpy_rng([seed, 32]).integers(0, 2, documents)
         samples = replace(samples, label=torch.from_numpy(label)[samples.doc])
     measure.update(values, samples)
     return measure.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
@@ -43,7 +44,7 @@ def control_changes(
     whole = Units.parse([i.units for i in of_units]) if of_units else None
     named = list(dict.fromkeys(m for i in of_units for m in members(i.units)))
     maps = matched_maps(whole, subject, reference, n_sets, seed) if whole is not None else [{}] * n_sets
-    rng = np.random.default_rng([seed, 1])
+    rng = numpy_rng([seed, 1])
     drawn = []
     for one in maps:
         places = {m: one[m] if m in one else (one[m[0], None][0], m[1]) for m in named}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.reference import Reference
@@ -70,7 +71,7 @@ def matched_maps(
     PatchclampError
         Where a model has too few other units.
     """
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     pools: dict[UnitOrSite, list[UnitOrSite]] = {}
     for site, indices in units.items():
         pools.update(_pools(site, indices, units, subject, reference, n_sets))

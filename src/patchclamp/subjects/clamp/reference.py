@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import check_seed, torch_rng
 from patchclamp.nouns.tasks.encode import UNNAMED
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
@@ -211,7 +212,7 @@ class Reference:
                     f"resample: no other reference item has template {key[0]!r} and {key[1]} tokens; "
                     "give more reference items"
                 )
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
+            generator = torch_rng(check_seed(seed) * 1_000_003 + row)
             chosen.append(pool[int(torch.randint(len(pool), (1,), generator=generator))])
         return _stack(chosen, pair.clean)
 
