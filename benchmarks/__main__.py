@@ -9,7 +9,13 @@ import sys
 PEERS = ("transformer_lens", "nnsight")
 
 # Benchmarks beside a peer run where the peer is installed (extras brain and crosscheck).
-BESIDE = {"tensor": "tensorly", "banded_ridge": "himalaya", "rsa": "rsatoolbox", "nwb": "pynwb"}
+BESIDE = {
+    "tensor": "tensorly",
+    "banded_ridge": "himalaya",
+    "rsa": "rsatoolbox",
+    "nwb": "pynwb",
+    "blocks": "networkx",
+}
 NAMES = (
     "overhead", "recording", "attribution", "memory", "snmf", "sae", "describe", "null_calibration", "coverage", "connect_power",
     "cka", "stimulation", "circuits",

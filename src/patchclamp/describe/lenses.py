@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit
 from patchclamp.subjects.language import LanguageModel
@@ -33,6 +34,7 @@ Texts = Sequence[str] | Sequence[Sequence[int]]
 CHUNK = 32
 
 
+@shown
 @dataclass(frozen=True)
 class Lens:
     """Linear maps from streams of layers to the last one.

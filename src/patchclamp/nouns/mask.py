@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import BySite, Site, Units
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class Mask:
     """A value between 0 (changed) and 1 (left alone) for every unit of some sites, and how many are kept.

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.units import Units
@@ -21,6 +23,7 @@ from patchclamp.nouns.units import Units
 ENDS = re.compile(r"embeddings|logits|tokens:.*")
 
 
+@shown
 @dataclass(frozen=True)
 class CircuitReuse:
     """What two circuits share at each size.
@@ -89,7 +92,7 @@ def circuit_reuse(
             "give graphs over the same nodes, such as those of edge_attribution"
         )
     rows, shared = [], {}
-    rng = np.random.default_rng(seed)
+    rng = numpy_rng(seed)
     for level, one, other in (("nodes", _nodes(a), _nodes(b)), ("edges", _edges(a), _edges(b))):
         pool = sorted(set(one) & set(other))
         if not pool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.statistics import ratio_interval
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -28,6 +29,7 @@ STAGES = {
 }
 
 
+@shown
 @dataclass(frozen=True)
 class FactualRecall:
     """Stages of recall by layers, each beside its control.

@@ -11,6 +11,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -21,6 +23,7 @@ Array = NDArray[np.float64]
 LEVEL = 0.05
 
 
+@shown
 @dataclass(frozen=True, eq=False)
 class NodeGroups:
     """Which nodes belong together.
@@ -99,7 +102,7 @@ def group_nodes(graph: CircuitGraph, *, most: int = 8, n_shuffles: int = 200, se
         )
     most = min(most, len(members) - 1)
     cuts, real = _cuts(profiles, most)
-    draw = np.random.default_rng(seed)
+    draw = numpy_rng(seed)
     null = np.array([_cuts(_permuted(profiles, draw), most)[1] for _ in range(n_shuffles)])
     # Columns of few values fall into tight corners when permuted, but into more of them: by number of groups.
     usual = null.mean(0)

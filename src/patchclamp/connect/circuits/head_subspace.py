@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.circuits.qk_attribution import place_of
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, parse_unit
 from patchclamp.subjects.base import Subject
@@ -24,6 +25,7 @@ from patchclamp.subjects.clamp.relevance_rules import RulePlan
 from patchclamp.subjects.transformer import Transformer
 
 
+@shown
 @dataclass(frozen=True)
 class HeadSubspace:
     """A head at each rank, on items that did not choose the directions.

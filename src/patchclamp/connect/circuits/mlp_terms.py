@@ -15,6 +15,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import group_codes
 from patchclamp.base.statistics import draws_interval, n_groups, resamples
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -24,6 +25,7 @@ from patchclamp.subjects.transformer import Transformer
 INFLATION = 1e4
 
 
+@shown
 @dataclass(frozen=True)
 class MLPTerms:
     """m = sum of coefficient x term + shift.

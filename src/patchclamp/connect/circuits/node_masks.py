@@ -16,6 +16,7 @@ from torch import Tensor
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
 from patchclamp.base.statistics import ratio_interval
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.mask import Mask
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -29,6 +30,7 @@ LOW, HIGH = -0.1, 1.1
 FITS = ("answers", "shuffled answers", "other weights")
 
 
+@shown
 @dataclass(frozen=True)
 class NodeMasks:
     """A learned mask, and what the same fit finds where there is nothing to find.

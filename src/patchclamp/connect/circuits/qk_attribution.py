@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Unit, parse_unit
 from patchclamp.subjects.base import Subject
@@ -25,6 +26,7 @@ from patchclamp.subjects.transformer import Transformer
 BIAS = "bias"
 
 
+@shown
 @dataclass(frozen=True)
 class QKAttribution:
     """The score of one head at one query and one key position, pair by pair.

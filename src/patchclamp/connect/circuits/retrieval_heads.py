@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.clamp.batch import Batch, Edit, right_pad
 from patchclamp.subjects.language import LanguageModel
@@ -21,6 +23,7 @@ from patchclamp.subjects.language import LanguageModel
 Span = tuple[int, int]
 
 
+@shown
 @dataclass(frozen=True)
 class RetrievalHeads:
     """Scores of heads, and what taking the best of them away does.
@@ -262,7 +265,7 @@ def _check(
         order = np.argsort(-items[used].mean(0), kind="stable")
         if not 1 <= check <= len(heads) // 2:
             raise PatchclampError(f"check={check}: there are {len(heads)} heads; give at most half of them")
-        rng = np.random.default_rng(seed)
+        rng = numpy_rng(seed)
         sets = [("retrieval", 0, order[:check])]
         sets += [("random", i, rng.choice(order[check:], check, replace=False)) for i in range(n_random)]
         for name, draw, chosen in sets:

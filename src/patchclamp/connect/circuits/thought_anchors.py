@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import ranks
+from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import right_pad
 from patchclamp.subjects.clamp.freeze import Blocked
@@ -27,6 +29,7 @@ Array = NDArray[np.float64]
 FLOOR = 1e-9
 
 
+@shown
 @dataclass(frozen=True)
 class ReceiverHeads:
     """Heads that narrow on few sentences, and the sentences on which they do.
@@ -348,7 +351,7 @@ def _divergence(a: Sequence[str], b: Sequence[str]) -> float:
 
 
 def _null(a: Sequence[str], b: Sequence[str], draws: int = 100) -> float:
-    pool, rng = np.array([*a, *b], dtype=object), np.random.default_rng(0)
+    pool, rng = np.array([*a, *b], dtype=object), numpy_rng(0)
     values = []
     for _ in range(draws):
         order = rng.permutation(len(pool))

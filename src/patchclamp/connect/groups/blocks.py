@@ -1,26 +1,18 @@
-"""Weighted block model of an undirected graph with weights from 0 on, by its evidence; flat, exponential weights.
-
-With a Gamma(alpha, beta) prior on the rate of each pair of blocks, m node pairs of total weight x have log-evidence
-log G(m + alpha) - log G(alpha) + alpha log beta - (m + alpha) log(beta + x), alpha = 1, beta = the mean weight. The prior on
-partitions of N nodes into B blocks of sizes n_r is -log N - log C(N - 1, B - 1) - log(N! / prod n_r!).
-"""
+"""Blocks of an undirected graph with weights from 0 on: nested and corrected for degree where that describes it shorter."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.special import gammaln
+import pandas as pd
+from numpy.typing import ArrayLike
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.seeds import numpy_rng
+from patchclamp.connect.groups.block_description import WORDS, Array, BlockModel, BlockSums, Labels, hierarchy
+from patchclamp.connect.groups.block_search import beginnings, search
 from patchclamp.draw.cards import shown
-
-Array = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 @shown
@@ -31,7 +23,7 @@ class Blocks:
     Parameters
     ----------
     labels
-        (node,) block of each, the block with the largest weight within first.
+        (node,) block of each on the finest level, the block with the largest weight within first.
     means
         (block, block) mean weight of a pair; NaN where there is no pair.
     evidence
@@ -41,6 +33,11 @@ class Blocks:
     structure
         Sum over pairs of (mean of its pair of blocks - mean of all)^2: how much of the weights' energy the partition
         explains beyond their mean. The gain is free of scale and so rewards patterns of tiny weights; this is not.
+    levels
+        (node,) block of each on every level of the hierarchy, finest first, as far as there are two blocks; the levels
+        above the first are those of the nested description, also where another one is shorter.
+    model
+        The description that was shortest: what it corrects for, and "nested", "communities" or "equal communities".
     """
 
     labels: Labels
@@ -48,11 +45,25 @@ class Blocks:
     evidence: float
     gain: float
     structure: float
+    levels: tuple[Labels, ...] = ()
+    model: str = ""
 
     @property
     def n(self) -> int:
         """Number of blocks."""
         return len(self.means)
+
+    def hierarchy(self) -> pd.DataFrame:
+        """One row a block of a level: level, block, size, and the block of the level above (-1: all nodes)."""
+        rows = []
+        for k, labels in enumerate(self.levels):
+            above = self.levels[k + 1] if k + 1 < len(self.levels) else np.full(len(labels), -1)
+            for block in range(int(labels.max()) + 1):
+                inside = labels == block
+                rows.append(
+                    {"level": k, "block": block, "size": int(inside.sum()), "within": int(above[inside][0])}
+                )
+        return pd.DataFrame(rows)
 
     def dense(self) -> list[int]:
         """Blocks of two nodes or more whose weight within exceeds the mean of all pairs and that to any other block."""
@@ -66,17 +77,25 @@ class Blocks:
         return [r for r in range(self.n) if sizes[r] > 1 and within[r] > max(overall, off[r].max())]
 
 
-def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, seed: int = 0) -> Blocks:
-    """Partition the nodes of a weighted graph by greedy moves of single nodes and merges of blocks, from several starts.
+def weighted_blocks(
+    weights: ArrayLike, *, starts: int = 10, most: int | None = None, seed: int = 0
+) -> Blocks:
+    """The partition of the nodes of a weighted graph, and of its blocks, that describes the graph shortest.
+
+    Ten descriptions are compared (fewer where all pairs have edges or all edges one weight): edges plain or corrected for
+    degree, exponential weights plain or divided by the nodes' strengths, numbers of edges between blocks nested or those of
+    communities; the formulas are in `patchclamp.connect.groups.block_description`.
 
     Parameters
     ----------
     weights
-        (node, node), symmetric, from 0 on; NaN for pairs that were not measured. The diagonal is ignored.
+        (node, node), symmetric, from 0 on; NaN for pairs that were not measured (the correction for degree takes them as
+        pairs without an edge). 0 is no edge. The diagonal is ignored.
     starts
-        Random starts, beside one block, cuts of a hierarchical clustering, and strong nodes against weak ones.
+        Random starts, beside one block, spectral clusters, cuts of a hierarchical clustering, and strong nodes against weak
+        ones.
     most
-        Largest number of blocks.
+        Largest number of blocks; None: no limit.
     seed
         Of starts and order.
 
@@ -86,9 +105,11 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
 
     Notes
     -----
-    After Peixoto's weighted stochastic block model, flat and without correction for degree: a few strong nodes may
-    become a block of their own. Node pairs are taken as independent, which pairs of one recording are not: hold the gain
-    against that of a null.
+    After Peixoto's nested weighted stochastic block model; the search is not his (moves of many nodes at once, merges down
+    to one block, splits; the best of three starts a description) and gives one partition, not a posterior. Where groups
+    are so faint that naming every node's costs more than it saves, the answer is one block, though Louvain, which finds
+    a dozen communities in a random graph too, may be near. Node pairs are taken as independent, which pairs of one
+    recording are not: hold the gain against that of a null.
 
     Examples
     --------
@@ -104,121 +125,35 @@ def weighted_blocks(weights: ArrayLike, *, starts: int = 10, most: int = 12, see
         raise PatchclampError(f"weighted_blocks: wanted node x node, got shape {w.shape}")
     if not np.allclose(w, w.T, equal_nan=True) or np.nanmin(w) < 0 or np.isinf(w).any():
         raise PatchclampError("weighted_blocks: weights must be symmetric, finite and not negative")
+    if most is not None and most < 1:
+        raise PatchclampError(f"weighted_blocks: most={most}; at least one block")
     seen = (np.isfinite(w) & ~np.eye(len(w), dtype=bool)).astype(np.float64)
     w = np.where(seen > 0, w, 0.0)
     if w.sum() == 0:
-        return Blocks(np.zeros(len(w), np.int64), np.zeros((1, 1)), 0.0, 0.0, 0.0)
-    beta = float(w.sum() / seen.sum())
-    one = _State(w, seen, np.zeros(len(w), np.int64), 1, beta)
-    best = one.labels, one.evidence()
-    for k, start in enumerate(_starts(w, starts, most, seed)):
-        state = _State(w, seen, start, most, beta)
-        state.search(numpy_rng([seed, 6201, k]))
-        value = state.evidence()
-        if value > best[1] + 1e-9:
-            best = state.labels, value
-    return _result(w, seen, best[0], best[1], best[1] - one.evidence())
+        none = np.zeros(len(w), np.int64)
+        return Blocks(none, np.zeros((1, 1)), 0.0, 0.0, 0.0, (none,), "no edges")
+    most = min(most or len(w), len(w))
+    begin = beginnings(w, seen, starts, most, seed) if most > 1 else []
+    complete, equal = bool((w > 0).sum() == seen.sum()), bool(np.ptp(w[w > 0]) == 0)
+    kinds = product((False,) if complete else (False, True), (False,) if equal else (False, True), WORDS)
+    models = [BlockModel(w, seen, *kind) for kind in kinds if kind[0] or kind[2] != "uneven"]
+    evidence, labels, model = search(models, begin, most, seed)
+    one = max(each.evidence(np.zeros(len(w), np.int64)) for each in models)
+    return _result(w, seen, labels, model, evidence, evidence - one)
 
 
-def _starts(w: Array, starts: int, most: int, seed: int) -> Iterator[Labels]:
-    if most < 2:
-        return
-    tree = linkage(w + np.eye(len(w)) * w.max(1), "ward")
-    for n in sorted({2, 3, 5, most}):
-        if n <= min(most, len(w)):
-            yield fcluster(tree, n, "maxclust").astype(np.int64) - 1
-    strong = np.argsort(np.argsort(-w.sum(1), kind="stable"), kind="stable")
-    for part in (5, 3, 2):
-        yield (strong >= max(2, len(w) // part)).astype(np.int64)
-    rng = numpy_rng([seed, 6202])
-    for _ in range(starts):
-        yield rng.integers(0, rng.integers(2, most + 1), len(w))
-
-
-class _State:
-    """A partition with sums of weights and numbers of pairs between blocks; within a block each pair counts once."""
-
-    def __init__(self, w: Array, seen: Array, labels: Labels, most: int, beta: float) -> None:
-        self.w, self.seen, self.beta, self.most = w, seen, beta, most
-        self.labels = labels.copy()
-        self.factorial = gammaln(np.arange(len(labels) + 2.0) + 1)  # log k!
-        self.eye = np.eye(most)
-        self.shape_term = gammaln(np.arange(len(labels) ** 2 + 2.0) + 1) + np.log(beta)  # by number of pairs
-        self.recount()
-
-    def recount(self) -> None:
-        hot = np.eye(self.most)[self.labels]
-        self.x, self.m = hot.T @ self.w @ hot, hot.T @ self.seen @ hot
-        for sums in (self.x, self.m):
-            np.fill_diagonal(sums, np.diag(sums) / 2)
-        self.sizes = hot.sum(0)
-
-    def term(self, m: Array, x: Array) -> Array:
-        return np.asarray(self.shape_term[m.astype(np.int64)] - (m + 1) * np.log(self.beta + x))
-
-    def prior(self, sizes: Array) -> Array:
-        """Of partitions with these sizes (..., block)."""
-        n, blocks = len(self.labels), (sizes > 0).sum(-1)
-        f = self.factorial
-        choose = f[n - 1] - f[blocks - 1] - f[n - blocks]
-        return np.asarray(-np.log(n) - choose - f[n] + f[sizes.astype(np.int64)].sum(-1))
-
-    def evidence(self) -> float:
-        return float(np.tril(self.term(self.m, self.x)).sum() + self.prior(self.sizes))
-
-    def search(self, rng: np.random.Generator) -> None:
-        for _ in range(50):
-            moved = sum([self.move(int(i)) for i in rng.permutation(len(self.labels))])
-            if not moved and not self.merge():
-                return
-
-    def move(self, i: int) -> bool:
-        """Put node i where the evidence is largest."""
-        k = np.bincount(self.labels, self.w[i], self.most).astype(np.float64)
-        c = np.bincount(self.labels, self.seen[i], self.most).astype(np.float64)
-        old = int(self.labels[i])
-        self._add(old, -k, -c, -1)
-        gain = (self.term(self.m + c, self.x + k) - self.term(self.m, self.x)).sum(1)
-        gain += self.prior(self.sizes + self.eye)
-        empty = np.flatnonzero(self.sizes == 0)
-        gain[empty[1:]] = -np.inf
-        new = int(gain.argmax())
-        new = old if gain[new] <= gain[old] + 1e-9 else new
-        self._add(new, k, c, 1)
-        self.labels[i] = new
-        return new != old
-
-    def _add(self, block: int, k: Array, c: Array, count: int) -> None:
-        for sums, part in ((self.x, k), (self.m, c)):
-            own = sums[block, block] + part[block]
-            sums[block] += part
-            sums[:, block] += part
-            sums[block, block] = own
-        self.sizes[block] += count
-
-    def merge(self) -> bool:
-        """Merge the two blocks whose union raises the evidence most."""
-        used = np.flatnonzero(self.sizes)
-        now, best, found = self.evidence(), 1e-9, None
-        for a in used:
-            for b in used[used < a]:
-                trial = _State(
-                    self.w, self.seen, np.where(self.labels == a, b, self.labels), self.most, self.beta
-                )
-                if trial.evidence() - now > best:
-                    best, found = trial.evidence() - now, trial.labels
-        if found is None:
-            return False
-        self.labels = found
-        self.recount()
-        return True
-
-
-def _result(w: Array, seen: Array, labels: Labels, evidence: float, gain: float) -> Blocks:
-    _, labels = np.unique(labels, return_inverse=True)
+def _result(w: Array, seen: Array, labels: Labels, model: BlockModel, evidence: float, gain: float) -> Blocks:
     hot = np.eye(labels.max() + 1)[labels]
     x, m = hot.T @ w @ hot, hot.T @ seen @ hot
     means = np.where(m > 0, x / np.where(m > 0, m, 1), np.nan)
     order = np.argsort(-np.nan_to_num(np.diag(means), nan=-1.0), kind="stable")
     structure = np.nansum(m * (means - w.sum() / seen.sum()) ** 2) / 2  # m counts each pair twice
-    return Blocks(np.argsort(order)[labels], means[np.ix_(order, order)], evidence, gain, float(structure))
+    levels = [np.argsort(order)[labels]]
+    member = labels
+    for above in hierarchy(BlockSums.of(model, labels).m.astype(np.float64))[1]:
+        member = above[member]
+        if member.max() > 0:
+            levels.append(member)
+    return Blocks(
+        levels[0], means[np.ix_(order, order)], evidence, gain, float(structure), tuple(levels), model.name
+    )
