@@ -186,6 +186,8 @@ def test_names_of_every_method_find_their_row(names: list[str], rows: list[int])
     graph = CircuitGraph.of(names, ends, np.ones((3, len(ends))), method="by hand")
     assert [one["row"] for one in graph.picture()["nodes"]] == rows
     assert len(graph.plot().axes) == 1
+    both = any(name[0] in "qv" for name in names) and any(name.startswith("head.") for name in names)
+    assert any("within a head" in note for note in graph.picture()["notes"]) == both
 
 
 class Page(HTMLParser):

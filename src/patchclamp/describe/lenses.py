@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import torch_rng
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Batch, Edit
@@ -143,7 +144,7 @@ def jacobian_lens(
     sites = {layer: Site("resid_post", layer) for layer in chosen}
     sums = torch.zeros(2, len(chosen), d, d, dtype=torch.float64)
     counts = torch.zeros(2, dtype=torch.float64)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     number = 0
     for batch, valid in _batches(subject, texts, max_tokens, skip, batch_size):
         reads: dict[Site, Any] = {site: lambda t: t for site in [*sites.values(), last]}

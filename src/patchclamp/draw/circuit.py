@@ -106,12 +106,18 @@ def circuit_picture(
                 }
             )  # fmt: skip
     used = {one["row"] for one in told}
+    notes = _legend(len(told), len(nodes), len(drawn), len(edges), means, limits)
+    points = {one["name"].split(".")[0] for one in told}
+    if "head" in points and points & {"q", "k", "v"}:
+        notes.insert(
+            1, "What a head reads (q, k, v) and what it writes stand apart: no edge is drawn within a head."
+        )
     return {
         "nodes": told,
         "links": [[e.source, e.target, float(e.weight)] for e in drawn.itertuples()],
         "rows": [[row, names[row]] for row in sorted(used)],
         "columns": [column for column in columns if any(one["column"] == column for one in told)],
-        "notes": _legend(len(told), len(nodes), len(drawn), len(edges), means, limits),
+        "notes": notes,
         "title": title,
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from patchclamp.base.seeds import torch_rng
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.subjects import open_subject
@@ -174,7 +175,7 @@ def _gpt2(seed: int) -> Any:
         tie_word_embeddings=False, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     with torch.no_grad():
         for parameter in model.transformer.h.parameters():
             if parameter.ndim > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from patchclamp.draw.cards import shown
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
+from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.trial import run_trial
 
@@ -110,7 +112,7 @@ def group_nodes(graph: CircuitGraph, *, most: int = 8, n_shuffles: int = 200, se
     labels, best, chance = cuts[place], float(real[place]), float(np.quantile(null[:, place], 0.95))
     p = float((1 + ((null - usual).max(1) >= (real - usual).max() - 1e-12).sum()) / (1 + n_shuffles))
     column = np.full(graph.n, "", dtype=object)
-    rows = []
+    rows: list[dict[str, Any]] = []
     if p <= LEVEL:
         for number in range(1, labels.max() + 1):
             here = [members[i] for i in np.flatnonzero(labels == number)]
@@ -152,7 +154,7 @@ def group_effects(
     units = [list(dict.fromkeys(name.rstrip("+-") for name in row)) for row in groups.table.members]
     single = list(dict.fromkeys(unit for row in units for unit in row))
     sets = [[Intervention(unit, "patch")] for unit in single] + [
-        [Intervention(row, "patch")] for row in units
+        [Intervention(Units.parse(row), "patch")] for row in units
     ]
     trial = run_trial(subject, task, sets, batch_size=batch_size)
     effect = (trial.baseline - trial.changed).mean(1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import torch_rng
 from patchclamp.connect.circuits.qk_attribution import place_of
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.tasks.protocol import TaskLike
@@ -154,7 +155,7 @@ def choices(
     q, k = q.double(), (k - k.mean(1, keepdim=True)).double()
     full = torch.einsum("id,isd->is", q, k)
     best = full.argmax(1)
-    draw = torch.Generator().manual_seed(seed)
+    draw = torch_rng(seed)
     rows = []
     for r in ranks:
         low = torch.einsum("ir,isr->is", q @ left[:r].T, k @ right[:r].T)

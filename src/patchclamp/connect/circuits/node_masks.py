@@ -15,6 +15,7 @@ from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.progress import Progress
+from patchclamp.base.seeds import torch_rng
 from patchclamp.base.statistics import ratio_interval
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.mask import Mask
@@ -208,7 +209,7 @@ class _MaskFit:
     ) -> list[_Gated]:
         """Batches with the corrupted activity and what the metric should be."""
         found = []
-        draw = torch.Generator().manual_seed(self.seed)
+        draw = torch_rng(self.seed)
         for pair in self.subject.pairs(task, self.batch_size):
             if pair.corrupted is None:
                 raise PatchclampError("node_masks: the task's items have no corrupted inputs to patch from")
@@ -251,7 +252,7 @@ class _MaskFit:
     def learn(self, data: list[_Gated], name: str, scores: Scores | None) -> Mask:
         """The mask of one fit."""
         device = data[0].aim.device
-        draw = torch.Generator().manual_seed(self.seed)
+        draw = torch_rng(self.seed)
         start = self._first_order(data) if scores is None else self._given(scores).to(device)
         nothing = torch.zeros(1, sum(self.widths), device=device)
         empty = torch.cat([self.metric(item, nothing) for item in data])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.seeds import torch_rng
 from patchclamp.subjects.base import Subject
 
 
@@ -57,7 +58,7 @@ def reinitialised(subject: Subject, seed: int = 0) -> Iterator[None]:
     Constant tensors, such as the gains of an untrained norm, stay.
     """
     with restored(subject):
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_rng(seed)
         with torch.no_grad():
             for parameter in subject.model.parameters():
                 parameter.copy_(random_like(parameter, "gaussian", generator))
