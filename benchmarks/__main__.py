@@ -12,7 +12,7 @@ PEERS = ("transformer_lens", "nnsight")
 BESIDE = {"tensor": "tensorly", "banded_ridge": "himalaya", "rsa": "rsatoolbox", "nwb": "pynwb"}
 NAMES = (
     "overhead", "recording", "attribution", "memory", "snmf", "sae", "describe", "null_calibration", "coverage", "connect_power",
-    "cka", "stimulation",
+    "cka", "stimulation", "circuits",
 )  # fmt: skip
 
 for name in (*NAMES, *(name for name, peer in BESIDE.items() if importlib.util.find_spec(peer))):

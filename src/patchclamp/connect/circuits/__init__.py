@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patchclamp.connect.circuits.edge_attribution import edge_attribution
+from patchclamp.connect.circuits.groups import NodeGroups, group_effects, group_nodes
 from patchclamp.connect.circuits.heads import head_connectome
 from patchclamp.connect.circuits.neuron_graph import neuron_graph
 from patchclamp.connect.circuits.path_patching import edge_patching, path_patching
@@ -19,9 +20,12 @@ METHODS = {
 
 __all__ = [
     "METHODS",
+    "NodeGroups",
     "causal_path_graph",
     "edge_attribution",
     "edge_patching",
+    "group_effects",
+    "group_nodes",
     "head_connectome",
     "neuron_graph",
     "path_patching",

@@ -18,7 +18,14 @@ from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Edit, Pair
 from patchclamp.subjects.clamp.flow import KINDS, Flow, FlowPlan
-from patchclamp.subjects.clamp.receivers import all_receivers, all_senders, in_order
+from patchclamp.subjects.clamp.receivers import (
+    all_receivers,
+    all_senders,
+    in_order,
+    parsed,
+    receiver,
+    stage_of,
+)
 from patchclamp.subjects.transformer import Transformer
 
 Direction = Literal["denoising", "noising"]
@@ -115,15 +122,19 @@ class _Board:
         self.receiver = {name: i for i, name in enumerate(receivers)}
         self.nodes = in_order([*senders, *receivers])
         place = {name: i for i, name in enumerate(self.nodes)}
+        written = np.array([stage_of(plan.subject, parsed(name)) for name in senders])
+        read = np.array([receiver(plan, name).stage for name in receivers])
         self.edge = np.full((len(receivers), len(senders)), -1, np.int64)
-        ends: list[tuple[int, int]] = []
-        for r, target in enumerate(receivers):
-            for s, source in enumerate(senders):
-                if _before(plan.subject, source, target):
-                    self.edge[r, s] = len(ends)
-                    ends.append((place[target], place[source]))
-        self.ends = np.array(ends, np.int64)
-        self.items = np.zeros((n, len(ends)), np.float32)
+        targets, sources = np.nonzero(written < read[:, None])
+        self.edge[targets, sources] = np.arange(len(targets))
+        self.ends = np.stack(
+            [
+                np.array([place[name] for name in receivers])[targets],
+                np.array([place[name] for name in senders])[sources],
+            ],
+            1,
+        )
+        self.items = np.zeros((n, len(targets)), np.float32)
         self.groups = [""] * n
 
     def add(
@@ -133,23 +144,10 @@ class _Board:
         senders: Sequence[str],
         scores: Float[Tensor, "batch row sender"],
     ) -> None:
-        """Add scores of a batch; all of these pairs are edges."""
+        """Add scores of a batch; pairs that are no edges are left out."""
         places = self.edge[np.ix_([self.receiver[r] for r in receivers], [self.sender[s] for s in senders])]
-        flat = scores.detach().float().cpu().numpy().reshape(len(rows), -1)
-        self.items[rows[:, None], places.reshape(1, -1)] += flat
-
-
-def _before(subject: Transformer, source: str, target: str) -> bool:
-    """Whether what the source writes is in the stream when the target reads it."""
-    if source == "embeddings" or target == "logits":
-        return True
-    layer, reads = (
-        int(source.split(".")[1].split("[", maxsplit=1)[0]),
-        int(target.split(".")[1].split("[", maxsplit=1)[0]),
-    )
-    if layer != reads:
-        return layer < reads
-    return source.startswith("head") and target.startswith("mlp") and not subject.row_at(layer).parallel
+        flat = scores.detach().float().cpu().numpy()
+        self.items[rows[:, None], places[places >= 0]] += flat[:, places >= 0]
 
 
 def _score_pair(board: _Board, pair: Pair, direction: Direction, steps: int) -> None:
@@ -235,26 +233,49 @@ class _Downward:
         self.size += rows.numel() * rows.element_size()
 
     def _meet(self) -> None:
-        """Carry all waiting rows down the stream, past heads and MLPs, and meet every sender on the way."""
+        """All waiting rows meet every sender before them."""
+        if self.flow.plan.plain:
+            self._meet_at_once()
+        else:
+            self._meet_on_the_way()
+        self.waiting, self.size = {}, 0
+
+    def _meet_at_once(self) -> None:
+        """Where nothing lies on the stream itself a row is the same at every sender: a few large products."""
+        told = [part for here in self.waiting.values() for part in here.values()]
+        names = [name for part, _ in told for name in part]
+        rows = torch.cat([at for _, at in told])
+        layers = list(range(max(self.waiting)))
+        if any("mid" in self.waiting[layer] for layer in self.waiting):
+            layers.append(max(self.waiting))
+        layers = [layer for layer in layers if layer < self.flow.n]
+        one = (self.flow.subject.n_heads + 1) * rows[0].numel() * rows.element_size()
+        some = max(1, ROOM // 4 // one)
+        self._senders(names, ["embeddings"], rows, self.delta[Site("embeddings")][None])
+        for first in range(0, len(layers), some):
+            parts, senders = [], []
+            for layer in layers[first : first + some]:
+                parts += [self._heads_write(layer), self.delta[Site("mlp_out", layer)][None]]
+                senders += [*self._heads_of(layer), f"mlp_out.{layer}"]
+            self._senders(names, senders, rows, torch.cat(parts))
+
+    def _meet_on_the_way(self) -> None:
+        """Carry rows down the stream, through norms that lie on it and behind heads and MLPs."""
         names: list[str] = []
         rows: Rows | None = None
         for layer in range(max(self.waiting), -1, -1):
             if rows is not None:
                 moved = self.flow.along_stream(layer, rows)
-                self._senders(
-                    names,
-                    [f"mlp_out.{layer}"],
-                    moved["mlp_out"],
-                    self.delta[Site("mlp_out", layer)][:, :, None],
-                )
-                self._heads(names, layer, moved["attn_out"])
+                written = self.delta[Site("mlp_out", layer)][None]
+                self._senders(names, [f"mlp_out.{layer}"], moved["mlp_out"], written)
+                self._senders(names, self._heads_of(layer), moved["attn_out"], self._heads_write(layer))
                 rows = moved["pre"]
             here = self.waiting.get(layer, {})
             if "mid" in here:
                 more, at = here["mid"]
                 moved = self.flow.after_attention(layer, at)
                 if len(moved["attn_out"]):
-                    self._heads(more, layer, moved["attn_out"])
+                    self._senders(more, self._heads_of(layer), moved["attn_out"], self._heads_write(layer))
                 names, rows = (
                     [*names, *more],
                     moved["pre"] if rows is None else torch.cat([rows, moved["pre"]]),
@@ -263,22 +284,24 @@ class _Downward:
                 more, at = here["pre"]
                 names, rows = [*names, *more], at if rows is None else torch.cat([rows, at])
         assert rows is not None
-        self._senders(names, ["embeddings"], rows, self.delta[Site("embeddings")][:, :, None])
-        self.waiting, self.size = {}, 0
+        self._senders(names, ["embeddings"], rows, self.delta[Site("embeddings")][None])
 
-    def _heads(self, names: list[str], layer: int, rows: Rows) -> None:
-        subject = self.flow.subject
-        written = torch.einsum(
-            "bthe,hed->bthd", self.delta[Site("head", layer)], subject.head_output_matrix(layer)
-        )
-        self._senders(names, [f"head.{layer}[{h}]" for h in range(subject.n_heads)], rows, written)
+    def _heads_of(self, layer: int) -> list[str]:
+        return [f"head.{layer}[{h}]" for h in range(self.flow.subject.n_heads)]
+
+    def _heads_write(self, layer: int) -> Float[Tensor, "head batch pos d_model"]:
+        delta = self.delta[Site("head", layer)].permute(2, 0, 1, 3)
+        out = delta.flatten(1, 2) @ self.flow.subject.head_output_matrix(layer).to(delta.dtype)
+        return out.unflatten(1, delta.shape[1:3])
 
     def _senders(
         self,
         names: list[str],
         senders: list[str],
         rows: Rows,
-        written: Float[Tensor, "batch pos sender d_model"],
+        written: Float[Tensor, "sender batch pos d_model"],
     ) -> None:
-        scores = torch.einsum("kbtd,bthd->bkh", rows, written) * self.weight
-        self.board.add(self.rows, names, senders, scores)
+        # one product an item, on views: (row, pos * d_model) by (pos * d_model, sender)
+        at, by = rows.flatten(2), written.flatten(2)
+        scores = torch.stack([at[:, item] @ by[:, item].T for item in range(at.shape[1])])
+        self.board.add(self.rows, names, senders, scores * self.weight)

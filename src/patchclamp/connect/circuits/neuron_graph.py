@@ -59,6 +59,7 @@ class _Runs:
     flow: Flow
     delta: dict[Site, Tensor]
     positive: dict[Site, Bool[Tensor, "batch pos unit"]]
+    reference: Tensor | None
     gates: dict[int, list[Float[Tensor, "batch pos neuron"]]] = field(default_factory=dict)
     heads: dict[int, Float[Tensor, "batch pos head d_head"]] = field(default_factory=dict)
     scores: dict[Site, Float[Tensor, "batch pos unit"]] = field(default_factory=dict)
@@ -182,7 +183,7 @@ def _relevance(plan: FlowPlan, pair: Pair, direction: Direction) -> _Runs:
     carried = metric_gradient(flow, pair, clean.logits, "neuron_graph")
     runs = _Runs(
         pair, flow, {site: clean.activity[site] - corrupted.activity[site] for site in sites},
-        {site: clean.activity[site] > 0 for site in sites if site.point == "mlp_act"},
+        {site: clean.activity[site] > 0 for site in sites if site.point == "mlp_act"}, clean.logits,
     )  # fmt: skip
     for layer in reversed(layers):
         made = flow.made(layer)
@@ -282,9 +283,8 @@ class _Tables:
         steps = torch.arange(roles.shape[1], device=roles.device, dtype=roles.dtype)
         self.places += torch.einsum("btr,t->r", roles, steps).double().cpu().numpy()
         last = runs.flow.n
-        clean = self.subject.run(pair.clean, logits=pair.answer_position).logits
         # The metric's own gradient, through a final norm whose scale is held.
-        top = metric_gradient(runs.flow, pair, clean, "neuron_graph")
+        top = metric_gradient(runs.flow, pair, runs.reference, "neuron_graph")
         self._descend(runs, rows, [len(self.nodes)], {last - 1: {"post": top}})
         order = sorted(range(len(self.nodes)), key=lambda place: -(self.nodes[place].site.layer or 0))
         for first in range(0, len(order), CHUNK):
@@ -364,7 +364,9 @@ class _Tables:
                 tuple(torch.zeros(len(self.nodes) + 1, len(written)) for _ in range(2)),  # type: ignore[arg-type]
             )
             for item in range(len(rows)):
-                by_item = ((at[:, item] @ written.T) * delta[item]).sum(1)  # (target, neuron)
+                # where both runs are alike, or nothing arrives, there is nothing to multiply
+                moved = (delta[item] != 0).any(1) & (at[:, item] != 0).any(2).any(0)
+                by_item = ((at[:, item, moved] @ written.T) * delta[item, moved]).sum(1)  # (target, neuron)
                 total.index_add_(0, torch.tensor(targets), by_item)
                 square.index_add_(0, torch.tensor(targets), by_item**2)
 

@@ -13,7 +13,6 @@ from patchclamp.base.errors import PatchclampError, check_choice
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Site, Unit, parse_site, parse_unit
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Pair
 from patchclamp.subjects.clamp.edits import compile_interventions
@@ -24,6 +23,7 @@ from patchclamp.subjects.clamp.receivers import (
     all_receivers,
     all_senders,
     in_order,
+    parsed,
     receiver,
     stage_of,
 )
@@ -197,7 +197,7 @@ def _in_order(plan: FlowPlan, edges: list[tuple[str, str]], method: str, skip: b
     for sender, target in edges:
         one = known.setdefault(target, receiver(plan, target))
         plan.subject.check_units(plan.subject.units(sender))
-        if stage_of(plan.subject, _parsed(sender)) < one.stage:
+        if stage_of(plan.subject, parsed(sender)) < one.stage:
             wanted.setdefault(sender, []).append(one)
         elif not skip:
             raise PatchclampError(
@@ -206,10 +206,6 @@ def _in_order(plan: FlowPlan, edges: list[tuple[str, str]], method: str, skip: b
     if not wanted:
         raise PatchclampError(f"{method}: no receiver comes after any of the senders")
     return wanted
-
-
-def _parsed(name: str) -> Unit | Site:
-    return parse_unit(name) if name.endswith("]") else parse_site(name)
 
 
 def _effects(
@@ -235,7 +231,7 @@ def _effects(
     for sender, found in wanted.items():
         described = Intervention(sender, change, positions=options["positions"])  # type: ignore[arg-type]
         edits = compile_interventions([described], plan.subject, own, reference)
-        received = paths.receive(edits, found, max(stage_of(plan.subject, _parsed(sender)), 0) // 2)
+        received = paths.receive(edits, found, max(stage_of(plan.subject, parsed(sender)), 0) // 2)
         for one in found:
             out = paths.send([one], received, pair.answer_position)
             yield sender, one, pair.metric(out, reference=clean) - before

@@ -70,6 +70,11 @@ class FlowPlan:
         self.qkv = [[f"{root}.{path}" for path in row.qkv] for root, row in zip(roots, rows, strict=True)]
         self.biases = [self._biases(layer, root) for layer, root in enumerate(roots)]
         self._projections: dict[tuple[int, str], Projection] = {}
+        # nothing lies on the stream itself or behind what is added to it
+        self.plain = not any(
+            row.post_norm or any(row.taps[p] != row.taps[f"{p}_post"] for p in ("attn_out", "mlp_out"))
+            for row in rows
+        )
 
     def _biases(self, layer: int, root: str) -> dict[str, Tensor]:
         """Name of a tensor of the block -> the bias that is added there."""

@@ -77,6 +77,11 @@ def receiver(plan: FlowPlan, name: str) -> Receiver:
     return Receiver(name, tuple((Site(p, None, io="out"), index) for p in plan.mlp_in[layer]), stage)
 
 
+def parsed(name: str) -> Unit | Site:
+    """A sender by its name."""
+    return parse_unit(name) if name.endswith("]") else parse_site(name)
+
+
 def stage_of(subject: Transformer, sender: Unit | Site) -> int:
     """The stage at which a site's activity is written: embeddings -1, heads 2 L, MLPs 2 L + 1.
 
