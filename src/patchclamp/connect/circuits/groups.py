@@ -112,7 +112,7 @@ def group_nodes(graph: CircuitGraph, *, most: int = 8, n_shuffles: int = 200, se
     labels, best, chance = cuts[place], float(real[place]), float(np.quantile(null[:, place], 0.95))
     p = float((1 + ((null - usual).max(1) >= (real - usual).max() - 1e-12).sum()) / (1 + n_shuffles))
     column = np.full(graph.n, "", dtype=object)
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[str, tuple[str, ...], str, float]] = []
     if p <= LEVEL:
         for number in range(1, labels.max() + 1):
             here = [members[i] for i in np.flatnonzero(labels == number)]
