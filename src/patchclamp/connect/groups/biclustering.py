@@ -1,4 +1,4 @@
-"""Bi-clustering: groups of neurons and states of the population, found together. A fast stand-in for the Bayesian model."""
+"""Bi-clustering: groups of neurons that share latents, and states of the latents. The model of the Bayesian one, at its mode."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.ndimage import gaussian_filter1d
-from scipy.spatial.distance import squareform
 
 from patchclamp.base.chains import forward_backward
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import permutation_p
 from patchclamp.connect.coupling.correlation import as_baseline
+from patchclamp.connect.groups.count_latents import count_groups, count_latents
+from patchclamp.connect.groups.factor_groups import by_size, choose, factor_groups, held_out, latent_means
 from patchclamp.connect.nulls import bands
 from patchclamp.connect.series import Series, series
-from patchclamp.connect.surrogates import circular_shift
+from patchclamp.connect.surrogates import autocorrelation_widths, circular_shift
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.matrix import MatrixLike, Reading
 
 Array = NDArray[np.float64]
+FAR, MOST = 6.0, 3000  # standard deviations of a value; samples on which counts are fitted
 LIMITS = (
-    "direction, causation, and posterior uncertainty: clusters are those of co-variation over restarts, not a posterior; "
+    "direction, causation, and posterior uncertainty: groups are the most likely ones that were found, not a posterior; a "
+    "neuron about which its group says nothing (node_data['shared'] <= 0) belongs to none; "
     "states are states of the groups' activity and need not be discrete in truth"
 )
 
@@ -41,7 +43,9 @@ class BiClusters:
     ----------
     graph
         Neuron x neuron: share of runs (on resampled stretches of time) in which two neurons were in one group. Its null
-        is the same on circularly shifted neurons, its baseline the correlation; `node_data["cluster"]` holds groups.
+        is the same on circularly shifted neurons, its baseline the correlation; `node_data["cluster"]` holds groups,
+        `node_data["shared"]` what the rest of its group says about a neuron (half the log ratio of its variance to what
+        is left, in time that was not fitted; 0 or less: nothing, and its group means nothing).
     clusters
         (neuron,) group of each, the largest first.
     states
@@ -52,7 +56,7 @@ class BiClusters:
     transition
         (state, state).
     score, null_scores
-        Share of variance of the neurons that their groups' factors explain, and the same on each draw.
+        Mean squared correlation over pairs of neurons, whatever the groups, and the same on each draw.
     limits, params
         As in `Graph`.
     """
@@ -99,29 +103,33 @@ def biclustering(
     seed: int = 0,
     **reading: Unpack[Reading],
 ) -> BiClusters:
-    """Cluster neurons by what they share, and cut time into states of the clusters.
+    """Group neurons by the latents that they share, and cut time into states of the latents.
 
-    Neurons (square roots of counts where all are counts, then smoothed and standardised) are clustered by average linkage
-    on 1 - |r|, repeatedly on half of the blocks of time; the consensus is the graph. Then a hidden Markov model with
-    Gaussian emissions and a sticky transition runs over the leading `factors` principal components of each cluster and
-    their change from sample to sample.
+    Neuron i of group k has log-mean d_i + c_i . x_k(t) (counts, negative binomial; other activity: mean, Gaussian) with a few
+    latents a group, so two neurons of one group need not correlate. Groups are found by factor analysis in blocks, from
+    several starts; for counts these go on under their own likelihood, each neuron moving to the group whose latents, found
+    without it, give it the most evidence. The same on half of the time, repeatedly, is the graph. Then a hidden Markov
+    model with Gaussian emissions and a sticky transition runs over the latents and their change from sample to sample.
 
     Parameters
     ----------
     data, groups
         As in `correlation`; samples in time order. No state passes from one group to the next.
     n_clusters
-        Of neurons; None: the largest mean silhouette, and 1 where the neurons go together no more than shifted ones.
+        Of neurons, groups that end empty left out; None: what says most about neurons in time that was not fitted, by the fewest latents; 1 where
+        the neurons go together no more than shifted ones. Groups may be pieces of one population: where one group with
+        as many latents (``1 x ...`` in `params["held_out"]`) says more, distrust them.
     n_states
-        Of time; None: by the Bayesian information criterion, and 1 where that gains no more than on shifted neurons.
+        Of time; None: by the Bayesian information criterion (autocorrelated samples counted once), and 1 where that
+        gains no more than on shifted neurons.
     max_clusters, max_states
         Limits of the choice.
     smooth
-        Width in samples.
+        Width of the latents in samples; neurons are smoothed by half of it before the factor analysis.
     stay
         Initial probability of keeping a state.
     factors
-        Components a cluster.
+        Latents a group; with `n_clusters=None` the most that are tried.
     runs
         Resampled runs for the similarity matrices.
     null_samples, seed
@@ -135,8 +143,9 @@ def biclustering(
 
     Notes
     -----
-    Of the questions of the Bayesian bi-clustering of Wei, Stevenson et al. (card C10), not its model: no mixture of
-    finite mixtures, no sticky HDP-HMM, no Polya-Gamma sampler, which takes hours.
+    After the Bayesian bi-clustering of Wei, Stevenson et al., at the mode: no mixture of finite mixtures, no sticky HDP-HMM, no
+    Polya-Gamma sampler, which takes hours; states do not act back on the latents. Real-valued activity beyond six
+    standard deviations is cut there. Counts are fitted on at most 3,000 samples, in ten stretches.
     """
     if smooth < 0 or not 0 < stay < 1 or min(factors, runs, max_clusters, max_states) < 1:
         raise PatchclampError(
@@ -149,23 +158,36 @@ def biclustering(
         )
     units = series(data, groups, what="biclustering", time=True, **reading)
     counts = bool((units.values >= 0).all() and (units.values == np.round(units.values)).all())
-    base = units.with_values(np.sqrt(units.values)) if counts else units
-    ready = _standard(base, smooth)
+    ready = _standard(units, counts, smooth)
     rng = numpy_rng([seed, 6401])
-    draws = [_standard(circular_shift(base, rng), smooth) for _ in range(null_samples)]
+    draws = [_standard(circular_shift(units, rng), counts, smooth) for _ in range(null_samples)]
     strength, others = _together(ready.values), np.array([_together(one.values) for one in draws])
     alone = (1 + (others >= strength).sum()) / (null_samples + 1) > 0.05
-    count = n_clusters or (1 if alone else _silhouette_choice(ready.values, max_clusters))
-    clusters = _clusters(ready.values, count)
-    graph = _consensus(units, ready, draws, count, clusters, runs, seed)
+    halves = _halves(ready.values, numpy_rng([seed, 6406]))
+    count, latents = n_clusters or 1, factors
+    tried: dict[tuple[int, int], float] = {}
+    if n_clusters is None and not alone:
+        count, latents, tried = choose(halves, factors, max_clusters, numpy_rng([seed, 6408]))
+    keep = float(np.exp(-0.5 / smooth)) if smooth > 0 else 0.0
+    clusters = _clusters(units, ready, counts, count, latents, keep, seed)
+    shared = np.mean([held_out(*one, clusters, int(clusters.max()) + 1, latents) for one in halves], 0)
+    graph = _consensus(units, ready, draws, count, latents, clusters, shared, runs, seed)
     means = np.stack([ready.values[:, clusters == k].mean(1) for k in range(clusters.max() + 1)], 1)
-    features = _features(ready, clusters, factors)
-    fakes = [_features(one, clusters, factors) for one in draws]
-    states, transition = _states(features, fakes, ready.segments, n_states, max_states, stay, seed)
+    paths = (
+        count_latents(units.values, ready.values, _begins(units), clusters, latents, keep)
+        if counts
+        else latent_means(ready.values, clusters, latents)
+    )
+    features = _with_change(np.concatenate(list(paths), 1), ready.segments)
+    fakes = [_features(one, clusters, latents) for one in (ready, *draws)]
+    width = max(1.0, float(autocorrelation_widths(ready.with_values(features)).mean()))
+    states, transition = _states(features, fakes, ready.segments, n_states, max_states, stay, width, seed)
     similarity, step = _state_similarity(features, ready.segments, int(states.max()) + 1, stay, runs, seed)
     settings = {
         "n_clusters": int(clusters.max()) + 1,
         "n_states": int(states.max()) + 1,
+        "n_latents": latents,
+        "held_out": {f"{k} x {p}": value for (k, p), value in tried.items()},
         "smooth": smooth,
         "seed": seed,
         "group_means": means,
@@ -175,13 +197,42 @@ def biclustering(
     return BiClusters(graph, clusters, states, similarity, transition, strength, others, LIMITS, settings)
 
 
-def _standard(units: Series, smooth: float) -> Series:
-    x = units.centred().values
+def _standard(units: Series, counts: bool, smooth: float) -> Series:
+    """Counts as logarithms; smoothed, centred in each segment, of variance 1, no value beyond `FAR` standard deviations."""
+    x = units.values.copy() if counts else units.centred().values
     if smooth > 0:
         for part in units.segments:
-            x[part] = gaussian_filter1d(x[part], smooth, axis=0)
+            x[part] = gaussian_filter1d(x[part], smooth / 2, axis=0)
+    if counts:
+        x = np.log(x + 0.3 * units.values.mean(0) + 0.1)
+    x = units.with_values(x).centred().values
+    for _ in range(5):
+        spread = x.std(0)
+        x = np.clip(x, -FAR * spread, FAR * spread)
+    x = units.with_values(x).centred().values
     spread = x.std(0)
     return units.with_values(x / np.where(spread > 0, spread, 1))
+
+
+def _begins(units: Series) -> NDArray[np.bool_]:
+    """True where a stretch of time begins."""
+    out = np.zeros(len(units.values), bool)
+    out[[part.start for part in units.segments]] = True
+    return out
+
+
+def _halves(x: Array, rng: np.random.Generator) -> list[tuple[Array, Array]]:
+    """Covariances of two halves of the time, blocks of a twentieth drawn at random, four times."""
+    pieces, out = np.array_split(np.arange(len(x)), 20), []
+    for _ in range(4):
+        order = rng.permutation(20)
+        rows = [np.concatenate([pieces[k] for k in part]) for part in (order[:10], order[10:])]
+        out.append((_covariance(x[rows[0]]), _covariance(x[rows[1]])))
+    return out
+
+
+def _covariance(x: Array) -> Array:
+    return np.asarray(x.T @ x / len(x) + 1e-9 * np.eye(x.shape[1]))
 
 
 def _together(x: Array) -> float:
@@ -190,33 +241,21 @@ def _together(x: Array) -> float:
     return float(((r**2).sum() - (np.diag(r) ** 2).sum()) / (len(r) * (len(r) - 1)))
 
 
-def _distance(x: Array) -> Array:
-    r = x.T @ x / len(x)
-    scale = np.sqrt(np.maximum(np.diag(r), 1e-12))
-    out = 1 - np.abs(r / scale[:, None] / scale)
-    np.fill_diagonal(out, 0)
-    return np.asarray(np.maximum((out + out.T) / 2, 0))
-
-
-def _clusters(x: Array, count: int) -> NDArray[np.int64]:
+def _clusters(
+    units: Series, ready: Series, counts: bool, count: int, latents: int, keep: float, seed: int
+) -> NDArray[np.int64]:
     if count == 1:
-        return np.zeros(x.shape[1], np.int64)
-    tree = linkage(squareform(_distance(x), checks=False), "average")
-    labels = fcluster(tree, count, "maxclust") - 1
-    order = np.argsort(-np.bincount(labels), kind="stable")
-    return np.asarray(np.argsort(order)[labels].astype(np.int64))
-
-
-def _silhouette_choice(x: Array, most: int) -> int:
-    from sklearn.metrics import silhouette_score
-
-    distance = _distance(x)
-    found = {}
-    for count in range(2, min(most, x.shape[1] - 1) + 1):
-        labels = _clusters(x, count)
-        if 1 < labels.max() + 1 < x.shape[1]:
-            found[count] = silhouette_score(distance, labels, metric="precomputed")
-    return max(found, key=lambda count: found[count]) if found else 1
+        return np.zeros(units.n_units, np.int64)
+    rng = numpy_rng([seed, 6409])
+    found = [one[1] for one in factor_groups(_covariance(ready.values), count, latents, rng)]
+    if not counts:
+        return by_size(found[0])
+    begins, rows = _begins(units), np.arange(len(units.values))
+    if len(rows) > MOST:
+        starts = np.linspace(0, len(rows) - MOST // 10, 10).astype(np.int64)
+        rows = np.unique(starts[:, None] + np.arange(MOST // 10))
+        begins = begins[rows] | np.r_[True, np.diff(rows) > 1]
+    return count_groups(units.values[rows], ready.values[rows], begins, found[:3], latents, keep, seed)
 
 
 def _consensus(
@@ -224,25 +263,27 @@ def _consensus(
     ready: Series,
     draws: Sequence[Series],
     count: int,
+    latents: int,
     clusters: NDArray[np.int64],
+    shared: Array,
     runs: int,
     seed: int,
 ) -> Graph:
     rng = numpy_rng([seed, 6402])
-    weights = _similarity(ready, count, runs, rng)
-    null_draws = np.stack([_similarity(one, count, max(4, runs // 4), rng) for one in draws])
+    weights = _similarity(ready, count, latents, runs, rng)
+    null_draws = np.stack([_similarity(one, count, latents, max(4, runs // 5), rng) for one in draws])
     # shares of a few runs tie: all pairs of a draw serve as the null of every pair
     own, pooled = (bands(null_draws, weights, how, "circular_shift") for how in ("max", "pooled"))
     null = {**own, "p": pooled["p"]}
     table = units.table.copy() if units.table is not None else pd.DataFrame(index=range(units.n_units))
-    table["cluster"] = clusters
+    table["cluster"], table["shared"] = clusters, shared
     settings = {"n_clusters": count, "runs": runs, "seed": seed, "reading": units.about}
     return Graph(
         units.names, weights, False, "biclustering", null, as_baseline(units), LIMITS, table, settings
     )
 
 
-def _similarity(ready: Series, count: int, runs: int, rng: np.random.Generator) -> Array:
+def _similarity(ready: Series, count: int, latents: int, runs: int, rng: np.random.Generator) -> Array:
     """(neuron, neuron) share of runs in one cluster, each run on half of ten stretches of time."""
     if count == 1:
         return np.ones((ready.n_units, ready.n_units)) - np.eye(ready.n_units)
@@ -250,7 +291,7 @@ def _similarity(ready: Series, count: int, runs: int, rng: np.random.Generator) 
     total = np.zeros((ready.n_units, ready.n_units))
     for _ in range(runs):
         rows = np.concatenate([pieces[k] for k in np.sort(rng.choice(10, 5, replace=False))])
-        labels = _clusters(ready.values[rows], count)
+        labels = factor_groups(_covariance(ready.values[rows]), count, latents, rng, 2, 6)[0][1]
         total += labels[:, None] == labels
     np.fill_diagonal(total, 0)
     return total / runs
@@ -260,15 +301,18 @@ def _similarity(ready: Series, count: int, runs: int, rng: np.random.Generator) 
 
 
 def _features(ready: Series, clusters: NDArray[np.int64], factors: int) -> Array:
-    """(sample, feature) leading components of each cluster and their change from one sample to the next."""
+    """(sample, feature) leading components of each cluster and their change: as quick on draws of the null as on the data."""
     columns = []
     for k in range(clusters.max() + 1):
-        block = ready.values[:, clusters == k]
-        u, s, _ = np.linalg.svd(block, full_matrices=False)
+        u, s, _ = np.linalg.svd(ready.values[:, clusters == k], full_matrices=False)
         columns.append(u[:, :factors] * s[:factors])
-    x = np.concatenate(columns, 1)
+    return _with_change(np.concatenate(columns, 1), ready.segments)
+
+
+def _with_change(x: Array, segments: Sequence[slice]) -> Array:
+    """Beside each column its change from one sample to the next, all of variance 1."""
     change = np.zeros_like(x)
-    for part in ready.segments:
+    for part in segments:
         if part.stop - part.start > 1:
             change[part] = np.gradient(x[part], axis=0)
     both = np.concatenate([x, change], 1)
@@ -283,17 +327,19 @@ def _states(
     count: int | None,
     most: int,
     stay: float,
+    width: float,
     seed: int,
 ) -> tuple[NDArray[np.int64], Array]:
-    """Path and transition; where `count` is None, the number of states that beats one state by more than on `fakes`."""
+    """Path and transition; where `count` is None, that number of states which gains more on the first of `fakes` (the data,
+    as quickly made as the draws) than on any draw, over one state; samples count once every `width`."""
     tried = {}
     for n in [count] if count else range(1, most + 1):
         fits = [fit_states(x, segments, n, stay, [seed, 6403, n, k]) for k in range(1 if n == 1 else 3)]
         likelihood, path, transition = max(fits, key=lambda fit: fit[0])
-        tried[n] = _criterion(likelihood, n, x), path, transition
+        tried[n] = _criterion(likelihood, n, x, width), path, transition
     chosen = min(tried, key=lambda n: tried[n][0])
     if count is None and chosen > 1:
-        gains = [_gain(one, segments, chosen, stay, seed) for one in [x, *fakes]]
+        gains = [_gain(one, segments, chosen, stay, width, seed) for one in fakes]
         chosen = chosen if gains[0] > max(gains[1:]) else 1
     best = tried[chosen]
     order = np.argsort(-np.bincount(best[1], minlength=len(best[2])), kind="stable")
@@ -303,16 +349,16 @@ def _states(
     return relabel[best[1]].astype(np.int64), best[2][np.ix_(used, used)]
 
 
-def _gain(x: Array, segments: Sequence[slice], n: int, stay: float, seed: int) -> float:
+def _gain(x: Array, segments: Sequence[slice], n: int, stay: float, width: float, seed: int) -> float:
     """By how much `n` states beat one, by one short fit each."""
     one, more = (fit_states(x, segments, k, stay, [seed, 6405, k], 25)[0] for k in (1, n))
-    return _criterion(one, 1, x) - _criterion(more, n, x)
+    return _criterion(one, 1, x, width) - _criterion(more, n, x, width)
 
 
-def _criterion(likelihood: float, n: int, x: Array) -> float:
+def _criterion(likelihood: float, n: int, x: Array, width: float) -> float:
     """Bayesian information criterion; smaller is better."""
     free = n * (2 * x.shape[1]) + n * (n - 1)
-    return float(-2 * likelihood + free * np.log(len(x)))
+    return float(-2 * likelihood / width + free * np.log(max(len(x) / width, 2.0)))
 
 
 def fit_states(
