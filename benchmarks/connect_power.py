@@ -84,7 +84,7 @@ CASES: tuple[Case, ...] = (
     ("correlation", "signal", 0, 800, 94, {}, 1),
     ("correlation", "heavy tails", 0, 2000, 300, {}, 0.2),
     ("switching_glm", "spikes", 1, 1500, 6, {"n_states": 2, "window": 3, "restarts": 2, "null_samples": 19}, 0.25),
-    ("attention_connectivity", "spikes", 1, 2000, 6, {"window": 3, "epochs": 10, "null_samples": 12, "glm_null_samples": 9}, 0.25),
+    ("attention_connectivity", "spikes", 1, 2000, 6, {"window": 3, "epochs": 10, "null_samples": 12, "glm_null_samples": 19}, 0.25),
     ("cd_nod", "signal", 0, 600, 6, {"test": "fisherz", "alpha": 0.01, "null_samples": 19}, 1),
     ("cd_nod", "changing", 0, 600, 6, {"test": "fisherz", "alpha": 0.01, "null_samples": 19}, 1),
 )  # fmt: skip

@@ -76,7 +76,8 @@ def attention_connectivity(
         ``"circular_shift"`` of each neuron, or ``"label_permutation"``: in each group the neurons of the past are renamed at random. A
         transformer is trained on each.
     null_samples
-        Few, since each is a training: p pools all pairs of all draws, q is Benjamini and Hochberg's.
+        Few, since each is a training: p pools all pairs of all draws, q is Benjamini and Hochberg's. The least q of k edges is
+        about 1 / (k x draws): for k edges to have q <= .05, more than 20 / k draws are needed.
     glm_null_samples
         Of the baseline.
     seed

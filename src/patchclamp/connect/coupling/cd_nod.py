@@ -60,7 +60,7 @@ def cd_nod(
         ``"kci"``, a kernel test, which sees any dependence on the context and takes time that grows with the cube of the
         samples; ``"fisherz"``, linear and fast, which misses what is not linear in the context.
     alpha
-        Level of each test.
+        Level of each test. An edge has no size, so only how rarely the null has one tells: with few true edges take .01 or less.
     max_samples
         Of more samples every k-th is taken; ``params["step"]`` is k.
     null
