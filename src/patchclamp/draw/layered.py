@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from patchclamp.base.errors import PatchclampError
@@ -55,6 +56,8 @@ class Mark:
         A second line in its box, such as what a unit stands for.
     many
         How many nodes it stands for.
+    ends
+        Links at its busier side; its box makes room for them. `arrange` counts them.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Mark:
     group: str = ""
     note: str = ""
     many: int = 1
+    ends: int = 0
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,8 @@ def arrange(
         for end in (link.source, link.target):
             if end not in set(names):
                 raise PatchclampError(f"a link of {end!r}, which is no node")
+    coming, going = Counter(link.target for link in links), Counter(link.source for link in links)
+    marks = [replace(mark, ends=max(coming[mark.name], going[mark.name])) for mark in marks]
     order = list(dict.fromkeys([*(columns or ()), *(mark.column for mark in marks)]))
     order = [name for name in order if any(mark.column == name for mark in marks)]
     cells: dict[tuple[int, str], list[Mark]] = {}
@@ -220,7 +226,8 @@ def text_width(text: str) -> float:
 
 
 def _wide(mark: Mark) -> float:
-    return min(max(SHORTEST, text_width(mark.label) + 14, text_width(mark.note) + 14), LONGEST)
+    text = min(max(SHORTEST, text_width(mark.label) + 14, text_width(mark.note) + 14), LONGEST)
+    return max(text, min(9.0 * mark.ends, 2 * LONGEST))
 
 
 def _high(mark: Mark) -> float:

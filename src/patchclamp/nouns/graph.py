@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.areas import roc_auc
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.graphs import graph_measures, networkx_graph, write_circuit_tracer, write_graphml
+from patchclamp.base.graphs import (
+    EMBEDDING,
+    ERROR,
+    FEATURE,
+    LOGIT,
+    TracerNode,
+    graph_measures,
+    networkx_graph,
+    write_circuit_tracer,
+    write_graphml,
+)
 from patchclamp.base.tables import edge_dataset
 from patchclamp.draw.graphs import weights_figure
-from patchclamp.nouns.units import parse_unit
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -241,19 +251,22 @@ class Graph:
         write_graphml(self.to_networkx(significant), path)
 
     def to_circuit_tracer(self, path: str | Path, significant: float | None = None) -> None:
-        """Write circuit-tracer's JSON: metadata, qParams, nodes, links.
+        """Write circuit-tracer's JSON (its schema of 2026: metadata, qParams, nodes, links), the same on every run.
 
-        A node that is the address of a unit keeps its layer and index (feature is Cantor's pairing of the two); any
-        other set of nodes is put in layer 0 in order. An edge without direction, which the format does not know, becomes
-        one link from the earlier to the later node, and ``metadata.info.directed`` says so.
+        A node that is the address of a unit keeps its layer and index (feature is Cantor's pairing of the two, where no
+        other node has it), its role is its token, its group its supernode; ids are unique (circuit-tracer's own are not:
+        the error of layer 5 and feature 5 of layer 0 share one). Where some name is no address all nodes are put in
+        layer 0 in order. An edge without direction, which the format does not know, becomes one link from the earlier to the
+        later node, and ``metadata.info.directed`` says so.
         """
         write_circuit_tracer(
             path,
-            dict(zip(self.nodes, places(self.nodes), strict=True)),
-            self.edges(significant),
+            **tracer_nodes(self),
             directed=self.directed,
             method=self.method,
             limits=self.limits,
+            edges=self.edges(significant),
+            prompt=str(self.params.get("task", "")),
         )
 
     def plot(self, *, order: ArrayLike | None = None, significant: float | None = None) -> Any:
@@ -313,12 +326,52 @@ class Graph:
     __repr__ = __str__
 
 
-def places(nodes: Sequence[str]) -> list[tuple[int, int]]:
-    """(layer, index) of each node: those of its address where all nodes are addresses and no two coincide."""
-    try:
-        units = [parse_unit(name) for name in nodes]
-    except PatchclampError:
-        return [(0, place) for place in range(len(nodes))]
-    found = [(-1 if unit.site.layer is None else unit.site.layer, unit.index) for unit in units]
-    usable = len(set(found)) == len(found) and all(layer >= 0 for layer, _ in found)
-    return found if usable else [(0, place) for place in range(len(nodes))]
+_ADDRESS = re.compile(r"([a-z_]+)\.(\d+)(/[^\[]*)?(?:\[(\d+)\])?([+-]?)(?:@(.+))?")
+TOKENS, OUTPUTS = "tokens:", ("logits", "metric")
+
+
+def tracer_nodes(graph: Graph) -> dict[str, Any]:
+    """Nodes as circuit-tracer's JSON knows them, and the tokens: the roles, or one without a name."""
+    table = pd.DataFrame(index=range(graph.n)) if graph.node_data is None else graph.node_data
+    own = {
+        name: table[name].tolist() for name in ("role", "kind", "label", "group", "score") if name in table
+    }
+
+    def cell(name: str, row: int) -> Any:
+        return "" if name not in own or pd.isna(own[name][row]) else own[name][row]
+
+    found = [_ADDRESS.fullmatch(name) for name in graph.nodes]
+    outside = [name in OUTPUTS or name.startswith((TOKENS, "embeddings")) for name in graph.nodes]
+    known = all(out or match is not None for out, match in zip(outside, found, strict=True))
+    roles = [
+        name.removeprefix(TOKENS)
+        if name.startswith(TOKENS)
+        else (match[6] if match else "") or str(cell("role", i))
+        for i, (name, match) in enumerate(zip(graph.nodes, found, strict=True))
+    ]
+    tokens = list(dict.fromkeys(role for role in roles if role)) or [""]
+    strength = np.nan_to_num(np.abs(graph.weights)).sum(0)
+    nodes = []
+    for i, (name, match) in enumerate(zip(graph.nodes, found, strict=True)):
+        place = tokens.index(roles[i]) if roles[i] else (len(tokens) - 1 if name in OUTPUTS else 0)
+        score = cell("score", i)
+        facts: dict[str, Any] = {
+            "place": place, "size": float(strength[i] if score == "" else score), "label": str(cell("label", i)),
+            "group": str(cell("group", i)),
+        }  # fmt: skip
+        if name in OUTPUTS and known:
+            nodes.append(TracerNode(name, None, OUTPUTS.index(name), kind=LOGIT, **facts))
+        elif outside[i] and known:
+            nodes.append(TracerNode(name, None, i, kind=EMBEDDING, **facts))
+        elif match is not None and known:
+            part = (
+                ""
+                if match[3] or match[1] in ("mlp_act", "resid_pre", "resid_post", "resid_mid")
+                else match[1]
+            )
+            part += "n" if match[5] == "-" else ""
+            kind = ERROR if cell("kind", i) == "error" else FEATURE
+            nodes.append(TracerNode(name, int(match[2]), int(match[4] or 0), part=part, kind=kind, **facts))
+        else:
+            nodes.append(TracerNode(name, 0, i, **facts))
+    return {"nodes": nodes, "tokens": tokens}

@@ -21,6 +21,7 @@ _WHERE = {
     "StudyOptions": "options",
     "Table": "stages",
     "Verdict": "verify",
+    "label_nodes": "circuits.labels",
     "load_for_study": "study",
     "read_claims": "claims",
     "render": "report.report",

@@ -116,7 +116,7 @@ def neuron_graph(
     -------
     CircuitGraph
         Per item, in units of the metric. `node_data`: kind, site, index, sign, score, and the role where most of the
-        score is. Weights on the logits are direct.
+        score is (of two roles on one token the first); of tokens their mean position. Weights on the logits are direct.
         `params["senders"]` is a table: target, source, weight, standard_error over items (rows ``rest``: the sum of all
         neurons that are not listed).
 
@@ -259,6 +259,7 @@ class _Tables:
         self.roles = [*pairs[0].roles, OTHER]
         self.groups = [""] * n
         self.where = np.zeros((len(nodes), len(self.roles)))
+        self.places, self.counts = np.zeros(len(self.roles)), np.zeros(len(self.roles))
         width = len(self.roles) + len(nodes)
         # One target more than nodes: the logits.
         self.items = np.zeros((n, len(nodes) + 1, width), np.float32)
@@ -277,6 +278,9 @@ class _Tables:
         for place, node in enumerate(self.nodes):
             score = runs.scores[node.site][..., node.index] * runs.part(node)
             self.where[place] += torch.einsum("bt,btr->r", score, roles).double().cpu().numpy()
+        self.counts += roles.sum((0, 1)).double().cpu().numpy()
+        steps = torch.arange(roles.shape[1], device=roles.device, dtype=roles.dtype)
+        self.places += torch.einsum("btr,t->r", roles, steps).double().cpu().numpy()
         last = runs.flow.n
         clean = self.subject.run(pair.clean, logits=pair.answer_position).logits
         # The metric's own gradient, through a final norm whose scale is held.
@@ -401,8 +405,16 @@ class _Tables:
         shift = len(self.roles)
         target, source = np.nonzero(np.abs(self.items).max(0) > 0)
         table = [
-            {"kind": "tokens", "site": "embeddings", "index": -1, "sign": 0, "score": np.nan, "role": role}
-            for role in self.roles
+            {
+                "kind": "tokens",
+                "site": "embeddings",
+                "index": -1,
+                "sign": 0,
+                "score": np.nan,
+                "role": role,
+                "position": self.places[i] / self.counts[i] if self.counts[i] else np.nan,
+            }
+            for i, role in enumerate(self.roles)
         ]
         for node, where in zip(self.nodes, self.where, strict=True):
             kind = "neuron" if node.sign else "head"

@@ -13,6 +13,7 @@ from patchclamp.evaluate.circuits import on_paths
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.units import Units
 from patchclamp.study.circuits.context import CircuitStudy
+from patchclamp.study.circuits.labels import label_nodes
 from patchclamp.study.report.circuit import circuit_figure
 from patchclamp.study.report.text import signed
 from patchclamp.study.stages import Column, Section, Table
@@ -20,8 +21,9 @@ from patchclamp.study.stages import Column, Section, Table
 __all__ = ["wire"]
 
 SHOWN = 20
-_CAPTION = (
-    "Direct edges among the first nodes, on train items; the table has them on test items, with intervals."
+DRAWN = (
+    "Layers up, places in the text across, each node where most of its score is. The line in a box says which tokens its "
+    "output promotes through the LM head, or the token at which it is most active: leads, which nothing was chosen by."
 )
 
 
@@ -34,7 +36,11 @@ def wire(context: CircuitStudy) -> Section:
     for split in ("train", "test"):
         context.say(f"edges between {count} nodes on {split} items")
         made.append(make(context, units, split))
-    context.graph, context.held = graph, held = made
+    items = context.splits["train"].take(options.graph_items)
+    context.graph, context.held = graph, held = (
+        label_nodes(context.subject, items, made[0], seed=options.seed),
+        made[1],
+    )
     rows = _edges(graph, held, options.seed)
     shown = rows[: options.n_edges]
     ends = [(row["source"], row["target"]) for row in shown]
@@ -65,11 +71,11 @@ def wire(context: CircuitStudy) -> Section:
         text=text,
         note=f"An edge is no evidence for {graph.limits}." if graph.limits else "",
         findings=[text],
+        figures=[circuit_figure(graph, title="The circuit on train items", caption=DRAWN)],
         tables=[
             Table(pd.DataFrame(listed), "edges"),
             Table(pd.DataFrame(listed[:SHOWN]), columns=columns, title=f"The {len(listed[:SHOWN])} strongest edges"),
         ],
-        figures=[circuit_figure(graph, n=40, title="The circuit", caption=_CAPTION)],
         facts={
             "graph": {
                 "method": graph.method,
