@@ -17,6 +17,7 @@ from patchclamp.study.circuits.context import CircuitStudy
 from patchclamp.study.circuits.labels import label_nodes
 from patchclamp.study.report.circuit import circuit_figure
 from patchclamp.study.stages import Column, Section, Table
+from patchclamp.subjects.clamp.flow import FlowPlan
 
 __all__ = ["wire"]
 
@@ -24,7 +25,8 @@ SHOWN = 20
 
 DRAWN = (
     "Direct edges among the first nodes, on train items; the table has them on test items, with intervals. Layers up, places in "
-    "the text across, each node where most of its score is. The line in a box says which tokens its output promotes through the LM head, or the token at which it is most active: leads, which nothing was chosen by."
+    "the text across, each node where most of its score is. The line in a box says which tokens its output promotes through the LM head, "
+    "or the token at which it is most active: leads, which nothing was chosen by."
 )
 
 
@@ -46,7 +48,7 @@ def wire(context: CircuitStudy) -> Section:
     shown = rows[: options.n_edges]
     ends = [(row["source"], row["target"]) for row in shown]
     inputs = [name for name in graph.nodes if name.startswith("tokens:") or name == "embeddings"]
-    steps = _through_heads(graph) if context.choice.kind == "heads" else []
+    steps = _through_heads(context, units) if context.choice.kind == "heads" else []
     alive = [edge for edge in on_paths([*ends, *steps], inputs, ["logits"]) if edge in set(ends)]
     clear = sum(
         row["low"] is not None and (row["low"] > 0) == (row["high"] > 0) and row["low"] != 0 for row in shown
@@ -103,10 +105,7 @@ def _heads(context: CircuitStudy, units: Units, split: str) -> CircuitGraph:
     """Edges among heads by what they read: of keys and values, those of the key-value head that a node reads with."""
     subject = context.subject
     graph = edge_attribution(subject, context.splits[split].take(context.sizes.graph_items), steps=2)
-    kept = {"embeddings", "logits"}
-    for layer, head in _pairs(units):
-        group = head * _kv_heads(graph, layer) // subject.n_heads
-        kept |= {f"head.{layer}[{head}]", f"q.{layer}[{head}]", f"k.{layer}[{group}]", f"v.{layer}[{group}]"}
+    kept = {"embeddings", "logits", *(name for step in _through_heads(context, units) for name in step)}
     return graph.subgraph([name for name in graph.nodes if name in kept])
 
 
@@ -114,19 +113,15 @@ def _pairs(units: Units) -> list[tuple[int, int]]:
     return [(site.layer or 0, index) for site, indices in units.items() for index in indices or ()]
 
 
-def _kv_heads(graph: CircuitGraph, layer: int) -> int:
-    return sum(name.startswith(f"k.{layer}[") for name in graph.nodes)
-
-
-def _through_heads(graph: CircuitGraph) -> list[tuple[str, str]]:
-    """From what a head reads to what it writes: on a path these are one node."""
-    heads = [name for name in graph.nodes if name.startswith("head.")]
-    inside = []
-    for name in heads:
-        layer = name.split(".")[1].split("[")[0]
-        inside += [(read, name) for read in graph.nodes if read.split(".")[0] in ("q", "k", "v") and
-                   read.split(".")[1].split("[")[0] == layer]  # fmt: skip
-    return inside
+def _through_heads(context: CircuitStudy, units: Units) -> list[tuple[str, str]]:
+    """From what each head reads (keys and values with those that share them) to what it writes: on a path one node."""
+    subject, plan = context.subject, FlowPlan(context.subject, ())
+    steps = []
+    for layer, head in _pairs(units):
+        group = head * len(plan.projection(layer, "k")) // subject.n_heads
+        reads = (f"q.{layer}[{head}]", f"k.{layer}[{group}]", f"v.{layer}[{group}]")
+        steps += [(read, f"head.{layer}[{head}]") for read in reads]
+    return steps
 
 
 def _edges(graph: CircuitGraph, held: CircuitGraph, seed: int) -> list[dict[str, Any]]:
