@@ -11,7 +11,7 @@ from language_toys import TokenModel, items
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.circuits import factual_recall, fit_terms, mlp_terms
 from patchclamp.nouns.units import Site
-from patchclamp.subjects.clamp.freeze import Blocked
+from patchclamp.subjects.clamp.freeze import Unseen
 
 
 def induced(n=12, seed=0):
@@ -64,7 +64,7 @@ def test_blocked_attention_is_nil_there_and_the_rest_is_as_it_was_in_proportion(
     where[:, 4, 1] = where[:, 0, 0] = True
     site = Site("attn_probs", 1)
     before = subject.run(pair.clean, read=[site]).activity[site]
-    with Blocked(subject, where, [1]).active():
+    with Unseen(subject, where, [1]).active():
         after = subject.run(pair.clean, read=[site]).activity[site]
     assert (after[:, :, 4, 1] == 0).all()
     expected = before[:, :, 4].clone()

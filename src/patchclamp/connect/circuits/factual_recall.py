@@ -19,7 +19,7 @@ from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Batch, Edit, Pair
-from patchclamp.subjects.clamp.freeze import Blocked
+from patchclamp.subjects.clamp.freeze import Unseen
 from patchclamp.subjects.transformer import Transformer
 
 STAGES = {
@@ -192,7 +192,7 @@ def _changed(
     for kind, query in (("effect", last), ("control", steps == end[:, None] - 1)):
         # A query always sees itself.
         where = query[:, :, None] & keys[:, None, :] & (steps[:, None] != steps)
-        with Blocked(subject, where, layers).active():
+        with Unseen(subject, where, layers).active():
             probs = [Site("attn_probs", layers[0])]
             yield kind, subject.run(pair.clean, read=probs, logits=pair.answer_position).logits
 

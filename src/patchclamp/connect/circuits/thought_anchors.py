@@ -21,7 +21,7 @@ from patchclamp.base.statistics import ranks
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import right_pad
-from patchclamp.subjects.clamp.freeze import Blocked
+from patchclamp.subjects.clamp.freeze import Unseen
 from patchclamp.subjects.language import LanguageModel
 
 Array = NDArray[np.float64]
@@ -228,7 +228,7 @@ def sentence_suppression(
     n, layers = len(ids), range(subject.n_layers)
 
     def said(hidden: Tensor) -> Tensor:
-        with Blocked(subject, hidden, layers).active():
+        with Unseen(subject, hidden, layers).active():
             out = subject.run(batch, read=[Site("attn_probs", 0)], logits="all").logits
         assert out is not None
         return (out[0].double() / temperature).log_softmax(1)

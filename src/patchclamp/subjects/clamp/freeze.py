@@ -107,7 +107,7 @@ class BeforeSoftmax(Patterns):
         return func(*args, **(kwargs or {}))
 
 
-class Blocked(Patterns):
+class Unseen(Patterns):
     """Attention that some queries cannot pay to some keys, in some layers, in eager attention.
 
     Parameters
