@@ -107,7 +107,7 @@ def group_nodes(graph: CircuitGraph, *, most: int = 8, n_shuffles: int = 200, se
     labels, best, chance = cuts[place], float(real[place]), float(np.quantile(null[:, place], 0.95))
     p = float((1 + ((null - usual).max(1) >= (real - usual).max() - 1e-12).sum()) / (1 + n_shuffles))
     column = np.full(graph.n, "", dtype=object)
-    rows = []
+    rows: list[tuple[str, tuple[str, ...], str, float]] = []
     if p <= LEVEL:
         for number in range(1, labels.max() + 1):
             here = [members[i] for i in np.flatnonzero(labels == number)]
@@ -149,7 +149,8 @@ def group_effects(
     units = [list(dict.fromkeys(name.rstrip("+-") for name in row)) for row in groups.table.members]
     single = list(dict.fromkeys(unit for row in units for unit in row))
     sets = [[Intervention(unit, "patch")] for unit in single] + [
-        [Intervention(row, "patch")] for row in units
+        [Intervention(row, "patch")]
+        for row in units  # type: ignore[arg-type]
     ]
     trial = run_trial(subject, task, sets, batch_size=batch_size)
     effect = (trial.baseline - trial.changed).mean(1)
