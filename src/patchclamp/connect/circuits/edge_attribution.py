@@ -289,8 +289,9 @@ class _Downward:
 
     def _heads_write(self, layer: int) -> Float[Tensor, "head batch pos d_model"]:
         delta = self.delta[Site("head", layer)].permute(2, 0, 1, 3)
-        out: Tensor = delta.flatten(1, 2) @ self.flow.subject.head_output_matrix(layer).to(delta.dtype)
-        return out.unflatten(1, delta.shape[1:3])
+        out = delta.flatten(1, 2) @ self.flow.subject.head_output_matrix(layer).to(delta.dtype)
+        written: Tensor = out.unflatten(1, delta.shape[1:3])
+        return written
 
     def _senders(
         self,

@@ -148,10 +148,7 @@ def group_effects(
         raise PatchclampError("group_effects: no groups were found, so there is nothing to measure")
     units = [list(dict.fromkeys(name.rstrip("+-") for name in row)) for row in groups.table.members]
     single = list(dict.fromkeys(unit for row in units for unit in row))
-    sets = [[Intervention(unit, "patch")] for unit in single] + [
-        [Intervention(row, "patch")]
-        for row in units  # type: ignore[arg-type]
-    ]
+    sets = [[Intervention(what, "patch")] for what in (*single, *map(subject.units, units))]
     trial = run_trial(subject, task, sets, batch_size=batch_size)
     effect = (trial.baseline - trial.changed).mean(1)
     alone = dict(zip(single, effect, strict=False))
