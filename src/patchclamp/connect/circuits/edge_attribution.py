@@ -33,7 +33,6 @@ Rows = Float[Tensor, "row batch pos d_model"]
 LIMITS = (
     "what an edge does when it is patched (edge_patching measures that), or paths through more than one edge"
 )
-MEANS = "an estimate, by gradients, of what patching that edge alone does to the metric"
 # Rows of gradients that travel together are at most so large.
 ROOM = 64 * 2**20
 
@@ -105,7 +104,6 @@ def edge_attribution(
     return CircuitGraph.of(
         board.nodes, board.ends, board.items, method="edge_attribution", groups=board.groups, limits=LIMITS,
         params={
-            "means": MEANS,
             "direction": direction, "steps": steps, "rules": list(rules), "task": task.name, "metric": task.metric_name,
             "cost": f"two forward passes, and {max(steps, 1)} forward and backward",
         },
@@ -292,7 +290,8 @@ class _Downward:
     def _heads_write(self, layer: int) -> Float[Tensor, "head batch pos d_model"]:
         delta = self.delta[Site("head", layer)].permute(2, 0, 1, 3)
         out = delta.flatten(1, 2) @ self.flow.subject.head_output_matrix(layer).to(delta.dtype)
-        return out.reshape(len(out), *delta.shape[1:3], -1)
+        written: Tensor = out.unflatten(1, delta.shape[1:3])
+        return written
 
     def _senders(
         self,

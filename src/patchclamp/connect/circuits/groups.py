@@ -16,7 +16,6 @@ from patchclamp.draw.cards import shown
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.tasks.protocol import TaskLike
-from patchclamp.nouns.units import Units
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.trial import run_trial
 
@@ -152,9 +151,7 @@ def group_effects(
         raise PatchclampError("group_effects: no groups were found, so there is nothing to measure")
     units = [list(dict.fromkeys(name.rstrip("+-") for name in row)) for row in groups.table.members]
     single = list(dict.fromkeys(unit for row in units for unit in row))
-    sets = [[Intervention(unit, "patch")] for unit in single] + [
-        [Intervention(Units.parse(row), "patch")] for row in units
-    ]
+    sets = [[Intervention(what, "patch")] for what in (*single, *map(subject.units, units))]
     trial = run_trial(subject, task, sets, batch_size=batch_size)
     effect = (trial.baseline - trial.changed).mean(1)
     alone = dict(zip(single, effect, strict=False))
