@@ -32,8 +32,8 @@ class Curve:
     css: str = "s1"
 
 
-def curves(series: Sequence[Curve], x_label: str, y_label: str, label: str) -> Svg:
-    """Draw lines with bands over a logarithmic count axis; y is a fraction shown in percent.
+def curves(series: Sequence[Curve], x_label: str, y_label: str, label: str, unit: str = " units") -> Svg:
+    """Draw lines with bands over a logarithmic axis, of counts or shares; y is a fraction shown in percent.
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ def curves(series: Sequence[Curve], x_label: str, y_label: str, label: str) -> S
         Axis titles.
     label
         What a screen reader says.
+    unit
+        Behind a value of x in a tooltip.
     """
     width, height = 460.0, 270.0
     box = (48.0, 16.0, width - 12, height - 46)
@@ -70,7 +72,7 @@ def curves(series: Sequence[Curve], x_label: str, y_label: str, label: str) -> S
                 cy=y(b),
                 r=3,
                 class_=f"dot {s.css}",
-                data_tip=f"{s.name}, {int(a):,} units: {percent(b)}{interval}",
+                data_tip=f"{s.name}, {number(a, 0 if a == int(a) else 2)}{unit}: {percent(b)}{interval}",
             )
     svg.text(x_label, (box[0] + box[2]) / 2, height - 8, "axis-title")
     _upright_title(svg, y_label, (box[1] + box[3]) / 2)

@@ -95,7 +95,7 @@ def log_scale(values: Sequence[float], start: float, end: float) -> Scale:
         return start if value <= 0 else left + (math.log(value) - low) / span * (end - left)
 
     marks = ([0.0] if 0 in values else []) + _spaced(positive, to, minimum=30)
-    return Scale(to, tuple((v, f"{int(v):,}") for v in marks))
+    return Scale(to, tuple((v, f"{v:,.0f}" if v >= 10 or v == int(v) else f"{v:.2g}") for v in marks))
 
 
 def _spaced(values: Iterable[float], to: Callable[[float], float], minimum: float) -> list[float]:

@@ -130,10 +130,10 @@ def _difference(context: CircuitStudy) -> float:
 
 
 def _drawing(series: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    # The axis counts whole numbers: shares are drawn as units in a hundred thousand candidates.
-    drawn = [{**one, "x": [max(1, round(1e5 * x)) for x in one["x"]]} for one in series]
     label = "What circuits keep, against their share of the candidates"
-    return {"series": drawn, "x_label": "nodes kept, in 100,000 candidates", "y_label": "difference kept", "label": label}  # fmt: skip
+    x_label, unit = "share of the candidates that are kept, %", " % of the candidates"
+    drawn = [{**one, "x": [100 * x for x in one["x"]]} for one in series]
+    return {"series": drawn, "x_label": x_label, "y_label": "difference kept", "label": label, "unit": unit}
 
 
 def _curve(context: CircuitStudy, kind: str, difference: float) -> Choice:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups, group_codes
-from patchclamp.base.statistics import n_groups
 from patchclamp.draw.text import between, number, percent
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import CORRUPTIONS, load_task
@@ -48,7 +47,7 @@ def stability_of(context: CircuitStudy) -> Section:
     units, values = score_matrix(context.scores, choice.points)
     sizes = sorted({*choice.table["size"].astype(int).tolist(), k})
     codes = group_codes(context.scores.groups, len(values))
-    count = n_groups(context.scores.groups, len(values))
+    count = int(codes.max()) + 1
     overlaps: dict[int, list[float]] = {size: [] for size in sizes}
     inside = np.zeros(len(units))
     for split in range(options.n_splits if count >= 4 else 0):
