@@ -375,6 +375,20 @@ def bootstrap_statistic(
     return float(low), float(high)
 
 
+def expected_jaccard(pool: int, a: int, b: int) -> float:
+    """Expected overlap |A & B| / |A | B| of two random sets of `a` and `b` out of `pool`; what they share is hypergeometric.
+
+    Examples
+    --------
+    >>> round(expected_jaccard(3, 1, 1), 3), round(expected_jaccard(200, 100, 100), 3)
+    (0.333, 0.334)
+    """
+    from scipy.stats import hypergeom  # half a second
+
+    shared = np.arange(min(a, b) + 1)
+    return float((hypergeom.pmf(shared, pool, a, b) * shared / np.maximum(a + b - shared, 1)).sum())
+
+
 def ranks(values: Array, weights: Array | None = None) -> Array:
     """Ranks from 1 along the last axis, ties sharing their mean; with `weights` an entry stands for so many like it.
 

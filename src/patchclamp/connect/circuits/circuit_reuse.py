@@ -13,7 +13,7 @@ from scipy.stats import hypergeom
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.seeds import numpy_rng
-from patchclamp.base.statistics import permutation_p
+from patchclamp.base.statistics import expected_jaccard, permutation_p
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.scores import Scores
@@ -105,7 +105,7 @@ def circuit_reuse(
             jaccard = len(both) / (2 * size - len(both))
             rows.append(
                 {"level": level, "size": size, "pool": len(pool), "shared": len(both), "share": len(both) / size,
-                 "jaccard": jaccard, "chance": _expected_jaccard(len(pool), size, size),
+                 "jaccard": jaccard, "chance": expected_jaccard(len(pool), size, size),
                  "p": float(hypergeom.sf(len(both) - 1, len(pool), size, size)),
                  "matched_chance": float(jaccards.mean()), "matched_p": float(permutation_p(jaccard, jaccards))}
             )  # fmt: skip
@@ -206,11 +206,6 @@ def _counts(sizes: Sequence[float], pool: int) -> list[int]:
     if not found or found[0] < 1 or found[-1] > pool:
         raise PatchclampError(f"sizes {list(sizes)}: there are 1..{pool} to choose from")
     return found
-
-
-def _expected_jaccard(pool: int, a: int, b: int) -> float:
-    shared = np.arange(min(a, b) + 1)
-    return float((hypergeom.pmf(shared, pool, a, b) * shared / (a + b - shared)).sum())
 
 
 def _stratum(name: str) -> str:

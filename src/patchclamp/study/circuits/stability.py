@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.folds import drawn_groups, group_codes
+from patchclamp.base.statistics import expected_jaccard
 from patchclamp.draw.text import between, number, percent
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.builtin import CORRUPTIONS, load_task
@@ -23,22 +24,10 @@ from patchclamp.study.experiments import Experiments
 from patchclamp.study.stages import Column, Section, Table
 from patchclamp.subjects.clamp.reference import Reference
 
-__all__ = ["another_corruption", "chance_overlap", "stability_of"]
+__all__ = ["another_corruption", "stability_of"]
 
 FEWEST_OF_A_TEMPLATE = 4
 SHOWN = 40
-
-
-def chance_overlap(k: int, candidates: int) -> float:
-    """Jaccard overlap of two random sets of k among so many candidates, by their expected intersection.
-
-    Examples
-    --------
-    >>> round(chance_overlap(100, 200), 3)
-    0.333
-    """
-    shared = k * k / candidates
-    return shared / (2 * k - shared)
 
 
 def stability_of(context: CircuitStudy) -> Section:
@@ -65,7 +54,7 @@ def stability_of(context: CircuitStudy) -> Section:
             "overlap": float(np.mean(found)) if found else None,
             "low": float(np.min(found)) if found else None,
             "high": float(np.max(found)) if found else None,
-            "chance": chance_overlap(size, len(units)),
+            "chance": expected_jaccard(len(units), size, size),
         }
         for size, found in overlaps.items()
     ]
@@ -214,5 +203,5 @@ def _under(context: CircuitStudy, splits: Any) -> dict[str, Any]:
     return {
         "kept": kept.value, "low": kept.low, "high": kept.high,
         "own": own.value, "own_low": own.low, "own_high": own.high,
-        "overlap": _jaccard(*sets), "chance": chance_overlap(choice.k, choice.candidates),
+        "overlap": _jaccard(*sets), "chance": expected_jaccard(choice.candidates, choice.k, choice.k),
     }  # fmt: skip
