@@ -19,6 +19,7 @@ import planted
 from patchclamp.attribute import METHODS, attribution_patching
 from patchclamp.decompose import PCA
 from patchclamp.draw.cards import brief, card, marked, shown
+from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.graph import Graph
 from patchclamp.nouns.recording.recording import Recording
 
@@ -126,6 +127,15 @@ def test_recordings_dictionaries_and_graphs_say_what_they_are() -> None:
     )
     assert "<svg" in small._repr_html_() and "<svg" not in large._repr_html_()
     assert "more" not in check(small) and "source" in check(large)
+
+
+def test_a_circuit_is_drawn() -> None:
+    nodes = ["embeddings", "head.0[1]", "head.1[2]", "logits"]
+    ends = [(1, 0), (2, 1), (3, 2)]
+    graph = CircuitGraph.of(nodes, ends, [[1.0, -2.0, 3.0]], method="by hand", limits="anything")
+    said = check(graph)
+    assert all(name in said for name in nodes) and "anything" in said
+    assert 'class="link neg"' in graph._repr_html_()
 
 
 def test_text_is_escaped_and_arrays_are_named_by_their_shape() -> None:

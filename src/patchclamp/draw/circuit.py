@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
 from patchclamp.base.files import write_text
-from patchclamp.draw.circuit_page import CSS, page
+from patchclamp.draw.circuit_page import CSS, RULES, page
 from patchclamp.draw.layered import (
     LONGEST,
     Arranged,
@@ -316,6 +316,12 @@ def circuit_svg(picture: Picture, path: str | Path, opened: Sequence[str] = ()) 
     head, rest = text.split(">", 1)
     style = Markup("<style>{}</style>").format(Markup(CSS))
     write_text(Path(path), f'{head} xmlns="http://www.w3.org/2000/svg">{style}{rest}')
+
+
+def circuit_card(picture: Picture) -> Markup:
+    """The drawing as part of a card in a notebook, with its style and nothing else."""
+    style = Markup("<style>.pc-card {{ {} }}</style>").format(Markup(RULES))
+    return style + Markup(str(_svg(picture, (), notes=False)))
 
 
 def circuit_html(**picture: Any) -> Markup:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.errors import PatchclampError, did_you_mean
 from patchclamp.base.statistics import bootstrap_interval
-from patchclamp.draw.circuit import circuit_figure, circuit_page, circuit_picture, circuit_svg
+from patchclamp.draw.circuit import circuit_card, circuit_figure, circuit_page, circuit_picture, circuit_svg
 from patchclamp.draw.graphs import weights_figure
 from patchclamp.nouns.graph import Graph
 
@@ -151,6 +152,9 @@ class CircuitGraph(Graph):
             self.nodes, self.edges(significant), self.node_data, n=n, links=links, means=means, limits=self.limits,
             title=title or " of ".join(word for word in words if word),
         )  # fmt: skip
+
+    def _picture(self) -> Markup:
+        return circuit_card(self.picture(n=20))
 
     def plot(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from numpy.typing import ArrayLike, NDArray
 
 from patchclamp.base.areas import roc_auc
@@ -301,7 +302,7 @@ class Graph:
             {"method": self.method, "directed": int(self.directed), "limits": self.limits},
         )
 
-    def _picture(self) -> Svg | None:
+    def _picture(self) -> Svg | Markup | None:
         """The weights as a map, where they fit one."""
         if self.n > 48:
             return None
