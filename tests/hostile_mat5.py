@@ -73,6 +73,10 @@ def files() -> dict[str, bytes]:
     claim = struct.pack("<5i", 0, 10**9, 10**3, 0, 9) + b"activity\0" + bytes(64)
     found["version 4 huge.mat"] = claim
     found["version 4 name.mat"] = struct.pack("<5i", 0, 2, 4, 0, 2 * 10**9) + bytes(64)
+    letters = element(
+        14, element(6, struct.pack("<2I", CHAR, 0)) + element(5, struct.pack("<2i", 1, 2**31 - 1))
+    )
+    found["order of its own.mat"] = HEAD[:126] + b"XX" + letters
     found |= {
         f"{name}.set": HEAD + made[name] for name in ("outer tag huge", "cells", "blanks", "deep", "tag huge")
     }

@@ -12,6 +12,7 @@ from hooks import hook_counts
 from language_toys import TokenModel, items
 from patchclamp.attribute import attribution_patching
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.statistics import expected_jaccard
 from patchclamp.connect.circuits import node_masks
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.mask import Mask
@@ -113,7 +114,10 @@ def test_a_mask_is_plain_data():
     assert str(mask.removed) == "mlp_act.0[1], mlp_act.1[0,2]"
     again = Mask.from_json(json.loads(json.dumps(mask.to_json())))
     assert again.kept == mask.kept and again.at(3).kept != mask.kept
-    assert mask.overlap(again) == (1.0, pytest.approx(0.8 / 3.2))
+    assert mask.overlap(again) == (
+        1.0,
+        pytest.approx(expected_jaccard(mask.candidates, mask.size, again.size)),
+    )
     assert [str(s) + f"[{i}]" for s, i in mask.ranking().ranked("abs")][:2] == [
         "mlp_act.1[1]",
         "mlp_act.0[0]",
@@ -140,3 +144,22 @@ def test_what_cannot_be_fitted_is_refused():
     same = TensorTask("same", task.clean, task.clean, lambda out: out[:, 1])
     with pytest.raises(PatchclampError, match="nothing to find"):
         node_masks(subject, same, size=2, sites="1.out")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"units": 10**12, "index": [], "value": []},
+        {"units": 0, "index": [], "value": []},
+        {"units": 4, "index": [-1], "value": [1.0]},
+        {"units": 4, "index": [4], "value": [1.0]},
+        {"units": 4, "index": [1, 1], "value": [1.0, 2.0]},
+        {"units": 4, "index": [1], "value": [float("nan")]},
+        {"units": 4, "index": [1], "value": ["1"]},
+        [],
+    ],
+)
+def test_a_mask_of_a_stranger_is_looked_at_first(part):
+    data = {"size": 1, "method": "m", "task": "t", "sites": {"mlp_act.0": part}}
+    with pytest.raises(PatchclampError, match="mlp_act.0"):
+        Mask.from_json(data)

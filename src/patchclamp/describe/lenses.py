@@ -260,7 +260,7 @@ def lens_errors(
         lens, layer, kl (nats from the model's prediction to the lens', mean over positions), first (share of positions
         where the likeliest token is the same), positions.
     """
-    total: dict[tuple[str, int], list[float]] = {}
+    total: dict[tuple[int, str, int], list[float]] = {}
     last = subject.n_layers - 1
     for batch, valid in _batches(subject, texts, max_tokens, skip, batch_size):
         layers = sorted({layer for lens in lenses for layer in lens.maps})
@@ -269,20 +269,20 @@ def lens_errors(
         assert run.logits is not None
         model = run.logits[valid].float().log_softmax(1)
         begin = (last, run.activity[Site("resid_pre", last)])
-        for lens in lenses:
+        for number, lens in enumerate(lenses):
             for layer in lens.maps:
                 moved = lens.carried(run.activity[Site("resid_post", layer)], layer)
                 edit = Edit(Site("resid_post", last), lambda t, b, moved=moved: moved)  # type: ignore[misc]
                 out = subject.run(batch, write=[edit], logits="all", start=begin).logits
                 assert out is not None
                 read = out[valid].float().log_softmax(1)
-                found = total.setdefault((lens.kind, layer), [0.0, 0.0, 0.0])
+                found = total.setdefault((number, lens.kind, layer), [0.0, 0.0, 0.0])
                 found[0] += float((model.exp() * (model - read)).sum(1).double().sum())
                 found[1] += float((model.argmax(1) == read.argmax(1)).sum())
                 found[2] += len(read)
     if not total or not next(iter(total.values()))[2]:
         raise PatchclampError(_short(skip, max_tokens))
-    rows = [(kind, layer, kl / n, same / n, int(n)) for (kind, layer), (kl, same, n) in total.items()]
+    rows = [(kind, layer, kl / n, same / n, int(n)) for (_, kind, layer), (kl, same, n) in total.items()]
     return pd.DataFrame(rows, columns=["lens", "layer", "kl", "first", "positions"])
 
 

@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.fields import Fields
+from patchclamp.base.statistics import expected_jaccard
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.intervention import Intervention
 from patchclamp.nouns.scores import Scores
-from patchclamp.nouns.units import BySite, Site, Units
+from patchclamp.nouns.units import BySite, Site, Units, parse_site
+
+MOST = 2**24
+"""Units of a site that a file may speak of."""
 
 
 @shown
@@ -98,12 +103,12 @@ class Mask:
         PatchclampError
             For masks over other sites.
         """
-        if list(self.values) != list(other.values) or self.candidates != other.candidates:
+        widths = [{str(site): len(values) for site, values in mask.values.items()} for mask in (self, other)]
+        if widths[0] != widths[1]:
             raise PatchclampError("overlap: the masks choose among other units")
         both = sum(int((self.hard[site] & other.hard[site]).sum()) for site in self.values)
-        expected = self.size * other.size / self.candidates
-        total = self.size + other.size
-        return both / (total - both), expected / (total - expected)
+        chance = expected_jaccard(self.candidates, self.size, other.size)
+        return both / (self.size + other.size - both), chance
 
     def ranking(self) -> Scores:
         """Its values as `Scores` (one row for all items), so that curves of faithfulness take it."""
@@ -118,12 +123,25 @@ class Mask:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Mask:
         """Read what `to_json` wrote."""
-        values = {}
-        for name, part in data["sites"].items():
-            ((site, _),) = Units.parse(name).items()
-            values[site] = np.zeros(part["units"])
-            values[site][part["index"]] = part["value"]
-        return cls(values, data["size"], data["method"], data["task"])
+        facts, values = Fields(data, "mask"), {}
+        sites = facts.part("sites")
+        for name in sites.data:
+            part = sites.part(name)
+            units, index, value = part.whole("units", 0) or 0, part.wholes("index"), part.data.get("value")
+            if not 0 < units <= MOST or sorted(set(index)) != list(index) or not _numbers(value, len(index)):
+                raise sites.refuse(name, f"1 to {MOST:,} units, and a finite value for each index, in order")
+            if index and not 0 <= index[0] <= index[-1] < units:
+                raise sites.refuse(name, f"indices of its {units} units")
+            values[parse_site(name)] = np.zeros(units)
+            values[parse_site(name)][list(index)] = value
+        size = facts.whole("size", 0, low=1) or 0
+        return cls(values, size, facts.need_text("method"), facts.need_text("task"))
+
+
+def _numbers(value: Any, n: int) -> bool:
+    """Whether this is a list of so many finite numbers."""
+    kinds = isinstance(value, list) and len(value) == n and all(type(one) in (int, float) for one in value)
+    return kinds and bool(np.isfinite(np.array(value, np.float64)).all())
 
 
 def _sparse(values: Mapping[Site, NDArray[np.float64]]) -> dict[str, Any]:

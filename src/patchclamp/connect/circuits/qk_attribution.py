@@ -57,7 +57,7 @@ class QKAttribution:
     pattern: NDArray[np.float32] = field(repr=False)
 
     def table(self, n: int = 20) -> pd.DataFrame:
-        """The n largest pairs by mean size: query part, key part, weight, standard_error over items."""
+        """The n largest pairs by mean size: query part, key part, weight, standard_error over items (taken as independent)."""
         mean = self.items.mean(0, dtype=np.float64)
         error = self.items.std(0, ddof=1) / len(self.items) ** 0.5 if len(self.items) > 1 else mean * np.nan
         order = np.argsort(-np.abs(mean), axis=None, kind="stable")[:n]

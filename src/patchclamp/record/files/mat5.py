@@ -44,7 +44,10 @@ def refuse_sizes(path: Path, kind: str = "a MATLAB file") -> None:
         stored = path.stat().st_size
         if 0 in head[:4]:
             _version_4(file, path, stored, kind)
-        elif len(head) == 128 and head[126:128] in (b"IM", b"MI"):
+        elif len(head) == 128:
+            if head[126:128] not in (b"IM", b"MI"):  # scipy takes any other mark for big-endian
+                wrong = ValueError(f"its mark of byte order is {head[126:128]!r}, neither IM nor MI")
+                raise unreadable(path, kind, wrong)
             _Version5(file, path, stored, kind, "<" if head[126:128] == b"IM" else ">").walk()
 
 

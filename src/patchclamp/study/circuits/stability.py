@@ -52,8 +52,8 @@ def stability_of(context: CircuitStudy) -> Section:
         {
             "size": size,
             "overlap": float(np.mean(found)) if found else None,
-            "low": float(np.min(found)) if found else None,
-            "high": float(np.max(found)) if found else None,
+            "least": float(np.min(found)) if found else None,
+            "most": float(np.max(found)) if found else None,
             "chance": expected_jaccard(len(units), size, size),
         }
         for size, found in overlaps.items()
@@ -64,7 +64,9 @@ def stability_of(context: CircuitStudy) -> Section:
     text += _templates_text(templates)
     columns = (
         Column("First", "size", "number", digits=0),
-        Column("Overlap between halves", "overlap", "number", interval=("low", "high")),
+        Column("Overlap between halves", "overlap", "number"),
+        Column("Least of all cuts", "least", "number"),
+        Column("Most", "most", "number"),
         Column("By chance", "chance", "number", digits=3),
     )
     members = _members(context, values, units)

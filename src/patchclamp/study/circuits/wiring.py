@@ -51,14 +51,15 @@ def wire(context: CircuitStudy) -> Section:
     steps = _through_heads(context, units) if context.choice.kind == "heads" else []
     alive = [edge for edge in on_paths([*ends, *steps], inputs, ["logits"]) if edge in set(ends)]
     clear = sum(
-        row["low"] is not None and (row["low"] > 0) == (row["high"] > 0) and row["low"] != 0 for row in shown
+        row["low"] is not None and row["low"] * row["high"] > 0 and (row["low"] > 0) == (row["train"] > 0)
+        for row in shown
     )
     inner = [row for row in shown if row["target"] != "logits"]
     last = [row for row in shown if row["target"] == "logits"]
     text = (
         f"Among the first {count} nodes, tokens and logits there are {len(rows):,} direct edges ({graph.method.replace('_', ' ')}). "
         f"Of the {len(shown)} strongest on train items, {clear} have the same sign for certain on test items, and {len(alive)} "
-        f"lie on a path from the tokens to the logits. The strongest on test items: {_named(last)}"
+        f"lie on a path from the tokens to the logits. The strongest of them, with their values on test items: {_named(last)}"
         f"{'; and between nodes: ' * bool(inner)}{_named(inner)}."
     )
     columns = (

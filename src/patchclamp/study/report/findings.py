@@ -201,8 +201,10 @@ def _recovers(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> s
 def _circuit(share: Estimate) -> Rule:
     """Judged by the distance from 1: too much is no more faithful than too little."""
     low, high = share.interval
-    if share.value > STRONGER:
+    if low > STRONGER:
         return {"at_least": STRONGER}, True
+    if share.value > STRONGER:
+        return None  # neither faithful, nor for certain stronger than the model
     if low >= 0.5 and share.beats_null:
         return {"at_least": _down(low), "at_most": max(STRONGER, _up(high)), "beats_control": True}, False
     return ({"at_most": _up(high)}, True) if low < 0.5 else None
@@ -212,7 +214,7 @@ def _keeps(claim: Claim, who: str, rule: tuple[Mapping[str, Any], bool]) -> str:
     share, high = claim.estimate, claim.estimate.interval[1]
     text = f"Keeping only {who}, all others with their activity on the item's corrupted input, keeps"
     difference = f"the difference in {_metric(claim)} that these make in all"
-    if share.value > STRONGER:
+    if share.interval[0] > STRONGER:
         return f"{text} {_span(share)} of {difference} {_place(claim)}: they are stronger than the model."
     if rule[1]:
         text += (
