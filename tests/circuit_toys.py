@@ -1,5 +1,6 @@
 """A GPT-2 whose weights are set by hand: it finds "A B ... A" and says B, by five edges; and its task of token ids."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
@@ -98,3 +99,39 @@ def area_of(graph):
     for source, target in EDGES:
         truth[graph.nodes.index(target), graph.nodes.index(source)] = 1
     return graph.auroc(truth)
+
+
+AT_ROLES = {
+    ("embeddings@first", "v.0[0]@first"),
+    ("v.0[0]@first", "head.0[0]@after"),
+    ("head.0[0]@after", "k.1[0]@after"),
+    ("k.1[0]@after", "head.1[0]@end"),
+    ("embeddings@after", "v.1[0]@after"),
+    ("v.1[0]@after", "head.1[0]@end"),
+    ("embeddings@end", "q.1[0]@end"),
+    ("q.1[0]@end", "head.1[0]@end"),
+    ("head.1[0]@end", "logits"),
+}
+
+
+class InductionRoles(InductionModel):
+    """The items know their places: the token seen before, the one after it, and the end; or, as a control, others.
+
+    Parameters
+    ----------
+    shift
+        By how many tokens the first two places are off, round the text before the end.
+    """
+
+    def __init__(self, model, shift=0):
+        super().__init__(model)
+        self.shift = shift
+
+    def pairs(self, task, batch_size=32):
+        for pair in super().pairs(task, batch_size):
+            tokens = [task.clean[row] for row in pair.rows.tolist()]
+            first = torch.tensor([row.index(row[-1]) for row in tokens])
+            places = {
+                name: (first + i + self.shift) % (LENGTH - 1) for i, name in enumerate(("first", "after"))
+            }
+            yield replace(pair, roles={**places, "end": pair.clean.last})

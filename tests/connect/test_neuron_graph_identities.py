@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from language_toys import TokenModel, items
-from patchclamp.connect.circuits import neuron_graph
+from patchclamp.connect.circuits import edge_patching, neuron_graph
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.clamp.batch import Edit
 from patchclamp.subjects.clamp.flow import FlowPlan
@@ -103,3 +103,34 @@ def test_no_gradient_passes_a_frozen_pattern(name):
                 size[kind] = at[..., part.columns.flatten()].abs().max()
             assert size["v"] > 0
             assert (size["q"] == 0 and size["k"] == 0) == still
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "phi3", "gpt_neox", "gptj", "falcon-new", "gemma2", "olmo2", "opt", "opt-post-norm", "bert"],
+)
+def test_an_edge_into_a_neuron_is_its_own_columns_alone_with_that_part_exchanged(name):
+    """head.0[1] -> mlp_act.1[5]: the MLP reads the stream with that part exchanged, and this neuron alone hears it.
+
+    Every other neuron keeps what it read: in parallel blocks the MLP reads what attention reads, behind norms of outputs or of
+    sums the part goes through them, and where gate and factor come from one matrix both of its columns belong to the neuron.
+    """
+    subject, task, neuron = TokenModel(tiny.tiny_model(name), name=name), items(3), 5
+    graph = edge_patching(subject, task, [("head.0[1]", f"mlp_act.1[{neuron}]")])
+    pair = next(subject.pairs(task))
+    head, act = Site("head", 0), Site("mlp_act", 1)
+    kept = [Site("head", 1), Site("mlp_act", 0)]
+    clean = subject.run(pair.clean, read=[head]).activity[head]
+    was = subject.run(pair.corrupted, read=[head, act, *kept], logits=pair.answer_position)
+    new = was.activity[head].clone()
+    new[:, :, 1] = clean[:, :, 1]
+    still = [Edit(site, lambda t, b, site=site: was.activity[site]) for site in kept]
+    edits = [Edit(head, lambda t, b: new), *still]
+    heard = subject.run(pair.corrupted, read=[act], write=edits).activity[act]
+    one = was.activity[act].clone()
+    one[..., neuron] = heard[..., neuron]
+    got = subject.run(pair.corrupted, write=[Edit(act, lambda t, b: one)], logits=pair.answer_position)
+    want = pair.metric(got.logits) - pair.metric(was.logits)
+    assert want.abs().max() > 1e-5
+    found = torch.tensor(graph.edge("head.0[1]", f"mlp_act.1[{neuron}]"))
+    assert (found - want).abs().max() < 1e-5 * max(1, want.abs().max())

@@ -17,7 +17,7 @@ from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Unit, Units
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.batch import Batch, Pair
+from patchclamp.subjects.clamp.batch import OTHER, Batch, Pair
 from patchclamp.subjects.clamp.bench import as_units
 from patchclamp.subjects.survey import numbers_of_positions
 
@@ -28,7 +28,6 @@ Sites = str | Site | Units | Sequence[str | Site] | None
 
 DEFAULT_POINTS = ("head", "mlp_act", "attn_out", "mlp_out", "resid_post")
 UNIT_POINTS = frozenset({"head", "mlp_act", "z", "mlp_pre", "router"})
-OTHER = "other"
 
 
 def as_selection(subject: Subject, sites: Sites) -> Sites:
@@ -101,15 +100,10 @@ def position_masks(
     """
     if positions == "sum":
         return mask[:, :, None]
-    steps = torch.arange(mask.shape[1], device=mask.device)
     if positions == "each":
+        steps = torch.arange(mask.shape[1], device=mask.device)
         return (steps[:, None] == torch.arange(width, device=mask.device)) & mask[:, :, None]
-    free, groups = mask.clone(), []
-    for at in pair.roles.values():
-        here = (steps[None, :] == at[:, None]) & free
-        free = free & ~here
-        groups.append(here)
-    return torch.stack([*groups, free], dim=2)
+    return pair.by_role(mask)
 
 
 @dataclass

@@ -108,7 +108,8 @@ def circuit_picture(
     used = {one["row"] for one in told}
     notes = _legend(len(told), len(nodes), len(drawn), len(edges), means, limits)
     points = {one["name"].split(".")[0] for one in told}
-    if "head" in points and points & {"q", "k", "v"}:
+    inner = edges["target"].str.startswith("head.") & edges["source"].str.match(r"[qkv]\.")
+    if "head" in points and points & {"q", "k", "v"} and not inner.any():
         notes.insert(
             1, "What a head reads (q, k, v) and what it writes stand apart: no edge is drawn within a head."
         )

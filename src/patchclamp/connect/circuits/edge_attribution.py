@@ -5,33 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError, check_choice
+from patchclamp.connect.circuits.edge_boards import EdgeBoard, RoleBoard
 from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
 from patchclamp.subjects.clamp.batch import Edit, Pair
+from patchclamp.subjects.clamp.crossing import made_sites
 from patchclamp.subjects.clamp.flow import KINDS, Flow, FlowPlan
-from patchclamp.subjects.clamp.receivers import (
-    all_receivers,
-    all_senders,
-    in_order,
-    parsed,
-    receiver,
-    stage_of,
-)
 from patchclamp.subjects.transformer import Transformer
 
 Direction = Literal["denoising", "noising"]
+Positions = Literal["sum", "roles"]
 Rows = Float[Tensor, "row batch pos d_model"]
 LIMITS = (
     "what an edge does when it is patched (edge_patching measures that), or paths through more than one edge"
+)
+WITHIN_HEADS = (
+    "what the source does to the target, in units of the metric; from what a head reads (q, k, v) to the head: what its result "
+    "would change by, recomputed with one position of that alone exchanged, times the gradient there"
 )
 # Rows of gradients that travel together are at most so large.
 ROOM = 64 * 2**20
@@ -44,6 +41,7 @@ def edge_attribution(
     direction: Direction = "denoising",
     steps: int = 5,
     rules: Sequence[str] = ("LN",),
+    positions: Positions = "sum",
     batch_size: int = 8,
 ) -> CircuitGraph:
     """Estimate the effect of patching each edge of the residual stream's graph, all at once.
@@ -62,6 +60,12 @@ def edge_attribution(
         between the embeddings of both runs (EAP-IG), which is the same in both directions.
     rules
         Relevance rules for the backward pass (`attribute.relevance_rules`): LN, Identity, Half, AH.
+    positions
+        ``"sum"``: edges without a place. ``"roles"``: one node for each role of the task and for `other` positions,
+        such as ``head.9[6]@subject``. Edges as above then stay within a role (their sum over roles is the score without),
+        and ``k.9[2]@subject -> head.9[6]@end`` (v and, at its own place, q alike) lead from what a head reads to what it says
+        elsewhere: the head is recomputed exactly with one position's key, value or query of the other run (values with the
+        pattern held), the change of its result is multiplied by the mean gradient there, and pairs of positions are summed.
     batch_size
         Items in a pass; results do not depend on it (beyond rounding).
 
@@ -69,13 +73,14 @@ def edge_attribution(
     -------
     CircuitGraph
         Sources ``embeddings``, ``head.L[h]``, ``mlp_out.L``; targets ``q.L[h]``, ``k.L[g]``, ``v.L[g]`` (g counts
-        key-value heads: query heads that share one cannot be told apart), ``mlp_out.L``, ``logits``. Per item.
+        key-value heads: query heads that share one cannot be told apart), ``mlp_out.L``, ``logits``. Per item. With roles
+        `node_data` has `role` and `position` (its mean in the text); of two roles on one token the first counts.
 
     Raises
     ------
     PatchclampError
         For a subject that is no transformer, latent attention (DeepSeek), a task without corrupted inputs, a metric
-        without a gradient.
+        without a gradient; with roles, for an item that lacks one.
 
     Notes
     -----
@@ -83,7 +88,8 @@ def edge_attribution(
     Jafari et al. 2025 (rules). A first-order estimate: it fails where the metric bends between the two runs. What a
     head or MLP writes goes through the norm behind it, if there is one (Gemma 2 and 3), as the gradient at the run says.
     Rows of gradients travel down the layers together, never more than 64 MB of them; no tensor of all sources at all
-    positions is made.
+    positions is made. Edges at positions: Haklay et al. 2025 (PEAP), who ask a language model for what roles are here. Where
+    queries or keys of all heads share a norm (OLMo), those of one position are exchanged for all heads at once.
 
     Examples
     --------
@@ -91,6 +97,7 @@ def edge_attribution(
     >>> graph.edges().head()
     """
     check_choice("direction", direction, ("denoising", "noising"))
+    check_choice("positions", positions, ("sum", "roles"))
     if not isinstance(subject, Transformer):
         raise PatchclampError(
             f"{subject.name}: edges of the stream are known for transformers of the anatomy table only"
@@ -98,57 +105,23 @@ def edge_attribution(
     if steps < 0:
         raise PatchclampError(f"steps={steps}: give 0 for one gradient, or the number of midpoints")
     plan = FlowPlan(subject, freeze=(), rules=rules)
-    board = _Board(plan, len(task))
-    for pair in subject.pairs(task, batch_size):
+    pairs = list(subject.pairs(task, batch_size))
+    board = EdgeBoard(plan, len(task)) if positions == "sum" else RoleBoard(plan, len(task), pairs)
+    for pair in pairs:
         _score_pair(board, pair, direction, steps)
+    more = {"positions": positions, "means": WITHIN_HEADS} if positions == "roles" else {}
+    passes = "two" if positions == "sum" else "five"
     return CircuitGraph.of(
-        board.nodes, board.ends, board.items, method="edge_attribution", groups=board.groups, limits=LIMITS,
+        board.nodes, board.ends, board.values(), method="edge_attribution", groups=board.groups, limits=LIMITS,
+        node_data=board.node_data,
         params={
             "direction": direction, "steps": steps, "rules": list(rules), "task": task.name, "metric": task.metric_name,
-            "cost": f"two forward passes, and {max(steps, 1)} forward and backward",
+            "cost": f"{passes} forward passes, and {max(steps, 1)} forward and backward", **more,
         },
     )  # fmt: skip
 
 
-class _Board:
-    """Where scores of all edges are collected, item by item."""
-
-    def __init__(self, plan: FlowPlan, n: int) -> None:
-        self.plan = plan
-        senders, receivers = all_senders(plan.subject), all_receivers(plan)
-        self.sender = {name: i for i, name in enumerate(senders)}
-        self.receiver = {name: i for i, name in enumerate(receivers)}
-        self.nodes = in_order([*senders, *receivers])
-        place = {name: i for i, name in enumerate(self.nodes)}
-        written = np.array([stage_of(plan.subject, parsed(name)) for name in senders])
-        read = np.array([receiver(plan, name).stage for name in receivers])
-        self.edge = np.full((len(receivers), len(senders)), -1, np.int64)
-        targets, sources = np.nonzero(written < read[:, None])
-        self.edge[targets, sources] = np.arange(len(targets))
-        self.ends = np.stack(
-            [
-                np.array([place[name] for name in receivers])[targets],
-                np.array([place[name] for name in senders])[sources],
-            ],
-            1,
-        )
-        self.items = np.zeros((n, len(targets)), np.float32)
-        self.groups = [""] * n
-
-    def add(
-        self,
-        rows: NDArray[np.int64],
-        receivers: Sequence[str],
-        senders: Sequence[str],
-        scores: Float[Tensor, "batch row sender"],
-    ) -> None:
-        """Add scores of a batch; pairs that are no edges are left out."""
-        places = self.edge[np.ix_([self.receiver[r] for r in receivers], [self.sender[s] for s in senders])]
-        flat = scores.detach().float().cpu().numpy()
-        self.items[rows[:, None], places[places >= 0]] += flat[:, places >= 0]
-
-
-def _score_pair(board: _Board, pair: Pair, direction: Direction, steps: int) -> None:
+def _score_pair(board: EdgeBoard, pair: Pair, direction: Direction, steps: int) -> None:
     plan, subject = board.plan, board.plan.subject
     if pair.corrupted is None:
         raise PatchclampError(
@@ -157,7 +130,11 @@ def _score_pair(board: _Board, pair: Pair, direction: Direction, steps: int) -> 
     sites = [Site("embeddings")]
     for layer in range(subject.n_layers):
         sites += [Site("head", layer), Site("mlp_out", layer)]
-    runs = [subject.run(b, read=sites, logits=pair.answer_position) for b in (pair.clean, pair.corrupted)]
+    made = made_sites(plan) if isinstance(board, RoleBoard) else []
+    runs = [
+        subject.run(b, read=[*sites, *made], logits=pair.answer_position)
+        for b in (pair.clean, pair.corrupted)
+    ]
     for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
         board.groups[row] = group
     delta = {site: runs[0].activity[site] - runs[1].activity[site] for site in sites}
@@ -173,6 +150,8 @@ def _score_pair(board: _Board, pair: Pair, direction: Direction, steps: int) -> 
         _Downward(board, flow, delta, pair, 1 / max(steps, 1)).go(
             metric_gradient(flow, pair, runs[0].logits, "edge_attribution")
         )
+    if isinstance(board, RoleBoard):
+        board.cross(pair, batch, start.activity, end.activity, 1 if direction == "denoising" else -1)
 
 
 def metric_gradient(flow: Flow, pair: Pair, reference: Tensor | None, method: str) -> Rows:
@@ -196,10 +175,9 @@ class _Downward:
     """One descent through a pass: gradients at all receivers, each met by what every sender before it writes."""
 
     def __init__(
-        self, board: _Board, flow: Flow, delta: Mapping[Site, Tensor], pair: Pair, weight: float
+        self, board: EdgeBoard, flow: Flow, delta: Mapping[Site, Tensor], pair: Pair, weight: float
     ) -> None:
-        self.board, self.flow, self.delta, self.weight = board, flow, delta, weight
-        self.rows = pair.rows.cpu().numpy()
+        self.board, self.flow, self.delta, self.pair, self.weight = board, flow, delta, pair, weight
         self.waiting: dict[int, dict[str, tuple[list[str], Rows]]] = {}
         self.size = 0
 
@@ -211,7 +189,9 @@ class _Downward:
             row = flow.subject.row_at(layer)
             outs = {kind: f"out:{flow.plan.projection(layer, kind).path}" for kind in KINDS}
             reads = [f"in:{path}" for path in flow.plan.mlp_in[layer]]
-            found = flow.pull(layer, {"post": carried}, list(dict.fromkeys(["pre", *outs.values(), *reads])))
+            wanted = ["pre", *self.board.wanted, *outs.values(), *reads]
+            found = flow.pull(layer, {"post": carried}, list(dict.fromkeys(wanted)))
+            self.board.passed(layer, found, self.weight)
             at_mlp = torch.stack([found[name] for name in reads]).sum(0)
             stream = "pre" if row.parallel else "mid"
             moved = flow.pull(layer, {flow.mlp_input(layer): at_mlp}, [stream])[stream]
@@ -300,7 +280,4 @@ class _Downward:
         rows: Rows,
         written: Float[Tensor, "sender batch pos d_model"],
     ) -> None:
-        # one product an item, on views: (row, pos * d_model) by (pos * d_model, sender)
-        at, by = rows.flatten(2), written.flatten(2)
-        scores = torch.stack([at[:, item] @ by[:, item].T for item in range(at.shape[1])])
-        self.board.add(self.rows, names, senders, scores * self.weight)
+        self.board.meet(self.pair, names, senders, rows, written, self.weight)

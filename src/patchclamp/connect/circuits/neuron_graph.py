@@ -19,7 +19,7 @@ from patchclamp.nouns.circuit import CircuitGraph
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, Units, UnitsLike
 from patchclamp.subjects.base import Subject
-from patchclamp.subjects.clamp.batch import Pair
+from patchclamp.subjects.clamp.batch import OTHER, Pair
 from patchclamp.subjects.clamp.flow import Flow, FlowPlan
 from patchclamp.subjects.clamp.relevance_rules import DEFAULT_RULES
 from patchclamp.subjects.transformer import Transformer
@@ -34,7 +34,6 @@ MEANS = (
     "the share of the target's score that comes from the source directly, by the stream and by what heads carry between "
     "places in the text"
 )
-OTHER = "other"
 # Rows of gradients that travel down together.
 CHUNK = 48
 
@@ -275,7 +274,7 @@ class _Tables:
         for row, group in zip(pair.rows.tolist(), pair.groups, strict=False):
             self.groups[row] = group
         rows = pair.rows.cpu().numpy()
-        roles = self._roles(pair).to(runs.flow.logits.dtype)
+        roles = pair.by_role().to(runs.flow.logits.dtype)
         for place, node in enumerate(self.nodes):
             score = runs.scores[node.site][..., node.index] * runs.part(node)
             self.where[place] += torch.einsum("bt,btr->r", score, roles).double().cpu().numpy()
@@ -331,18 +330,8 @@ class _Tables:
             self._heads(runs, rows, targets, old, layer, found["head"])
             pre = found["pre"]
         product = torch.einsum("kbtd,btd->kbt", pre, runs.delta[Site("embeddings")])
-        by_role = torch.einsum("kbt,btr->bkr", product, self._roles(runs.pair).to(product.dtype))
+        by_role = torch.einsum("kbt,btr->bkr", product, runs.pair.by_role().to(product.dtype))
         self._put(rows, targets, list(range(len(self.roles))), by_role)
-
-    def _roles(self, pair: Pair) -> Bool[Tensor, "batch pos role"]:
-        mask = pair.clean.mask
-        steps = torch.arange(mask.shape[1], device=mask.device)
-        free, found = mask.clone(), []
-        for at in pair.roles.values():
-            here = (steps == at[:, None]) & free
-            free = free & ~here
-            found.append(here)
-        return torch.stack([*found, free], 2)
 
     def _neurons(
         self, runs: _Runs, rows: NDArray[np.int64], targets: list[int], layer: int, at: Tensor

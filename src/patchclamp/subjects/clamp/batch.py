@@ -18,6 +18,9 @@ from patchclamp.draw.svg import Svg
 from patchclamp.nouns.tasks.encode import padded
 from patchclamp.nouns.units import BySite, Site, as_site
 
+# The group of all tokens that have no role.
+OTHER = "other"
+
 
 @shown
 @dataclass(frozen=True)
@@ -183,3 +186,17 @@ class Pair:
     def rows(self) -> Int[Tensor, " batch"]:
         """Index of each item in the task."""
         return self.clean.rows
+
+    def by_role(self, mask: Bool[Tensor, "batch pos"] | None = None) -> Bool[Tensor, "batch pos role"]:
+        """Which tokens have each role, and last those that have none (`OTHER`); `mask` in place of the clean one.
+
+        A token that has several roles is counted at the first of them, so that groups add up to all tokens.
+        """
+        free = self.clean.mask if mask is None else mask
+        steps = torch.arange(free.shape[1], device=free.device)
+        groups = []
+        for at in self.roles.values():
+            here = (steps == at[:, None]) & free
+            free = free & ~here
+            groups.append(here)
+        return torch.stack([*groups, free], 2)

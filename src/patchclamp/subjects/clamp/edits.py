@@ -128,7 +128,9 @@ def put(values: Tensor, units: Sequence[int] | Tensor | None) -> Value:
             return values
         changed = activity.clone()
         index = units if isinstance(units, Tensor) else list(units)
-        changed[:, :, index] = values[:, :, index]
+        # modules of an MLP that runs on (batch * pos, units) have one axis less (OPT)
+        at = (*(slice(None),) * min(2, changed.ndim - 1), index)
+        changed[at] = values[at]
         return changed
 
     return act
