@@ -86,17 +86,20 @@ def test_two_planted_variables_are_two_groups_that_act_alike():
     assert np.allclose(measured.joint, measured.total, rtol=0.1)
 
 
-def random_graph(seed, n=24, roles=4):
+def random_graph(seed, n=24, roles=4, heavy=False):
     draw = np.random.default_rng(seed)
     nodes = [*(f"tokens:{i}" for i in range(roles)), *(f"mlp_act.0[{i}]+" for i in range(n)), "logits"]
     ends = [(roles + i, r) for i in range(n) for r in range(roles)]
     ends += [(len(nodes) - 1, roles + i) for i in range(n)]
     table = pd.DataFrame({"kind": ["x"] * len(nodes)})
-    return CircuitGraph.of(nodes, ends, draw.normal(size=(8, len(ends))), method="by hand", node_data=table)
+    size = (8, len(ends))
+    items = draw.standard_t(1, size) if heavy else draw.normal(size=size)
+    return CircuitGraph.of(nodes, ends, items, method="by hand", node_data=table)
 
 
-def test_profiles_without_structure_give_no_groups():
-    results = [group_nodes(random_graph(seed), n_shuffles=39) for seed in range(20)]
+@pytest.mark.parametrize("heavy", [False, True])
+def test_profiles_without_structure_give_no_groups(heavy):
+    results = [group_nodes(random_graph(seed, 40, heavy=heavy), most=4, n_shuffles=39) for seed in range(20)]
     # 5 % by chance: more than 4 of 20 with probability .003
     assert sum(result.found for result in results) <= 4
     silent = next(result for result in results if not result.found)

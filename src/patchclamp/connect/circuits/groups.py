@@ -59,8 +59,8 @@ def group_nodes(graph: CircuitGraph, *, most: int = 8, n_shuffles: int = 200, se
 
     A node's profile is its direct effect from each role's tokens, scaled to length 1, and its direct effect on the logits
     as a share of the largest; both are means over items. Average linkage on cosine distance, cut at 2 to `most` groups, where the silhouette
-    is furthest above the mean of profiles whose columns were permuted over the nodes. Each permuted one may choose its
-    own number of groups in the same way: the null of the maximum.
+    is furthest above the mean of profiles made of raw effects whose columns were permuted over the nodes before they were
+    scaled. Each permuted one may choose its own number of groups in the same way: the null of the maximum.
 
     Parameters
     ----------
@@ -95,17 +95,21 @@ def group_nodes(graph: CircuitGraph, *, most: int = 8, n_shuffles: int = 200, se
         raise PatchclampError(
             f"most={most}, n_shuffles={n_shuffles}: at least 2 groups, and 19 shuffles for a level of .05"
         )
-    roles, members, profiles = _profiles(graph)
+    roles, members, heard, output = _profiles(graph)
     if len(members) < 6:
         raise PatchclampError(
             f"group_nodes: {len(members)} nodes hear tokens directly; groups need at least 6"
         )
     most = min(most, len(members) - 1)
-    cuts, real = _cuts(profiles, most)
+    cuts, real = _cuts(_scaled(heard, output), most)
     draw = numpy_rng(seed)
-    null = np.array([_cuts(_permuted(profiles, draw), most)[1] for _ in range(n_shuffles)])
-    # Columns of few values fall into tight corners when permuted, but into more of them: by number of groups.
-    usual = null.mean(0)
+    # Raw columns: a row that was scaled first is of length 1, a permuted one is not, and would look less like a group.
+    raw = np.hstack([heard, output])
+    shuffled = (_permuted(raw, draw) for _ in range(n_shuffles))
+    null = np.array([_cuts(_scaled(some[:, :-1], some[:, -1:]), most)[1] for some in shuffled])
+    # Columns of few values fall into tight corners when permuted, but into more of them: by number of groups. The real
+    # one among them, so that all stand in one row and p is exact.
+    usual = np.vstack([null, real]).mean(0)
     place = int((real - usual).argmax())
     labels, best, chance = cuts[place], float(real[place]), float(np.quantile(null[:, place], 0.95))
     p = float((1 + ((null - usual).max(1) >= (real - usual).max() - 1e-12).sum()) / (1 + n_shuffles))
@@ -169,8 +173,8 @@ def _weights(graph: CircuitGraph, targets: list[int], sources: list[int]) -> Arr
     return found
 
 
-def _profiles(graph: CircuitGraph) -> tuple[list[int], list[int], Array]:
-    """Roles, nodes that hear one, and (node, role and logits) profiles."""
+def _profiles(graph: CircuitGraph) -> tuple[list[int], list[int], Array, Array]:
+    """Roles, nodes that hear one, what each hears (node, role), and what it says as a share of the largest (node, 1)."""
     roles = [i for i, name in enumerate(graph.nodes) if name.startswith("tokens:")]
     if graph.node_data is None or not roles or "logits" not in graph.nodes:
         raise PatchclampError(
@@ -179,13 +183,18 @@ def _profiles(graph: CircuitGraph) -> tuple[list[int], list[int], Array]:
     end = graph.nodes.index("logits")
     inner = [i for i in range(graph.n) if i not in roles and i != end]
     heard = _weights(graph, inner, roles)
-    size = np.linalg.norm(heard, axis=1)
-    kept = size > 0
+    kept = (heard != 0).any(1)
     members = [node for node, one in zip(inner, kept, strict=True) if one]
     said = np.nan_to_num(graph.weights[end, members])[:, None]
     largest = np.abs(said).max(initial=0)
     output = said / largest if largest else said
-    return roles, members, np.hstack([heard[kept] / size[kept][:, None], output])
+    return roles, members, heard[kept], output
+
+
+def _scaled(heard: Array, output: Array) -> Array:
+    """Profiles: what is heard, at length 1, and what is said."""
+    size = np.linalg.norm(heard, axis=1, keepdims=True)
+    return np.hstack([heard / np.where(size > 0, size, 1), output])
 
 
 def _permuted(profiles: Array, draw: np.random.Generator) -> Array:
