@@ -94,16 +94,61 @@ def test_copying_is_told_from_looking():
     assert copied(patterns_of([[1, 1, 1, 1, 1]], 8), again, (1, 3)).tolist() == [0.5]
 
 
+def needle_prompts(n=8):
+    """A B ... A: what followed the last token is the needle."""
+    draws = [torch.Generator().manual_seed(k) for k in range(n)]
+    rows = [torch.randperm(TOKENS, generator=draw).tolist() for draw in draws]
+    prompts = [[*row[: LENGTH - 2], row[k % 3]] for k, row in enumerate(rows)]
+    return prompts, [(k % 3 + 1, k % 3 + 2) for k in range(n)]
+
+
 def test_the_induction_head_retrieves_and_without_it_nothing_is_written():
     subject = InductionModel(induction_model(sharp=2.0))
-    prompts = [[*row[: LENGTH - 2], row[at]] for at, row in ((k % 3, torch.randperm(TOKENS, generator=torch.Generator().manual_seed(k)).tolist()) for k in range(8))]  # fmt: skip
-    needles = [(row.index(row[-1]) + 1, row.index(row[-1]) + 2) for row in prompts]
+    prompts, needles = needle_prompts()
     found = retrieval_heads(subject, prompts, needles, new_tokens=1, check=1, n_random=4)
     assert found.table["head"].iloc[0] == "head.1[0]" and found.table["score"].iloc[0] == 1
     assert found.table["score"].iloc[1] < 0.5
     assert str(found.chosen(0.5)) == "head.1[0]"
     check = found.check.groupby("ablated")["recall"].mean()
     assert check["none"] == 1 and check["retrieval"] < 0.4 and check["random"] > 0.6
+
+
+class Watched(InductionModel):
+    """Says which heads were silent in each run, and on which prompt."""
+
+    def run(self, batch, read=(), write=(), **options):
+        if write:
+            self.seen.append((batch.tokens[0].tolist(), sorted(str(edit.site) for edit in write)))
+        return super().run(batch, read=read, write=write, **options)
+
+
+def test_heads_are_chosen_on_other_prompts_than_those_without_them_and_random_ones_are_of_their_layer():
+    subject = Watched(induction_model(sharp=2.0))
+    subject.seen = []
+    prompts, needles = needle_prompts()
+    found = retrieval_heads(subject, prompts, needles, new_tokens=1, check=1, n_random=6)
+    counted = np.flatnonzero(found.used).tolist()
+    assert {tuple(tokens) for tokens, _ in subject.seen} == {tuple(prompts[i]) for i in counted[1::2]}
+    assert {tuple(sites) for _, sites in subject.seen} == {("head.1",)}
+    assert (found.check.prompts == len(counted) // 2).all()
+    table = found.table.set_index("head")
+    assert np.allclose(table.loc[list(found.heads), "even"], found.items[counted[::2]].mean(0))
+    assert np.allclose(table.loc[list(found.heads), "odd"], found.items[counted[1::2]].mean(0))
+
+
+def test_scores_have_an_interval_from_eight_prompts_on_and_a_bad_check_costs_no_pass():
+    subject = Watched(induction_model(sharp=2.0))
+    prompts, needles = needle_prompts(12)
+    table = retrieval_heads(subject, prompts, needles, new_tokens=1).table
+    assert (table.low <= table.score).all() and (table.score <= table.high).all()
+    few = retrieval_heads(subject, prompts[:5], needles[:5], new_tokens=1).table
+    assert few.low.isna().all() and few.high.isna().all()
+    with pytest.raises(PatchclampError, match="at least 2"):
+        retrieval_heads(subject, prompts[:1], needles[:1], new_tokens=1, check=1)
+    subject.run = None  # no pass may begin
+    for check in (10**6, -1):
+        with pytest.raises(PatchclampError, match="at most half"):
+            retrieval_heads(subject, prompts, needles, new_tokens=1, check=check)
 
 
 def test_needles_are_found_exactly_or_refused():

@@ -64,6 +64,7 @@ def test_receiver_heads_of_a_model_and_too_short_a_text():
     texts = [[torch.randint(3, 97, (3,), generator=draw).tolist() for _ in range(10)] for _ in range(4)]
     found = receiver_heads(subject, texts, top=3)
     assert len(found.table) == 12 and found.table["kurtosis"].is_monotonic_decreasing
+    assert np.allclose(found.table[["even", "odd"]].mean(axis=1), found.table["kurtosis"])  # four texts
     assert len(found.broadcast) == 4 and np.isnan(found.broadcast[0][[0, 6, 7, 8, 9]]).all()
     assert np.isfinite(found.broadcast[0][1:6]).all()
     with pytest.raises(PatchclampError, match="8 are needed"):

@@ -330,3 +330,17 @@ def autocorrelation_width(signal: ArrayLike, at: float = 0.5) -> int:
     if np.ptp(np.asarray(signal, np.float64), axis=0).max(initial=0) == 0:
         raise PatchclampError("the signal does not vary, so it has no autocorrelation")
     return autocorrelation(signal, at=at)[1]
+
+
+def even_odd(scores: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Means of the 1st, 3rd, ... and of the 2nd, 4th, ... row of (item, unit) scores; NaN where there is none.
+
+    Examples
+    --------
+    >>> even_odd(np.array([[1.0], [2.0], [4.0]]))
+    {'even': array([2.5]), 'odd': array([2.])}
+    """
+    nothing = np.full(scores.shape[1:], np.nan)
+    return {
+        name: scores[k::2].mean(0) if len(scores) > k else nothing for k, name in enumerate(("even", "odd"))
+    }

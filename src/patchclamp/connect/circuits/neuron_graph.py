@@ -310,7 +310,7 @@ class _Tables:
             at = flow.at_neurons(layer, index, weights)
             rows[flow.mlp_input(layer)] = torch.cat([at, at.new_zeros(n - len(mlps), *at.shape[1:])])
         if heads:
-            at = torch.zeros(n, *runs.heads[layer].shape)
+            at = torch.zeros(n, *runs.heads[layer].shape, device=runs.heads[layer].device)
             for k, place in enumerate(heads):
                 head = self.nodes[place].index
                 at[len(mlps) + k, :, :, head] = runs.heads[layer][:, :, head]
@@ -348,16 +348,17 @@ class _Tables:
             value = torch.einsum("kbtd,nd,btn->bkn", at, written[index], delta[..., index] * part)
             self._put(rows, targets, [len(self.roles) + p for p in places], value)
         if self.senders:
+            shape = (len(self.nodes) + 1, len(written))
             total, square = self.sums.setdefault(
-                layer,
-                tuple(torch.zeros(len(self.nodes) + 1, len(written)) for _ in range(2)),  # type: ignore[arg-type]
+                layer, (torch.zeros(shape, device=at.device), torch.zeros(shape, device=at.device))
             )
+            places_of = torch.tensor(targets, device=at.device)
             for item in range(len(rows)):
                 # where both runs are alike, or nothing arrives, there is nothing to multiply
                 moved = (delta[item] != 0).any(1) & (at[:, item] != 0).any(2).any(0)
                 by_item = ((at[:, item, moved] @ written.T) * delta[item, moved]).sum(1)  # (target, neuron)
-                total.index_add_(0, torch.tensor(targets), by_item)
-                square.index_add_(0, torch.tensor(targets), by_item**2)
+                total.index_add_(0, places_of, by_item)
+                square.index_add_(0, places_of, by_item**2)
 
     def _heads(
         self, runs: _Runs, rows: NDArray[np.int64], targets: list[int], old: int, layer: int, at: Tensor

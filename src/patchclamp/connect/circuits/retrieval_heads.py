@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import even_odd
 from patchclamp.base.seeds import numpy_rng
+from patchclamp.base.statistics import bootstrap_interval
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.units import Site, Units
 from patchclamp.subjects.clamp.batch import Batch, Edit, right_pad
@@ -31,8 +33,8 @@ class RetrievalHeads:
     Attributes
     ----------
     table : DataFrame
-        head, score (mean over prompts of the share of needle tokens that it copied), low and high ends of plus or minus
-        1.96 standard errors, first_half, second_half; best first.
+        head, score (mean over prompts of the share of needle tokens that it copied), low, high (95 % interval over prompts;
+        NaN below 8), even, odd (means of the 1st, 3rd, ... and of the 2nd, 4th, ... prompt that counted); best first.
     items : array (prompt, head)
     heads : tuple of str
     recall : array (prompt,)
@@ -40,7 +42,8 @@ class RetrievalHeads:
     used : array (prompt,)
         Which prompts counted.
     check : DataFrame
-        ablated (``"none"``, ``"retrieval"``, ``"random"``), draw, recall: heads set to zero while the model writes.
+        ablated (``"none"``, ``"retrieval"``, ``"random"``), draw, recall, prompts: heads set to zero while the model writes.
+        With ``check`` the heads are the best of the even prompts, and recall is of the odd ones in all rows.
     """
 
     table: pd.DataFrame
@@ -99,12 +102,14 @@ def retrieval_heads(
         A prompt counts where the model wrote more than this share of the needle's tokens.
     check, n_random
         Set the `check` best heads to zero, and as many random others `n_random` times, and let the model write again;
-        0 leaves that out.
+        0 leaves that out. Heads are chosen on every other prompt that counts and taken away on the rest; random ones are of
+        the same layers where these have enough others, else of all.
 
     Raises
     ------
     PatchclampError
-        For spans outside of their prompts, and where the model retrieves nothing.
+        For spans outside of their prompts, where the model retrieves nothing, and for `check` where it is more than half of
+        the heads or fewer than 2 prompts count.
 
     Notes
     -----
@@ -124,6 +129,8 @@ def retrieval_heads(
                 f"needle {number}: ({first}, {last}) is not within its {len(prompt)} tokens"
             )
     heads = [(layer, h) for layer in range(subject.n_layers) for h in range(subject.n_heads)]
+    if not 0 <= check <= len(heads) // 2:
+        raise PatchclampError(f"check={check}: there are {len(heads)} heads; give at most half of them")
     names = tuple(f"head.{layer}[{h}]" for layer, h in heads)
     length = [new_tokens or last - first + 2 for first, last in needles]
     answers = [write(subject, p, n, stop) for p, n in zip(prompts, length, strict=True)]
@@ -133,6 +140,11 @@ def retrieval_heads(
         raise PatchclampError(
             f"retrieval_heads: the model wrote at most {recall.max():.0%} of a needle, and {least_recall:.0%} is asked; its heads "
             "cannot be told by what it does not do"
+        )
+    if check and used.sum() < 2:
+        raise PatchclampError(
+            f"check={check}: the model wrote the needle of {used.sum()} prompt; at least 2 are needed, one to choose heads on "
+            "and another to take them away on"
         )
     items = np.full((len(prompts), len(heads)), np.nan)
     for number in np.flatnonzero(used).tolist():
@@ -147,7 +159,7 @@ def retrieval_heads(
         by_head = patterns.permute(2, 1, 0, 3).flatten(1, 2)
         items[number] = copied(by_head, [*prompt, *answer], needles[number]).numpy()
     return RetrievalHeads(
-        _summary(names, items[used]), items, names, recall, used,
+        _summary(names, items[used], seed), items, names, recall, used,
         _check(subject, prompts, needles, length, stop, used, recall, heads, items, check, n_random, seed),
     )  # fmt: skip
 
@@ -173,6 +185,7 @@ def copied(
     [0.5]
     """
     first, last = needle
+    patterns = patterns.cpu()
     ids = torch.tensor(list(tokens))
     written = ids[len(ids) - len(patterns) :]
     best = patterns.argmax(2)  # (step, head)
@@ -226,15 +239,9 @@ def _recall(prompt: Sequence[int], needle: Span, answer: Sequence[int]) -> float
     return sum((wanted & Counter(answer)).values()) / sum(wanted.values())
 
 
-def _summary(names: Sequence[str], items: NDArray[np.float64]) -> pd.DataFrame:
-    n = len(items)
-    mean = items.mean(0)
-    error = items.std(0, ddof=1) / n**0.5 if n > 1 else np.full(len(names), np.nan)
-    halves = [items[k::2].mean(0) if n > k else np.full(len(names), np.nan) for k in (0, 1)]
-    table = pd.DataFrame(
-        {"head": names, "score": mean, "low": mean - 1.96 * error, "high": mean + 1.96 * error,
-         "first_half": halves[0], "second_half": halves[1]}
-    )  # fmt: skip
+def _summary(names: Sequence[str], items: NDArray[np.float64], seed: int) -> pd.DataFrame:
+    low, high = bootstrap_interval(items, seed=seed)
+    table = pd.DataFrame({"head": names, "score": items.mean(0), "low": low, "high": high} | even_odd(items))
     return table.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -259,20 +266,26 @@ def _check(
     stop: Sequence[int], used: NDArray[np.bool_], recall: NDArray[np.float64], heads: Sequence[tuple[int, int]],
     items: NDArray[np.float64], check: int, n_random: int, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
-    """Recall without the best heads, and without random others."""
-    rows = [{"ablated": "none", "draw": 0, "recall": float(recall[used].mean())}]
+    """Recall without the best heads, and without random others, on prompts that did not choose them."""
+    rows = np.flatnonzero(used)
+    verify = rows[1::2] if check else rows
+    found = [{"ablated": "none", "draw": 0, "recall": float(recall[verify].mean()), "prompts": len(verify)}]
     if check:
-        order = np.argsort(-items[used].mean(0), kind="stable")
-        if not 1 <= check <= len(heads) // 2:
-            raise PatchclampError(f"check={check}: there are {len(heads)} heads; give at most half of them")
+        best = np.argsort(-items[rows[::2]].mean(0), kind="stable")[:check]
+        others = np.setdiff1d(np.arange(len(heads)), best)
+        layer = np.array([one for one, _ in heads])
+        near = others[np.isin(layer[others], layer[best])]
+        pool = near if len(near) >= check else others
         rng = numpy_rng(seed)
-        sets = [("retrieval", 0, order[:check])]
-        sets += [("random", i, rng.choice(order[check:], check, replace=False)) for i in range(n_random)]
+        sets = [("retrieval", 0, best)]
+        sets += [("random", i, rng.choice(pool, check, replace=False)) for i in range(n_random)]
         for name, draw, chosen in sets:
             edits = _silent([heads[int(i)] for i in chosen])
             values = [
                 _recall(prompts[i], needles[i], write(subject, prompts[i], length[i], stop, edits))
-                for i in np.flatnonzero(used).tolist()
+                for i in verify.tolist()
             ]
-            rows.append({"ablated": name, "draw": draw, "recall": float(np.mean(values))})
-    return pd.DataFrame(rows)
+            found.append(
+                {"ablated": name, "draw": draw, "recall": float(np.mean(values)), "prompts": len(verify)}
+            )
+    return pd.DataFrame(found)

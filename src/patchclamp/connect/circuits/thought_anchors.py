@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.folds import even_odd
 from patchclamp.base.seeds import numpy_rng
 from patchclamp.base.statistics import ranks
 from patchclamp.draw.cards import shown
@@ -37,8 +38,8 @@ class ReceiverHeads:
     Attributes
     ----------
     table : DataFrame
-        head, kurtosis (excess, of a sentence's received attention; mean over texts), first_half, second_half (of texts), best
-        first.
+        head, kurtosis (excess, of a sentence's received attention; mean over texts), even, odd (means of the 1st, 3rd, ... and
+        of the 2nd, 4th, ... text; NaN where there is none), best first.
     broadcast : tuple of array
         For each text, (sentence,): mean received attention over the `top` heads; NaN for sentences too near the end.
     """
@@ -125,8 +126,7 @@ def receiver_heads(
     score = np.stack(scores)
     mean = score.mean(0)
     order = np.argsort(-mean, kind="stable")
-    halves = [score[k::2].mean(0) if len(score) > 1 else np.full(len(names), np.nan) for k in (0, 1)]
-    table = pd.DataFrame({"head": names, "kurtosis": mean, "first_half": halves[0], "second_half": halves[1]})
+    table = pd.DataFrame({"head": names, "kurtosis": mean} | even_odd(score))
     return ReceiverHeads(
         table.iloc[order].reset_index(drop=True), tuple(got[order[:top]].mean(0) for got in received)
     )
