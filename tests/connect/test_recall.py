@@ -43,6 +43,33 @@ def test_the_planted_head_extracts_in_its_layer_alone_and_mlps_add_nothing():
     assert not any(hook_counts(subject.model))
 
 
+def test_a_control_that_can_change_nothing_is_no_control():
+    """In every other item the subject is the last but one token: nothing is between, and that token sees itself alone of it."""
+    subject, task = InductionModel(induction_model(sharp=2.0)), induced(16)
+    for i in range(0, 16, 2):
+        at = task.clean[i].index(task.clean[i][-1])
+        # A B ... A becomes B A' B' with the subject B' before the end
+        task.clean[i], task.corrupted[i] = (
+            [*(t for k, t in enumerate(side[:-1]) if k not in (at, at + 1)), side[at], side[at + 1], side[at]]
+            for side in (task.clean[i], task.corrupted[i])
+        )
+    found = factual_recall(subject, task, windows=1)
+    table = found.table.set_index(["stage", "layers"])
+    for stage in ("enrichment", "extraction"):
+        values = found.items[stage, "all", "control"]
+        assert np.isnan(values[::2]).all() and np.isfinite(values[1::2]).all()
+        row = table.loc[(stage, "all")]
+        lost = (found.clean - values)[1::2].sum() / (found.clean - found.corrupted)[1::2].sum()
+        assert row.control_n == 8 and row.control == pytest.approx(lost, abs=1e-9)
+        assert np.isfinite(row.lost)
+    assert table.loc[("relation", "all"), "control_n"] == 16
+    for side in (task.clean, task.corrupted):
+        side[1::2] = side[::2]
+    task.answers[1::2] = task.answers[::2]
+    none = factual_recall(subject, task, windows=1, stages=["extraction"]).table.iloc[0]
+    assert none.control_n == 0 and np.isnan([none.control, none.control_low, none.control_high]).all()
+
+
 def test_a_fact_that_is_not_known_is_refused():
     subject = InductionModel(induction_model())
     task = induced()
@@ -99,6 +126,13 @@ def test_planted_coefficients_come_back_with_their_shift():
     assert inside.mean() > 0.7
     unrelated = fit_terms(x, m[torch.randperm(60, generator=torch.Generator().manual_seed(1))], names)
     assert unrelated.held_out < 0.1
+
+
+def test_nothing_is_held_out_of_a_single_group():
+    x, m, _ = planted()
+    names = [str(i) for i in range(12)]
+    assert np.isnan(fit_terms(x, m, names, groups=["one"] * 60, n_boot=10).held_out)
+    assert fit_terms(x, m, names, groups=["one", "two"] * 30, n_boot=10).held_out > 0.99
 
 
 def test_terms_that_are_the_same_are_not_told_apart():

@@ -79,6 +79,13 @@ def test_codes_of_heads_find_the_planted_heads():
     assert found["chance"] == 1 / 8 and found["auroc"] >= 0.85
     with pytest.raises(PatchclampError, match="not among"):
         circuit_recovery(["head.7[0]"], known, HEADS)
+    pool = ["head.1[0]", "head.1[1]", "head.0[0]"]
+    within = circuit_recovery(scores, known, pool)
+    assert within["chance"] == 1 / 3
+    ranked = [f"{site}[{i}]" for site, i in scores.ranked("abs")]
+    assert within["recall"] == (min(pool, key=ranked.index) == "head.1[0]")
+    with pytest.raises(PatchclampError, match="has no score"):
+        circuit_recovery(scores, known, HEADS)
 
 
 def patterns_of(rows, n):

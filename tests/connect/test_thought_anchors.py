@@ -56,6 +56,8 @@ def test_means_between_sentences_are_means():
     assert torch.allclose(matrix[:, 1, 0], draw[:, 2:6, :2].mean((1, 2)), atol=1e-6)
     with pytest.raises(PatchclampError, match="over 7"):
         sentence_matrix(draw, [2, 4])
+    with pytest.raises(PatchclampError, match="sentence 1: has no tokens"):
+        sentence_matrix(draw, [3, 0, 4])
 
 
 def test_receiver_heads_of_a_model_and_too_short_a_text():
@@ -73,13 +75,18 @@ def test_receiver_heads_of_a_model_and_too_short_a_text():
 
 def test_a_hidden_sentence_acts_on_later_ones_alone_and_on_the_one_that_copies_it_most():
     subject = InductionModel(induction_model(sharp=4.0))
-    parts = [[2, 5], [8, 7, 9], [1, 3], [7]]  # the last token looks for what followed 7
+    # 7 looks for what followed it, and says the 9 of the last sentence
+    parts = [[2, 5], [8, 7, 9], [1], [7], [9]]
     found = sentence_suppression(subject, parts, centred=False)
-    assert np.isnan(found[np.triu_indices(4)]).all()
-    assert np.nanargmax(found[3]) == 1 and found[3, 1] > -1
-    assert max(found[3, 0], found[3, 2]) < found[3, 1] - 3
+    assert np.isnan(found[np.triu_indices(5)]).all()
+    assert np.nanargmax(found[4]) == 1 and found[4, 1] > -1
+    assert max(found[4, 0], found[4, 2]) < found[4, 1] - 3
+    # said by 7, from which 7 is not hidden
+    assert np.isnan(found[4, 3]) and np.isfinite(found[4, :3]).all()
     rows = sentence_suppression(subject, parts)
     assert np.allclose(np.nanmean(rows[1:], 1), 0)
+    with pytest.raises(PatchclampError, match="sentence 1: has no tokens"):
+        sentence_suppression(subject, [[1, 2], [], [3]])
     assert not any(hook_counts(subject.model))
     with pytest.raises(PatchclampError, match="at least 2"):
         sentence_suppression(subject, [[1, 2]])
@@ -110,6 +117,21 @@ def test_the_planted_anchor_is_found_and_the_others_are_within_noise():
     assert (rest["importance"].abs() < 4 * rest["standard_error"]).all()
     assert table.loc[2, "divergence"] > 10 * table.loc[2, "null_divergence"]
     assert table.loc[4, "null_divergence"] < 0.02
+
+
+def test_shares_of_one_and_of_none_have_an_error_and_the_null_a_seed():
+    rollouts = [[Rollout("step 0", "4")] * 10 + [Rollout("other", "5")] * 10, [Rollout("step 0", "4")] * 10]
+    row = counterfactual_importance(["step 0"], rollouts, "4").loc[0]
+    assert row.importance == -1
+    # 1 of 12 and 21 of 22
+    assert row.standard_error == pytest.approx(np.sqrt(1 * 11 / 144 / 10 + 21 / 484 / 20))
+    nulls = [
+        counterfactual_importance(["step 0"], rollouts, "4", seed=k).loc[0, "null_divergence"]
+        for k in (0, 0, 1)
+    ]
+    assert nulls[0] == nulls[1] != nulls[2]
+    with pytest.raises(PatchclampError, match="fewest=0"):
+        counterfactual_importance(["step 0"], rollouts, "4", fewest=0)
 
 
 def test_what_was_never_different_is_undefined_and_not_nil():

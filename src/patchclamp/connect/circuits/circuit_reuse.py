@@ -125,7 +125,7 @@ def circuit_recovery(
     known
         Names of the nodes that carry the behaviour, such as ``["head.0[0]", "head.1[0]"]``.
     pool
-        All nodes that could have been found; of scores, those scored.
+        All nodes that could have been found. Of scores those scored, and with a pool only those of them that are in it.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def circuit_recovery(
     Raises
     ------
     PatchclampError
-        For known or found nodes that are not in the pool.
+        For known or found nodes that are not in the pool, and nodes of a pool that have no score.
 
     Notes
     -----
@@ -152,6 +152,16 @@ def circuit_recovery(
     if isinstance(found, Scores):
         ranked = found.ranked("abs")
         names = [str(Units({site: None if i is None else (i,)})) for site, i in ranked]
+        if pool is not None:
+            unscored = sorted(set(pool) - set(names))
+            if unscored:
+                raise PatchclampError(
+                    f"circuit_recovery: {unscored[0]} of the pool has no score{did_you_mean(unscored[0], names)}; give a pool of "
+                    "nodes that are scored, or none"
+                )
+            allowed = set(pool)
+            ranked = [one for one, name in zip(ranked, names, strict=True) if name in allowed]
+            names = [name for name in names if name in allowed]
         summed = found.summed()
         size = {s: dict(zip(found.index(s), np.abs(summed.mean(s)), strict=True)) for s in found.sites}
         values = np.array([size[site][i] for site, i in ranked])

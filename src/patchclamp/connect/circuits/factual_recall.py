@@ -37,9 +37,10 @@ class FactualRecall:
     Attributes
     ----------
     table : DataFrame
-        stage, layers, lost, low, high, control, control_low, control_high: how much of m(clean) - m(corrupted) is lost.
+        stage, layers, lost, low, high, control, control_low, control_high, control_n: how much of m(clean) - m(corrupted) is
+        lost; the control is of the `control_n` items in which it can change anything, and NaN where there is none.
     items : dict
-        (stage, layers, ``"effect"`` or ``"control"``) -> metric of every item.
+        (stage, layers, ``"effect"`` or ``"control"``) -> metric of every item; NaN where the control can change nothing.
     clean, corrupted : array (item,)
     """
 
@@ -63,10 +64,14 @@ def factual_recall(
     lost = sum (m(clean) - m(changed)) / sum (m(clean) - m(corrupted)), over items
 
     * enrichment: MLP outputs at the subject's tokens are those of the corrupted run. Control: the same layers at the
-      tokens between and before, without the last, on which the subject may have been written by then.
+      other tokens behind the subject's first, without the last, on which the subject may have been written by then;
+      before it both runs are the same, and nothing could change.
     * relation: the last token cannot attend to tokens that both inputs share. Control: the token before the last
       cannot.
     * extraction: the last token cannot attend to the subject's tokens. Control: as for the relation.
+
+    An item has no control of enrichment without a token between the subject and the last one, and none of attention where
+    the token before the last sees none of the keys but itself.
 
     The subject's tokens are those in which clean and corrupted inputs differ.
 
@@ -128,9 +133,9 @@ def factual_recall(
                 changed = _changed(
                     subject, pair, stage, chosen, named, {s: other.activity[s] for s in written}
                 )
-                for kind, out in changed:
+                for kind, out, can in changed:
                     found = items.setdefault((stage, name, kind), np.zeros(len(task)))
-                    found[rows] = _values(pair, out, logits)
+                    found[rows] = np.where(can.cpu().numpy(), _values(pair, out, logits), np.nan)
     if not (clean - corrupted).sum() > 0:
         raise PatchclampError(
             f"factual_recall: the metric is {clean.mean():.3g} on clean and {corrupted.mean():.3g} on corrupted inputs; there is no recall "
@@ -141,12 +146,17 @@ def factual_recall(
         for name in layers:
             row: dict[str, object] = {"stage": stage, "layers": name}
             for kind, prefix in (("effect", ""), ("control", "control_")):
-                lost = clean - items[stage, name, kind]
-                low, high = ratio_interval(
-                    lost, clean - corrupted, groups if any(groups) else None, seed=seed
-                )
-                row[{"effect": "lost", "control": "control"}[kind]] = lost.sum() / (clean - corrupted).sum()
+                there = ~np.isnan(items[stage, name, kind])
+                lost, whole = (clean - items[stage, name, kind])[there], (clean - corrupted)[there]
+                named_groups = [groups[i] for i in np.flatnonzero(there)] if any(groups) else None
+                low = high = share = float("nan")
+                if whole.sum() > 0:
+                    low, high = ratio_interval(lost, whole, named_groups, seed=seed)
+                    share = float(lost.sum() / whole.sum())
+                row[{"effect": "lost", "control": "control"}[kind]] = share
                 row[f"{prefix}low"], row[f"{prefix}high"] = low, high
+                if kind == "control":
+                    row["control_n"] = int(there.sum())
             table.append(row)
     return FactualRecall(pd.DataFrame(table), items, clean, corrupted)
 
@@ -176,25 +186,29 @@ def _subject_tokens(pair: Pair) -> Bool[Tensor, "batch pos"]:
 
 def _changed(
     subject: Transformer, pair: Pair, stage: str, layers: Sequence[int], named: Tensor, other: dict[Site, Tensor]
-) -> Iterator[tuple[str, Tensor | None]]:  # fmt: skip
-    """Logits under the change of a stage, and under its control."""
+) -> Iterator[tuple[str, Tensor | None, Bool[Tensor, " batch"]]]:  # fmt: skip
+    """Logits under the change of a stage, and under its control; and in which items it can change anything."""
     mask, end = pair.clean.mask, pair.clean.last
     steps = torch.arange(mask.shape[1], device=mask.device)
     last = steps == end[:, None]
+    # Before the subject both runs are the same.
+    behind = named.long().cumsum(1) > 0
     if stage == "enrichment":
-        for kind, where in (("effect", named), ("control", mask & ~named & ~last)):
+        for kind, where in (("effect", named), ("control", behind & mask & ~named & ~last)):
             edits = [
                 Edit(Site("mlp_out", layer), _put(other[Site("mlp_out", layer)], where)) for layer in layers
             ]
-            yield kind, subject.run(pair.clean, write=edits, logits=pair.answer_position).logits
+            out = subject.run(pair.clean, write=edits, logits=pair.answer_position).logits
+            yield kind, out, where.any(1)
         return
     keys = named if stage == "extraction" else mask & ~named & ~last
     for kind, query in (("effect", last), ("control", steps == end[:, None] - 1)):
         # A query always sees itself.
-        where = query[:, :, None] & keys[:, None, :] & (steps[:, None] != steps)
+        where = query[:, :, None] & keys[:, None, :] & (steps[:, None] > steps)
         with Unseen(subject, where, layers).active():
             probs = [Site("attn_probs", layers[0])]
-            yield kind, subject.run(pair.clean, read=probs, logits=pair.answer_position).logits
+            out = subject.run(pair.clean, read=probs, logits=pair.answer_position).logits
+        yield kind, out, where.any((1, 2)) | (kind == "effect")
 
 
 def _put(values: Tensor, where: Tensor) -> Callable[[Tensor, Batch], Tensor]:

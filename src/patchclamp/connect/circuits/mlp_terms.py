@@ -192,9 +192,11 @@ class _Moments:
 def _held_out(
     x: NDArray[np.float64], y: NDArray[np.float64], moments: _Moments, groups: Sequence[str] | None
 ) -> float:
-    """Share explained of items whose group had no part in the fit, about the fitted items' mean."""
-    codes = group_codes(groups, len(y), fewest=2)
+    """Share explained of items whose group had no part in the fit, about the fitted items' mean; NaN for a single group."""
+    codes = group_codes(groups, len(y))
     folds = min(5, int(codes.max()) + 1)
+    if folds < 2:
+        return float("nan")
     error = total = 0.0
     for fold in range(folds):
         out = codes % folds == fold

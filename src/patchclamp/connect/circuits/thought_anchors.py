@@ -132,10 +132,19 @@ def receiver_heads(
     )
 
 
+def _require_tokens(lengths: Sequence[int]) -> None:
+    for number, length in enumerate(lengths):
+        if length < 1:
+            raise PatchclampError(
+                f"sentence {number}: has no tokens; leave it out, or join it to the one before"
+            )
+
+
 def sentence_matrix(
     patterns: Float[Tensor, "head query key"], lengths: Sequence[int]
 ) -> Float[Tensor, "head i j"]:
-    """Mean attention from the tokens of one sentence to the tokens of another."""
+    """Mean attention from the tokens of one sentence to the tokens of another; an empty sentence is refused."""
+    _require_tokens(lengths)
     member = torch.repeat_interleave(
         torch.eye(len(lengths)), torch.tensor(list(lengths)), 0
     )  # (token, sentence)
@@ -191,7 +200,9 @@ def sentence_suppression(
 ) -> Array:
     """What hiding a sentence does to what is said in each later one.
 
-    M[i, j] = mean over tokens t of sentence i of log(KL(p_t || p_t without sentence j) + 1e-9), i > j
+    M[i, j] = mean over tokens t of sentence i of log(KL(p_t || p_t without sentence j) + 1e-9), i > j,
+    with p_t the distribution of token t given all before it. The first token behind sentence j is said by a token of j,
+    from which nothing is hidden, and is left out.
 
     Hidden: no token behind sentence j sees its tokens, in any layer or head; within it nothing changes.
 
@@ -207,7 +218,12 @@ def sentence_suppression(
     Returns
     -------
     array (i, j)
-        NaN for j >= i.
+        NaN for j >= i, and for a sentence of one token right behind j.
+
+    Raises
+    ------
+    PatchclampError
+        For fewer than 2 sentences, and empty ones.
 
     Notes
     -----
@@ -222,6 +238,7 @@ def sentence_suppression(
         raise PatchclampError(
             f"{len(parts)} sentences: at least 2 are needed, one to hide and one to look at"
         )
+    _require_tokens([len(part) for part in parts])
     ids = [t for part in parts for t in part]
     ends = np.cumsum([len(part) for part in parts])
     batch = right_pad([ids]).to(subject.device)
@@ -243,9 +260,13 @@ def sentence_suppression(
         divergence = (base.exp() * (base - moved)).sum(1).clamp(min=0)
         effect = (divergence + FLOOR).log().cpu().numpy()
         for i in range(j + 1, len(parts)):
-            found[i, j] = effect[ends[i] - len(parts[i]) : ends[i]].mean()
+            # What a position says is the next token. The last of sentence j itself sees all as before.
+            here = effect[max(int(ends[i]) - len(parts[i]) - 1, last) : ends[i] - 1]
+            found[i, j] = here.mean() if len(here) else np.nan
     if centred:
-        found[1:] -= np.nanmean(found[1:], 1, keepdims=True)
+        known = ~np.isnan(found)
+        total = np.where(known, found, 0).sum(1, keepdims=True)
+        found -= total / np.maximum(known.sum(1, keepdims=True), 1)
     return found
 
 
@@ -265,6 +286,7 @@ def counterfactual_importance(
     alike: Callable[[str, str], float] | None = None,
     threshold: float = 0.8,
     fewest: int = 10,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """What becomes of the answer where a sentence is written anew and comes out different.
 
@@ -285,18 +307,21 @@ def counterfactual_importance(
     threshold
         Below it a sentence is another one.
     fewest
-        With fewer rollouts in D or K the row is NaN: undefined, and not 0.
+        With fewer rollouts in D or K the row is NaN: undefined, and not 0. At least 1.
+    seed
+        Of the null's draws.
 
     Returns
     -------
     DataFrame
-        sentence, importance, standard_error, divergence, null_divergence (mean of KL where D and K are the same, by halving
-        what is pooled), different (share), different_n, kept_n.
+        sentence, importance, standard_error (of shares (right + 1) / (n + 2), so that it is not 0 where all are right or none),
+        divergence, null_divergence (mean of KL where D and K are the same: what is pooled, dealt anew to sets of their
+        sizes), different (share), different_n, kept_n.
 
     Raises
     ------
     PatchclampError
-        For other numbers of rollouts than sentences and one.
+        For other numbers of rollouts than sentences and one, and `fewest` below 1.
 
     Notes
     -----
@@ -312,6 +337,8 @@ def counterfactual_importance(
         raise PatchclampError(
             f"{len(rollouts)} sets of rollouts for {len(original)} sentences: give one for each, and one from behind the last"
         )
+    if fewest < 1:
+        raise PatchclampError(f"fewest={fewest}: a share of no rollout is none; give at least 1")
     like = alike or _shared_words
     rows = []
     for i, sentence in enumerate(original):
@@ -325,9 +352,11 @@ def counterfactual_importance(
         if min(len(different), len(kept)) >= fewest:
             p, q = (sum(a == right for a in some) / len(some) for some in (different, kept))
             row["importance"] = p - q
-            row["standard_error"] = math.sqrt(p * (1 - p) / len(different) + q * (1 - q) / len(kept))
+            row["standard_error"] = math.sqrt(
+                sum(_variance(sum(a == right for a in some), len(some)) for some in (different, kept))
+            )
             row["divergence"] = _divergence(different, kept)
-            row["null_divergence"] = _null(different, kept)
+            row["null_divergence"] = _null(different, kept, seed)
         rows.append(
             {"sentence": i, **row, "different": len(different) / max(1, len(same)), "different_n": len(different),
              "kept_n": len(kept)}
@@ -350,8 +379,13 @@ def _divergence(a: Sequence[str], b: Sequence[str]) -> float:
     return float((p * np.log(p / q)).sum())
 
 
-def _null(a: Sequence[str], b: Sequence[str], draws: int = 100) -> float:
-    pool, rng = np.array([*a, *b], dtype=object), numpy_rng(0)
+def _variance(hits: int, n: int) -> float:
+    share = (hits + 1) / (n + 2)
+    return share * (1 - share) / n
+
+
+def _null(a: Sequence[str], b: Sequence[str], seed: int, draws: int = 100) -> float:
+    pool, rng = np.array([*a, *b], dtype=object), numpy_rng(seed)
     values = []
     for _ in range(draws):
         order = rng.permutation(len(pool))
