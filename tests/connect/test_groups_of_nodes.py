@@ -84,6 +84,9 @@ def test_two_planted_variables_are_two_groups_that_act_alike():
     assert (measured.units == 4).all() and (measured.alike == 1).all() and (measured.joint > 0).all()
     # small beside the stream, so that the final layer norm hardly bends the sum
     assert np.allclose(measured.joint, measured.total, rtol=0.1)
+    assert np.allclose(measured.beyond, measured.joint - measured.total)
+    assert (measured.beyond_low <= measured.beyond).all() and (measured.beyond <= measured.beyond_high).all()
+    assert (measured.beyond_low < measured.beyond_high).all()
 
 
 def random_graph(seed, n=24, roles=4, heavy=False):

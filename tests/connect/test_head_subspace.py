@@ -10,6 +10,7 @@ from hooks import hook_counts
 from language_toys import TokenModel, items
 from patchclamp.base.errors import PatchclampError
 from patchclamp.connect.circuits import choices, head_subspace, subspace_of
+from patchclamp.nouns.units import Site
 
 
 def planted(n=400, seed=0):
@@ -59,10 +60,14 @@ def options_task(n=80, seed=0):
 
 
 def test_the_planted_head_needs_as_many_directions_as_its_tokens_and_what_it_writes_is_more():
-    subject = InductionModel(induction_model(sharp=1.5))
-    found = head_subspace(
-        subject, options_task(), "head.1[0]", [1, 3], held_out=options_task(seed=1), ranks=[1, 2, 3, 16]
+    subject, task, other = InductionModel(induction_model(sharp=1.5)), options_task(), options_task(seed=1)
+    new = [i for i, row in enumerate(other.clean) if row not in task.clean]
+    held_out = InductionTask(
+        clean=[other.clean[i] for i in new],
+        corrupted=[other.corrupted[i] for i in new],
+        answers=[other.answers[i] for i in new],
     )
+    found = head_subspace(subject, task, "head.1[0]", [1, 3], held_out=held_out, ranks=[1, 2, 3, 16])
     table = found.table.set_index("rank")
     assert (
         table.loc[2, "choice"] > 0.98 and table.loc[1, "choice"] < 0.9
@@ -75,10 +80,13 @@ def test_the_planted_head_needs_as_many_directions_as_its_tokens_and_what_it_wri
 
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "gpt2", "gptj"])
 def test_keys_as_the_query_meets_them_choose_as_the_pattern_does(name):
-    subject, task = TokenModel(tiny.tiny_model(name), name=name), items(8)
-    found = head_subspace(subject, task, "head.1[2]", [1, 2, 3], 3, held_out=task, ranks=[1, 8])
+    subject, task = TokenModel(tiny.tiny_model(name), name=name), items(24)
+    size = subject.unit_dim(Site("head", 1))
+    found = head_subspace(
+        subject, task, "head.1[2]", [1, 2, 3], 3, held_out=items(8, seed=1), ranks=[1, size]
+    )
     assert found.table["choice"].iloc[1] >= found.table["choice"].iloc[0]
-    assert found.table["scores"].iloc[1] == pytest.approx(1, abs=1e-6)  # 8 queries span at most 8 directions
+    assert found.table["scores"].iloc[1] == pytest.approx(1, abs=1e-6)  # all directions
     assert np.isfinite(found.table["written"]).all()
 
 
@@ -89,4 +97,6 @@ def test_what_is_no_choice_is_refused():
         ({"keys": [1, 2], "ranks": [13]}, r"1\.\.12"),
     ):
         with pytest.raises(PatchclampError, match=says):
-            head_subspace(subject, task, "head.1[0]", held_out=task, **options)
+            head_subspace(subject, task, "head.1[0]", held_out=items(4, seed=1), **options)
+    with pytest.raises(PatchclampError, match="made the directions and among those that verify"):
+        head_subspace(subject, task, "head.1[0]", [1, 2], held_out=task)

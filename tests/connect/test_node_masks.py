@@ -79,6 +79,46 @@ def test_the_same_fit_finds_nothing_in_shuffled_answers_and_in_other_weights(fou
     assert set(found.history.fit) == set(found.masks)
 
 
+def test_shuffled_answers_are_others_for_every_item_and_begin_where_the_fit_does():
+    """Outputs with nothing kept are those of the corrupted inputs, so the metric's calls say whose answer they are held to."""
+    subject = planted_net()
+    task = task_of(subject, 8)
+    with torch.no_grad():
+        empty, met = subject.model(task.corrupted), set()
+
+    def metric(out, item):
+        near = torch.isclose(out[:, None].detach(), empty, atol=1e-6).all(2).nonzero().tolist()
+        met.update((i, int(item[row])) for row, i in near)
+        return out[:, 1] - out[:, 0]
+
+    watched = TensorTask("watched", task.clean, task.corrupted, metric, targets=torch.arange(8))
+    node_masks(subject, watched, size=4, sites="1.out", candidates=40, steps=2, batch_size=2)
+    assert met == {(i, item) for i in range(8) for item in (i, i ^ 1)}
+    # both fits have the candidates of the scores
+    first = attribution_patching(subject, task, "1.out")
+    fits = node_masks(
+        subject, task, size=9, sites="1.out", scores=first, candidates=10, steps=2, batch_size=4
+    ).masks
+    wanted = set(first.ranked("abs")[:10])
+    for name in ("answers", "shuffled answers"):
+        values = fits[name].values[Site("1", io="out")]
+        assert {(Site("1", io="out"), int(i)) for i in np.flatnonzero(values > 0)} <= wanted
+    for n, batch_size in ((8, 1), (9, 4)):
+        with pytest.raises(PatchclampError, match="batch of one"):
+            node_masks(subject, task_of(subject, n), size=2, sites="1.out", batch_size=batch_size)
+    kept = node_masks(
+        subject, task_of(subject, 5), size=2, sites="1.out", batch_size=4, steps=2, controls=False
+    )
+    assert list(kept.masks) == ["answers"]
+
+
+def test_items_that_were_fitted_do_not_verify():
+    subject = planted_net()
+    task = task_of(subject)
+    with pytest.raises(PatchclampError, match="made the mask and among those that verify"):
+        node_masks(subject, task, size=4, sites="1.out", held_out=task)
+
+
 def test_weights_are_put_back_and_no_hook_is_left():
     subject = TokenModel(tiny.tiny_model("gpt2"), name="gpt2")
     before = {name: p.clone() for name, p in subject.model.named_parameters()}

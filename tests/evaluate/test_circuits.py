@@ -11,8 +11,8 @@ import torch
 from evaluate_toys import DELTA, UNITS, gate, linear, scores, toy, untouched
 from patchclamp.base.errors import PatchclampError
 from patchclamp.evaluate import Bench, areas, completeness, minimality, redundancy
-from patchclamp.evaluate.circuits import check_held_out
 from patchclamp.evaluate.circuits.faithfulness import faithfulness
+from patchclamp.nouns.tasks.held_out import check_held_out
 from patchclamp.nouns.tasks.item import Item
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.subjects import TensorTask

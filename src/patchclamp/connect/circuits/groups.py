@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from patchclamp.base.errors import PatchclampError
+from patchclamp.base.estimate import Estimate
 from patchclamp.base.seeds import numpy_rng
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.circuit import CircuitGraph
@@ -144,12 +145,18 @@ def group_effects(
     -------
     DataFrame
         group, units, joint (effect of all at once), total (sum of single effects), alike (share of the summed sizes of
-        single effects that has the sign of the total: 1 where all pull the same way, .5 where they cancel).
+        single effects that has the sign of the total: 1 where all pull the same way, .5 where they cancel), beyond (joint -
+        total: 0 where the members add up), beyond_low, beyond_high (95 % interval over items, or groups of items; NaN
+        below 8).
 
     Raises
     ------
     PatchclampError
         Where no groups were found, and for a task without corrupted inputs.
+
+    Notes
+    -----
+    On the items that made the groups these figures are no proof of them: give others.
     """
     if not groups.found:
         raise PatchclampError("group_effects: no groups were found, so there is nothing to measure")
@@ -157,15 +164,20 @@ def group_effects(
     single = list(dict.fromkeys(unit for row in units for unit in row))
     sets = [[Intervention(what, "patch")] for what in (*single, *map(subject.units, units))]
     trial = run_trial(subject, task, sets, batch_size=batch_size)
-    effect = (trial.baseline - trial.changed).mean(1)
+    effect = trial.baseline - trial.changed  # (unit or group, item)
     alone = dict(zip(single, effect, strict=False))
     rows = []
     for name, row, joint in zip(groups.table.group, units, effect[len(single) :], strict=True):
-        values = np.array([alone[unit] for unit in row])
+        each = np.array([alone[unit] for unit in row])
+        values, beyond = each.mean(1), Estimate.of_mean(joint - each.sum(0), trial.groups or None)
         size, total = np.abs(values).sum(), values.sum()
         same = np.abs(values[np.sign(values) == np.sign(total)]).sum()
-        rows.append((name, len(row), float(joint), float(total), float(same / size) if size else np.nan))
-    return pd.DataFrame(rows, columns=["group", "units", "joint", "total", "alike"])
+        alike = float(same / size) if size else np.nan
+        rows.append(
+            (name, len(row), float(joint.mean()), float(total), alike, beyond.value, *beyond.interval)
+        )
+    columns = ["group", "units", "joint", "total", "alike", "beyond", "beyond_low", "beyond_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _weights(graph: CircuitGraph, targets: list[int], sources: list[int]) -> Array:

@@ -16,6 +16,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.seeds import torch_rng
 from patchclamp.connect.circuits.qk_attribution import place_of
 from patchclamp.draw.cards import shown
+from patchclamp.nouns.tasks.held_out import check_held_out
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site, parse_unit
 from patchclamp.subjects.base import Subject
@@ -113,6 +114,7 @@ def head_subspace(
     size = subject.unit_dim(unit.site)
     if not ranks or min(ranks) < 1 or max(ranks) > size:
         raise PatchclampError(f"ranks={list(ranks)}: a head has 1..{size} directions")
+    check_held_out(held_out, task, "the directions")
     layer = unit.site.layer or 0
     rules = RulePlan(subject, ("LN",), strict=False)
     q, k, z = map(torch.cat, _met(subject, task, rules, layer, unit.index, query, keys, batch_size))

@@ -20,6 +20,7 @@ from patchclamp.base.statistics import ratio_interval
 from patchclamp.draw.cards import shown
 from patchclamp.nouns.mask import Mask
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.held_out import check_held_out
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.nouns.units import Site
 from patchclamp.subjects.base import Subject
@@ -125,13 +126,14 @@ def node_masks(
     candidates
         Only so many units with the largest |score| have a gate; the others are always patched.
     held_out
-        Items that had no part in the fit. Without them `table` has no rows ``"held out"``.
+        Items that had no part in the fit, of other groups. Without them `table` has no rows ``"held out"``.
     steps, learning_rate, temperature, batch_size
         Of Adam; the temperature falls from the first value to the second; items a step.
     controls
-        Fit twice more: answers of the items permuted among them, and all weights of the model drawn anew at their own
-        size (and put back). Both begin at their own first-order effects. A method that finds a circuit there finds one
-        anywhere.
+        Fit twice more: answers of the items turned among those of a batch, so that none keeps its own (from the same
+        candidates and start, that of `scores` where given), and all weights of the model drawn anew at their own size (and
+        put back; from first-order effects of the new weights, of which `scores` say nothing). A method that finds a circuit
+        there finds one anywhere.
     seed
         Of noise, batches, permutations and weights.
 
@@ -142,7 +144,8 @@ def node_masks(
     Raises
     ------
     PatchclampError
-        For a task without corrupted inputs, a metric without a gradient, more units than there are.
+        For a task without corrupted inputs, a metric without a gradient, more units than there are, items held out
+        that were fitted, and batches of one item where controls are fitted.
 
     Notes
     -----
@@ -156,12 +159,16 @@ def node_masks(
     >>> found.table
     """
     begun = time.process_time()
+    if held_out is not None:
+        check_held_out(held_out, task, "the mask")
     fit = _MaskFit(subject, task, subject.resolve(sites), size, candidates, steps, learning_rate, temperature,
                batch_size, seed, progress)  # fmt: skip
+    if controls:
+        fit.require_shuffles(task, held_out)
     found = {FITS[0]: fit.learn(fit.data(task), FITS[0], scores)}
     rows = fit.rows(FITS[0], found[FITS[0]], task, held_out)
     if controls:
-        found[FITS[1]] = fit.learn(fit.data(task, shuffled=True), FITS[1], None)
+        found[FITS[1]] = fit.learn(fit.data(task, shuffled=True), FITS[1], scores)
         rows += fit.rows(FITS[1], found[FITS[1]], task, held_out, shuffled=True)
         aims = {split: fit.aims(some) for split, some in (("fitted", task), ("held out", held_out)) if some}
         with reinitialised(subject, seed):
@@ -188,6 +195,15 @@ class _MaskFit:
     seed: int
     progress: Progress | None
     history: list[dict[str, object]] = field(default_factory=list)
+
+    def require_shuffles(self, *tasks: TaskLike | None) -> None:
+        """Refuse batches of one item before the first pass."""
+        for task in tasks:
+            if task is not None and (self.batch_size < 2 or len(task) % self.batch_size == 1):
+                raise PatchclampError(
+                    f"batch_size={self.batch_size}: of {len(task)} items a batch of one is left, whose answer cannot be another "
+                    "item's; give another batch_size (at least 2), or controls=False"
+                )
 
     def __post_init__(self) -> None:
         self.widths = [self.subject.width(site) for site in self.sites]
@@ -216,9 +232,10 @@ class _MaskFit:
             clean = self.subject.run(pair.clean, logits=pair.answer_position).logits
             assert clean is not None
             corrupted = self.subject.run(pair.corrupted, read=self.sites, logits=pair.answer_position)
-            order = (
-                torch.randperm(len(pair.rows), generator=draw) if shuffled else torch.arange(len(pair.rows))
-            )
+            n = len(pair.rows)
+            order = torch.arange(n)
+            if shuffled:  # by a turn, so that none keeps its own
+                order = order.roll(int(torch.randint(1, n, (1,), generator=draw)))
             own = pair.metric(clean, reference=clean)
             aim = own if aims is None else torch.as_tensor(aims[pair.rows.cpu().numpy()]).to(own)
             activity = {site: corrupted.activity[site] for site in self.sites}

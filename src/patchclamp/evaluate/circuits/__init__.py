@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchclamp.evaluate.circuits.areas import Areas, area_table, areas, check_held_out
+from patchclamp.evaluate.circuits.areas import Areas, area_table, areas
 from patchclamp.evaluate.circuits.completeness import Completeness, completeness
 from patchclamp.evaluate.circuits.equivalence import Equivalence, equivalence, sign_equivalence
 from patchclamp.evaluate.circuits.faithfulness import Faithfulness, faithfulness
@@ -23,7 +23,6 @@ __all__ = [
     "Sufficiency",
     "area_table",
     "areas",
-    "check_held_out",
     "completeness",
     "equivalence",
     "faithfulness",

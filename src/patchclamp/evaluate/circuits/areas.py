@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from patchclamp.base.errors import PatchclampError
@@ -18,6 +17,7 @@ from patchclamp.base.statistics import draws_interval, n_groups, resamples
 from patchclamp.draw.cards import shown
 from patchclamp.evaluate.circuits.faithfulness import RANKED, Faithfulness, faithfulness, mean_height
 from patchclamp.nouns.scores import Scores
+from patchclamp.nouns.tasks.held_out import check_held_out
 from patchclamp.nouns.tasks.protocol import TaskLike
 from patchclamp.subjects.clamp.bench import Bench, check_bench
 
@@ -122,45 +122,6 @@ def areas(
     short = kept["size"] < found.candidates
     clear = bool((kept["low"][short] > 1).any())
     return Areas(table, found.beats_model, clear, found.rank_by, found.ablation, found)
-
-
-def check_held_out(task: TaskLike, chosen_on: TaskLike | None) -> None:
-    """Refuse items that chose: an item, or a group, that is in both.
-
-    Raises
-    ------
-    PatchclampError
-        With the item or the group.
-    """
-    if chosen_on is None:
-        raise PatchclampError(
-            "held-out items are needed: give chosen_on=, the task whose items made the ranking"
-        )
-    ours, theirs = _identities(task), _identities(chosen_on)
-    for what, mine, other in zip(("item", "group"), ours, theirs, strict=True):
-        both = [name for name in mine if name in other]
-        if both:
-            shown = str(mine[both[0]])
-            raise PatchclampError(
-                f"{what} {shown if len(shown) < 80 else shown[:77] + '...'} is both among the items that made the "
-                f"ranking and among those that verify it ({len(both)} {what}s of {len(mine)}); give other items"
-            )
-
-
-def _identities(task: TaskLike) -> tuple[dict[Any, Any], dict[str, str]]:
-    """What tells items apart, and groups."""
-    items = getattr(task, "items", None)
-    if items is not None and not callable(items):
-        texts = {(item.clean, item.corrupted): item.clean for item in items}
-        return texts, {item.group: item.group for item in items if item.group}
-    clean = getattr(task, "clean", None)
-    if not isinstance(clean, torch.Tensor):
-        raise PatchclampError(
-            f"{type(task).__name__}: neither texts nor tensors, so its items cannot be told apart"
-        )
-    rows = clean.detach().cpu().reshape(len(clean), -1)
-    names = {row.numpy().tobytes(): place for place, row in enumerate(rows)}
-    return names, {group: group for group in task.groups if group}
 
 
 def area_table(found: Faithfulness, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
