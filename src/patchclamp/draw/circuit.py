@@ -328,7 +328,7 @@ def circuit_card(picture: Picture) -> Markup:
 def circuit_html(**picture: Any) -> Markup:
     """The picture with a switch for each group, its legend, and what is known of each node beneath.
 
-    Works without a script: a group opens by its switch, a node's box leads to its entry. With `theme.SCRIPT` a click on
+    Works without a script: a group opens by its switch, a node's box leads to its entry. With `circuit_page.SCRIPT` a click on
     a group opens it, and a pointer on a node leaves only its edges.
     """
     prefix = "c" + hashlib.sha256(json.dumps(picture, sort_keys=True).encode()).hexdigest()[:8] + "-"

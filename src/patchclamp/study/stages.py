@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from patchclamp.base.checkpoint import Checkpoint
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import plain, way_out, write_json, write_text
+from patchclamp.base.files import free_folder, plain, way_out, write_json, write_text
 from patchclamp.base.frozen import FreezeError, Freezer, thaw
 from patchclamp.base.progress import Progress
 from patchclamp.base.tables import write_frame
@@ -381,6 +381,15 @@ class Study(Generic[C]):
 
 KEPT = ".stages"
 """Folder in that of a study in which the sections of finished stages wait for the others."""
+
+
+def run_and_write(
+    stages: Sequence[Stage[C]], context: C, name: str, out: str | Path | None = None, write: bool = True
+) -> Study[C]:
+    """`run_stages`, its study written to `out`, or to a free folder of that name; without `write` nothing is kept."""
+    folder = (out or free_folder(name, KEPT)) if write else None
+    study = run_stages(stages, context, folder)
+    return study if folder is None else study.write(folder)
 
 
 def run_stages(stages: Sequence[Stage[C]], context: C, keep: str | Path | None = None) -> Study[C]:

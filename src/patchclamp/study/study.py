@@ -14,7 +14,6 @@ from typing import Any
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, check_choice
-from patchclamp.base.files import free_folder
 from patchclamp.base.progress import Progress
 from patchclamp.decompose import METHODS as DECOMPOSITIONS
 from patchclamp.draw.text import number, percent
@@ -31,7 +30,7 @@ from patchclamp.study.options import StudyOptions
 from patchclamp.study.proof import ablate, describe, select
 from patchclamp.study.report.tables import head_map, role_map
 from patchclamp.study.sidebyside import LABELS, methods
-from patchclamp.study.stages import KEPT, Figure, Section, Stage, Study, Table, run_stages
+from patchclamp.study.stages import Figure, Section, Stage, Study, Table, run_and_write
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
 
@@ -114,9 +113,7 @@ def run_study(
     _refuse(task, options)
     stages = FEATURES if options.decompose else STAGES
     context = Behaviour(subject, progress, task, source or task.name, options)
-    folder = (out or free_folder(context.folder(), KEPT)) if write else None
-    study = run_stages(stages, context, folder)
-    return study if folder is None else study.write(folder)
+    return run_and_write(stages, context, context.folder(), out, write)
 
 
 def able(context: Behaviour) -> Section:

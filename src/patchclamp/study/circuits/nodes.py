@@ -16,6 +16,7 @@ from patchclamp.base.errors import PatchclampError
 from patchclamp.base.estimate import require_nonzero
 from patchclamp.draw.text import number, percent, signed
 from patchclamp.evaluate import faithfulness
+from patchclamp.evaluate.scores.agreement import compare
 from patchclamp.nouns.scores import Scores
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.nouns.units import Unit
@@ -293,13 +294,8 @@ def _value(scores: Scores, unit: Unit) -> float:
 
 def _figures(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
     """Pearson, slope (of the prediction on what was measured) and equal signs among effects above 1 % of the largest."""
-    both = np.stack([predicted, measured])
-    spread = both.std(1)
-    pearson = float(np.corrcoef(predicted, measured).ravel()[1]) if spread.min() > 0 else float("nan")
-    slope = pearson * float(spread[0] / spread[1]) if spread.min() > 0 else float("nan")
-    there = np.abs(measured) > 0.01 * np.abs(measured).max()
-    sign = float((np.sign(predicted) == np.sign(measured))[there].mean()) if there.any() else float("nan")
-    return {"pearson": pearson, "slope": slope, "sign": sign}
+    found = compare(predicted, measured)
+    return {name: found[name] for name in ("pearson", "slope", "sign")}
 
 
 def _words(figures: Mapping[str, float]) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from patchclamp.attribute import METHODS
 from patchclamp.base.errors import PatchclampError, check_choice
-from patchclamp.base.files import free_folder
 from patchclamp.base.progress import Progress
 from patchclamp.nouns.tasks.task import Task
 from patchclamp.study.circuits.context import CircuitStudy
@@ -16,7 +15,7 @@ from patchclamp.study.circuits.options import CircuitOptions
 from patchclamp.study.circuits.proving import prove
 from patchclamp.study.circuits.stability import another_corruption, stability_of
 from patchclamp.study.circuits.wiring import wire
-from patchclamp.study.stages import KEPT, Stage, Study, run_stages
+from patchclamp.study.stages import Stage, Study, run_and_write
 from patchclamp.study.study import able, load_for_study
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
@@ -91,6 +90,4 @@ def run_circuit_study(
             f"task {task.name}: its items have no corrupted texts, which a circuit is measured against; give each one"
         )
     context = CircuitStudy(subject, progress, task, source or task.name, options)
-    folder = (out or free_folder(context.folder(), KEPT)) if write else None
-    study = run_stages(CIRCUIT, context, folder)
-    return study if folder is None else study.write(folder)
+    return run_and_write(CIRCUIT, context, context.folder(), out, write)

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from patchclamp.base.errors import PatchclampError
-from patchclamp.base.files import free_folder
 from patchclamp.draw.text import number
 from patchclamp.nouns.units import Unit
 from patchclamp.study.concepts.activity import pooled_activity
@@ -27,7 +26,7 @@ from patchclamp.study.concepts.texts import LabelledTexts, load_labelled
 from patchclamp.study.concepts.words import claims_of, findings, headline, share_text
 from patchclamp.study.describing import describe_neurons
 from patchclamp.study.share import forest_row
-from patchclamp.study.stages import KEPT, Column, Figure, Section, Stage, Study, Table, run_stages
+from patchclamp.study.stages import Column, Figure, Section, Stage, Study, Table, run_and_write
 from patchclamp.study.tensors import check_tensors
 from patchclamp.subjects import LanguageModel
 
@@ -88,9 +87,7 @@ def run_concept_study(
             texts, per_label=options.per_label, max_tokens=options.max_tokens, seed=options.seed
         )
     context = Concepts(subject, progress, texts, options)
-    folder = (out or free_folder(context.folder(), KEPT)) if write else None
-    study = run_stages(STAGES, context, folder)
-    return study if folder is None else study.write(folder)
+    return run_and_write(STAGES, context, context.folder(), out, write)
 
 
 def pool(context: Concepts) -> Section:
